@@ -1,1 +1,15 @@
+"""Reports: tables, figures and pages made from run folders. Imports no torch."""
 
+from .page import render_report
+from .terminal import format_table
+from .verdict import VerdictFlags, run_verdict, verdict_flags, verdict_sentence, worst_group
+
+__all__ = [
+    "VerdictFlags",
+    "format_table",
+    "render_report",
+    "run_verdict",
+    "verdict_flags",
+    "verdict_sentence",
+    "worst_group",
+]

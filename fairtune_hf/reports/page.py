@@ -1,0 +1,180 @@
+"""`report.html`: the page of one run, a single file that needs no network.
+
+Built from the run's folder alone. Every string is escaped by Jinja2's autoescape; patient codes
+are counted, never printed.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from . import figures, numbers, tables
+from .run_folder import RunFolder, read_run, write_text
+from .verdict import method_name, run_verdict, verdict_flags, worst_group
+
+
+@lru_cache(maxsize=1)
+def page_environment() -> jinja2.Environment:
+    """Return the Jinja2 environment of the pages: autoescape on, undefined names are errors."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render_report(run_dir: Path | str) -> Path:
+    """Write `report.html` and the figures' data (`figures/*.csv`) into a run's folder.
+
+    A run that has only been searched gives a page that says what is still to do.
+
+    Args:
+        run_dir: Folder of a run, with at least `run.json`.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        FileNotFoundError: There is no `run.json`.
+        ValueError: A file of the run cannot be read.
+    """
+    folder = read_run(run_dir)
+    drawn = draw_figures(folder)
+    html = page_environment().get_template("report.html.jinja").render(page_content(folder, drawn))
+    for figure in drawn.values():
+        write_figure_data(folder.path / "figures", figure)
+    return write_text(folder.path / "report.html", html)
+
+
+def write_figure_data(to: Path, figure: figures.Figure) -> Path:
+    """Write the numbers of a figure as CSV."""
+    return write_text(
+        to / f"{figure.name}.csv", figure.data.to_csv(index=False, lineterminator="\n")
+    )
+
+
+def draw_figures(folder: RunFolder) -> dict[str, figures.Figure]:
+    """Draw every figure that the run has data for, by name."""
+    split = folder.final_split or "validation"
+    drawn = [
+        figures.difference_figure(folder),
+        figures.group_figure(folder, split),
+        figures.mask_figure(folder),
+        figures.history_figure(folder),
+        figures.curves_figure(folder),
+    ]
+    return {figure.name: figure for figure in drawn if figure is not None}
+
+
+def page_content(folder: RunFolder, drawn: dict[str, figures.Figure]) -> dict[str, Any]:
+    """Gather what the template prints."""
+    split = folder.final_split
+    dataset = folder.part("dataset")
+    small = folder.small_groups(split) if split else set()
+    warnings = [*map(str, folder.run.get("warnings") or [])]
+    if split:
+        warnings += [str(item) for item in folder.part(split).get("warnings") or []]
+    shown_split = split or "test"
+    flags = verdict_flags(folder.run, split=shown_split)
+    return {
+        "title": f"{dataset.get('name', 'run')}, {folder.sensitive}",
+        "dataset": dataset,
+        "sensitive": folder.sensitive,
+        "split": split,
+        "state": run_state(folder),
+        "verdict": run_verdict(folder.run),
+        "missing": missing_steps(folder),
+        "flags": flags,
+        "flag_words": _flag_words(flags.levelled_down, flags.collapsed),
+        "worst_group": worst_group(folder.part(shown_split)),
+        "metrics": list(tables.METRICS.values()),
+        "methods": tables.method_rows(folder.run, shown_split),
+        "groups": tables.group_rows(folder, shown_split),
+        "splits": tables.split_rows(folder),
+        "search": tables.search_rows(folder),
+        "optimism": optimism_words(folder.part("search").get("optimism")),
+        "best_trials": best_trials(folder.trials),
+        "reproduce": tables.reproduce_rows(folder),
+        "dropped": {str(k): numbers.count(v) for k, v in (dataset.get("dropped") or {}).items()},
+        "warnings": [numbers.hide_small_counts(item, small) for item in dict.fromkeys(warnings)],
+        "figures": drawn,
+        "demo": str(dataset.get("name", "")).startswith("demo"),
+        "n_seeds": len(folder.run.get("seeds") or []),
+        "threshold": numbers.fraction(folder.part(shown_split).get("threshold"), 2),
+    }
+
+
+def run_state(folder: RunFolder) -> str:
+    """Return how far the run has come: `evaluated`, `refitted`, `searched` or `started`."""
+    if folder.part("test"):
+        return "evaluated"
+    if folder.part("validation") or not folder.predictions.empty:
+        return "refitted"
+    return "searched" if len(folder.trials) else "started"
+
+
+def missing_steps(folder: RunFolder) -> list[str]:
+    """Say what the page cannot show yet and which command adds it."""
+    steps = []
+    if folder.trials.empty:
+        steps.append("No trials yet: `fairtune search` tries masks and learning rates.")
+    if folder.predictions.empty:
+        steps.append("No refit yet: `fairtune finetune --run DIR` trains the chosen mask.")
+    if not folder.part("test"):
+        steps.append("Test rows not read yet: `fairtune evaluate --run DIR` reads them, once.")
+    if not folder.part("controls"):
+        steps.append("No controls yet: without them nothing says whether the mask helped.")
+    return steps
+
+
+def _flag_words(levelled_down: tuple[str, ...], collapsed: tuple[str, ...]) -> list[str]:
+    words = [
+        f"Levelling down beside {method_name(name)}: the gap is smaller because better-off "
+        "groups lost, not because the worst group gained."
+        for name in levelled_down
+    ]
+    words += [
+        f"{tables.capital(method_name(name))} has collapsed: it ranks patients hardly better "
+        "than chance, so its small gap means nothing."
+        for name in collapsed
+    ]
+    return words
+
+
+def optimism_words(optimism: object) -> str:
+    """Say by how much the best of the search's values is expected to be too high."""
+    if isinstance(optimism, dict):
+        optimism = next((optimism[k] for k in ("optimism", "value") if k in optimism), None)
+    if not numbers.is_number(optimism):
+        return ""
+    return (
+        f"Picking the best of many noisy trials makes its validation value too high by about "
+        f"{numbers.fraction(optimism)} on average."
+    )
+
+
+def best_trials(trials: pd.DataFrame, count: int = 5) -> list[dict[str, str]]:
+    """Return the best completed trials, best first."""
+    if trials.empty:
+        return []
+    done = trials[trials["state"].eq("COMPLETE")].copy()
+    done["value"] = pd.to_numeric(done["value"], errors="coerce")
+    top = done.dropna(subset=["value"]).sort_values("value", ascending=False).head(count)
+    return [
+        {
+            "number": str(row.number),
+            "value": numbers.fraction(row.value),
+            "preset": row.preset if isinstance(row.preset, str) and row.preset else "sampled",
+            "trained": f"{str(row.mask).count('1')} of {len(str(row.mask))}",
+            "learning_rate": numbers.learning_rate(row.learning_rate),
+            "time": numbers.seconds(row.seconds),
+        }
+        for row in top.itertuples()
+    ]

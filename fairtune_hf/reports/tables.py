@@ -1,0 +1,240 @@
+"""The tables of a run as plain rows: methods, groups, counts, search, how to reproduce.
+
+Rows hold finished strings, so that the page, the card and the terminal show the same numbers.
+Counts of fewer than ten people are hidden here (see `numbers`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import numbers
+from .run_folder import RunFolder
+from .verdict import method_name
+
+METRICS = {
+    "overall_auc": "Overall AUC",
+    "min_auc": "Min-group AUC",
+    "max_auc": "Max-group AUC",
+    "auc_gap": "AUC gap",
+    "equalized_odds_difference": "EOddsD",
+    "demographic_parity_difference": "DPD",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table.
+
+    Attributes:
+        value: The number, or a dash.
+        interval: Its 95 % interval, empty when there is none.
+        seeds: Mean and range over the refits, empty for a single refit.
+    """
+
+    value: str
+    interval: str = ""
+    seeds: str = ""
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One method's line of the results table.
+
+    Attributes:
+        key: `fairtune` or the control's name.
+        label: Words for it.
+        detail: How many bits it trains and its learning rate.
+        cells: One cell for each of `METRICS`, in that order.
+    """
+
+    key: str
+    label: str
+    detail: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One group's line: its size, and its AUC under each method.
+
+    Attributes:
+        name: The group's name as the data give it.
+        people: Patients, or a dash when they are not known.
+        n: Pictures.
+        positives: Pictures with a positive label.
+        cells: AUC under the chosen mask and under each control.
+        small: Whether the group has fewer than ten people, so that its numbers are hidden.
+    """
+
+    name: str
+    people: str
+    n: str
+    positives: str
+    cells: tuple[Cell, ...]
+    small: bool
+
+
+def method_results(run: Mapping[str, Any], split: str) -> dict[str, Mapping[str, Any]]:
+    """Return the results of the chosen mask and of every control on a split, in table order."""
+    results: dict[str, Mapping[str, Any]] = {"fairtune": run.get(split) or {}}
+    for name, control in (run.get("controls") or {}).items():
+        results[str(name)] = (control or {}).get(split) or {}
+    return {name: result for name, result in results.items() if result}
+
+
+def method_rows(run: Mapping[str, Any], split: str) -> list[MethodRow]:
+    """Return one row a method, the chosen mask first."""
+    controls = run.get("controls") or {}
+    rows = []
+    for name, result in method_results(run, split).items():
+        recipe = (run.get("choice") if name == "fairtune" else controls.get(name)) or {}
+        seeds = (run if name == "fairtune" else recipe).get("seeds") or []
+        cells = tuple(_metric_cell(result, seeds, metric, split) for metric in METRICS)
+        rows.append(MethodRow(name, capital(method_name(name)), _detail(recipe), cells))
+    return rows
+
+
+def capital(words: str) -> str:
+    """Return the words with a capital first letter."""
+    return words[:1].upper() + words[1:]
+
+
+def _metric_cell(
+    result: Mapping[str, Any], seeds: Sequence[Mapping[str, Any]], metric: str, split: str
+) -> Cell:
+    values = [(item.get(split) or {}).get(metric) for item in seeds]
+    known = [float(value) for value in values if numbers.is_number(value)]
+    spread = ""
+    if len(known) > 1:
+        mean = numbers.fraction(sum(known) / len(known))
+        spread = f"{mean} ({numbers.interval((min(known), max(known)))})"
+    return Cell(
+        numbers.fraction(result.get(metric)), numbers.interval(result.get(f"{metric}_ci")), spread
+    )
+
+
+def _detail(recipe: Mapping[str, Any]) -> str:
+    mask = str(recipe.get("mask") or "")
+    parts = []
+    if mask and set(mask) <= {"0", "1"}:
+        parts.append(f"{mask.count('1')} of {len(mask)} parts trained")
+    if numbers.is_number(recipe.get("learning_rate")):
+        parts.append(f"learning rate {numbers.learning_rate(recipe['learning_rate'])}")
+    return ", ".join(parts)
+
+
+def group_rows(folder: RunFolder, split: str) -> list[GroupRow]:
+    """Return one row a group; those of fewer than ten people show `<10` and no AUC."""
+    results = method_results(folder.run, split)
+    own = (folder.part(split).get("groups") or {}).items()
+    people = folder.people(split)
+    hidden = folder.small_groups(split)
+    rows = []
+    for name, row in own:
+        small = str(name) in hidden
+        others = [(result.get("groups") or {}).get(name) or {} for result in results.values()]
+        cells = tuple(
+            Cell("not shown")
+            if small
+            else Cell(numbers.fraction(item.get("auc")), numbers.interval(item.get("auc_ci")))
+            for item in others
+        )
+        n = numbers.SMALL if small else numbers.count(row.get("n"))
+        found = numbers.SMALL if small else numbers.positives(row.get("n"), row.get("positives"))
+        heads = numbers.count(people[str(name)]) if str(name) in people else numbers.MISSING
+        rows.append(GroupRow(str(name), heads, n, found, cells, small))
+    return rows
+
+
+def split_rows(folder: RunFolder) -> list[tuple[str, str, str]]:
+    """Return split, pictures and patients of every split of the data."""
+    frame = folder.predictions
+    rows = []
+    for split, number in (folder.part("dataset").get("rows") or {}).items():
+        people = numbers.MISSING
+        if not frame.empty and {"patient", "split"} <= set(frame.columns):
+            held = frame.loc[frame["split"] == split, "patient"]
+            people = numbers.count(int(held.nunique())) if len(held) else numbers.MISSING
+        rows.append((str(split), numbers.count(number), people))
+    return rows
+
+
+def search_rows(folder: RunFolder) -> list[tuple[str, str]]:
+    """Return what the search did, in words and numbers."""
+    search = folder.part("search")
+    names = {
+        "objective": "Objective",
+        "sampler": "Sampler",
+        "pruner": "Pruner",
+        "trials": "Trials",
+        "completed": "Completed",
+        "pruned": "Pruned",
+        "failed": "Failed",
+        "trained_epochs": "Epochs trained",
+    }
+    rows = [(label, _plain(search[key])) for key, label in names.items() if key in search]
+    if numbers.is_number(search.get("seconds")):
+        rows.append(("Time", numbers.seconds(search["seconds"])))
+    return rows
+
+
+def reproduce_rows(folder: RunFolder) -> list[tuple[str, str]]:
+    """Return the choice, the hashes, the versions and the machine, flattened to pairs."""
+    dataset, model = folder.part("dataset"), folder.part("model")
+    rows = [
+        ("Data set", _plain(dataset.get("name"))),
+        ("Split hash", _plain(dataset.get("split_hash"))),
+    ]
+    rows += [(f"Data option: {key}", _plain(value)) for key, value in _items(dataset, "options")]
+    rows += [
+        ("Base model", shown_model(model.get("id"))),
+        ("Base model revision", _plain(model.get("revision"))),
+        ("Base model sha256", _plain(model.get("sha256"))),
+    ]
+    hidden = {"bit_names"}
+    rows += [
+        (f"Choice: {key.replace('_', ' ')}", _plain(value))
+        for key, value in folder.part("choice").items()
+        if key not in hidden
+    ]
+    rows += [(f"Version: {key}", _plain(value)) for key, value in _items(folder.run, "versions")]
+    rows += [(f"Hardware: {key}", _plain(value)) for key, value in _items(folder.run, "hardware")]
+    return [(name, value) for name, value in rows if value != numbers.MISSING]
+
+
+def shown_model(identity: object) -> str:
+    """Return the model's id for readers; of a local folder its last name only."""
+    words = str(identity or "")
+    if not words:
+        return numbers.MISSING
+    return words if is_hub_id(words) else words.replace("\\", "/").rstrip("/").split("/")[-1]
+
+
+def is_hub_id(identity: str) -> bool:
+    """Tell whether a model id has the form of a Hub id (`organisation/name` or `name`)."""
+    parts = identity.split("/")
+    allowed = all(
+        part and part[0] not in ".~-" and all(c.isalnum() or c in "._-" for c in part)
+        for part in parts
+    )
+    return allowed and len(parts) <= 2
+
+
+def _items(part: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
+    found = part.get(key)
+    return [(str(name), value) for name, value in found.items()] if isinstance(found, dict) else []
+
+
+def _plain(value: object) -> str:
+    if value is None or value == "":
+        return numbers.MISSING
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items()) or numbers.MISSING
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(item) for item in value) or numbers.MISSING
+    return str(value)

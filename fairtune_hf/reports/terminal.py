@@ -1,0 +1,69 @@
+"""The result of a run as plain text for a terminal: methods by overall, minimum and gap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import numbers
+from .tables import METRICS, capital, method_results
+from .verdict import method_name, worst_group
+
+COLUMNS = ("overall_auc", "min_auc", "auc_gap")
+
+
+def format_table(run: Mapping[str, Any]) -> str:
+    """Lay out the results of a run as text, at most 100 characters wide.
+
+    The numbers are those of the refit with `choice.seed`, with their 95 % intervals; test rows when
+    they were read, else validation rows.
+
+    Args:
+        run: The content of `run.json`.
+
+    Returns:
+        Lines without a final newline.
+    """
+    split = next((name for name in ("test", "validation") if run.get(name)), None)
+    if split is None:
+        return "No results yet: the run has not been refitted and evaluated."
+    results = method_results(run, split)
+    header = ["method", *(METRICS[name] for name in COLUMNS)]
+    lines = [[capital(method_name(name)), *_cells(result)] for name, result in results.items()]
+    heading = _heading(run, split)
+    return "\n".join([heading, "", *_aligned([header, *lines])])
+
+
+def _heading(run: Mapping[str, Any], split: str) -> str:
+    dataset = run.get("dataset") or {}
+    worst = worst_group(run.get(split))
+    words = [
+        f"{dataset.get('name', 'run')}, {split} set",
+        f"groups by {dataset.get('sensitive', 'group')}",
+    ]
+    if worst is not None:
+        words.append(f"worst group {worst}")
+    return _printable(", ".join(words))
+
+
+def _cells(result: Mapping[str, Any]) -> list[str]:
+    cells = []
+    for name in COLUMNS:
+        value = numbers.fraction(result.get(name))
+        bounds = numbers.interval(result.get(f"{name}_ci"))
+        cells.append(f"{value} [{bounds}]" if bounds else value)
+    return cells
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    clean = [[_printable(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in clean) for i in range(len(clean[0]))]
+    lines = [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in clean
+    ]
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+
+
+def _printable(words: str) -> str:
+    """Drop control characters, so that a group's name cannot steer the terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in words)

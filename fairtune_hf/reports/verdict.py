@@ -1,0 +1,196 @@
+"""The verdict: one sentence about the worst group, made from paired comparisons alone.
+
+It says "within noise" when the interval of a difference covers 0, says when the chosen mask did
+worse, and claims no more than what was measured: groups, split, seeds and intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .numbers import difference, fraction, is_number, signed_interval
+
+METHOD_NAMES = {
+    "fairtune": "chosen mask",
+    "full_blocks": "full fine-tuning",
+    "linear_readout": "linear readout",
+    "random_masks": "random masks",
+    "random_mask": "a random mask",
+}
+COLLAPSED_BELOW = 0.55
+
+
+def method_name(name: str) -> str:
+    """Return the words for a method's key."""
+    return METHOD_NAMES.get(name, name.replace("_", " "))
+
+
+@dataclass(frozen=True)
+class VerdictFlags:
+    """What the sentence must warn of.
+
+    Attributes:
+        levelled_down: Methods beside which the gap shrank only because other groups lost.
+        collapsed: Methods (`fairtune` or a control) that rank hardly better than chance.
+    """
+
+    levelled_down: tuple[str, ...] = ()
+    collapsed: tuple[str, ...] = ()
+
+
+def verdict_flags(run: Mapping[str, Any], *, split: str = "test") -> VerdictFlags:
+    """Find levelling-down and collapse in the results of a run.
+
+    Levelling down beside a control: the comparison of minimum AUC says so, or the gap is smaller,
+    the best group worse and the worst group no better than under that control. Collapse: overall
+    AUC below 0.55, or an interval whose lower end does not reach above 0.5.
+    """
+    own = run.get(split) or {}
+    controls = run.get("controls") or {}
+    said = {
+        str(item.get("reference"))
+        for item in run.get("comparisons") or []
+        if item.get("levelling_down") and item.get("split", split) == split
+    }
+    seen = {
+        name for name, control in controls.items() if _is_levelled_down(own, control.get(split))
+    }
+    results = {"fairtune": own, **{name: item.get(split) for name, item in controls.items()}}
+    collapsed = [name for name, result in results.items() if _is_collapsed(result)]
+    return VerdictFlags(tuple(sorted(said | seen)), tuple(collapsed))
+
+
+def _is_levelled_down(own: Mapping[str, Any], control: Mapping[str, Any] | None) -> bool:
+    keys = ("auc_gap", "max_auc", "min_auc")
+    if not control or not all(is_number(part.get(k)) for part in (own, control) for k in keys):
+        return False
+    return bool(
+        own["auc_gap"] < control["auc_gap"]
+        and own["max_auc"] < control["max_auc"]
+        and own["min_auc"] <= control["min_auc"]
+    )
+
+
+def _is_collapsed(result: Mapping[str, Any] | None) -> bool:
+    if not result or not is_number(result.get("overall_auc")):
+        return False
+    low = (result.get("overall_auc_ci") or [None])[0]
+    return bool(result["overall_auc"] < COLLAPSED_BELOW or (is_number(low) and low <= 0.5))
+
+
+def verdict_sentence(
+    comparisons: Sequence[Mapping[str, Any]],
+    *,
+    n_seeds: int,
+    worst_group: str | None = None,
+    worst_auc: float | None = None,
+    split: str = "test",
+    references: Sequence[str] = ("full_blocks", "linear_readout"),
+    flags: VerdictFlags | None = None,
+) -> str:
+    """Make the one sentence a report opens with.
+
+    Args:
+        comparisons: The `comparisons` of `run.json`; only `min_auc` on `split` is read.
+        n_seeds: Refits behind each mean.
+        worst_group: Name of the group with the lowest AUC under the chosen mask.
+        worst_auc: Its AUC.
+        split: Split the comparisons were made on.
+        references: Controls to speak of, in this order; others that were compared follow.
+        flags: Levelling-down and collapse, from `verdict_flags`.
+
+    Returns:
+        One sentence that ends in a full stop.
+    """
+    found = {
+        str(item.get("reference")): item
+        for item in comparisons
+        if item.get("metric", "min_auc") == "min_auc"
+        and item.get("split", split) == split
+        and item.get("method", "fairtune") == "fairtune"
+    }
+    if not found:
+        return (
+            f"No verdict yet: the chosen mask has not been compared with its controls on the "
+            f"{split} set."
+        )
+    order = [*references, *sorted(name for name in found if name not in references)]
+    clauses = _clauses(found, order)
+    opening = _opening(worst_group, worst_auc, split)
+    seeds = f"{n_seeds} seed{'' if n_seeds == 1 else 's'}"
+    sentence = f"{opening} {_join(clauses)} ({seeds}, 95\u202f% intervals paired by patient)"
+    warnings = _warnings(flags or VerdictFlags())
+    return f"{sentence}{warnings}."
+
+
+def _opening(worst_group: str | None, worst_auc: float | None, split: str) -> str:
+    named = f", \u201c{worst_group}\u201d" if worst_group else ""
+    value = f" at {fraction(worst_auc)}" if is_number(worst_auc) else ""
+    closing = "," if named or value else ""
+    return f"On the {split} set, the AUC of the worst-off group{named}{value}{closing} was"
+
+
+def _clauses(found: Mapping[str, Mapping[str, Any]], order: Sequence[str]) -> list[str]:
+    """Say each comparison; those with the same outcome are not merged, each keeps its interval."""
+    clauses = []
+    for name in order:
+        label = method_name(name)
+        item = found.get(name)
+        if item is None or not is_number(item.get("difference")):
+            clauses.append(f"not compared with {label}")
+            continue
+        bounds = item.get("ci")
+        shown = f"{difference(item['difference'])}"
+        written = signed_interval(bounds)
+        if not written or not bounds:
+            clauses.append(f"{shown} away from {label}, with no interval to judge it by")
+        elif bounds[0] > 0:
+            clauses.append(f"higher than under {label} ({shown}, {written})")
+        elif bounds[1] < 0:
+            clauses.append(f"worse than under {label} ({shown}, {written})")
+        else:
+            clauses.append(f"within noise of {label} ({shown}, {written})")
+    return clauses
+
+
+def _join(clauses: Sequence[str]) -> str:
+    if len(clauses) < 2:
+        return "".join(clauses)
+    return ", ".join(clauses[:-1]) + " and " + clauses[-1]
+
+
+def _warnings(flags: VerdictFlags) -> str:
+    parts = []
+    if flags.levelled_down:
+        names = _join([method_name(name) for name in flags.levelled_down])
+        parts.append(f"groups were levelled down beside {names}")
+    if flags.collapsed:
+        names = _join([method_name(name) for name in flags.collapsed])
+        parts.append(f"{names} ranked hardly better than chance (collapsed)")
+    return "".join(f"; {part}" for part in parts)
+
+
+def worst_group(result: Mapping[str, Any] | None) -> str | None:
+    """Name the group with the lowest AUC of a `validation` or `test` part, None if unknown."""
+    groups = (result or {}).get("groups") or {}
+    known: Iterable[tuple[float, str]] = (
+        (float(row["auc"]), str(name)) for name, row in groups.items() if is_number(row.get("auc"))
+    )
+    return min(known, default=(0.0, None))[1]
+
+
+def run_verdict(run: Mapping[str, Any]) -> str:
+    """Return the verdict of a run: the one it carries, else one made from its comparisons."""
+    carried = run.get("verdict")
+    if isinstance(carried, str) and carried.strip():
+        return carried.strip()
+    test = run.get("test") or {}
+    return verdict_sentence(
+        run.get("comparisons") or [],
+        n_seeds=len(run.get("seeds") or []) or 1,
+        worst_group=worst_group(test),
+        worst_auc=test.get("min_auc"),
+        flags=verdict_flags(run),
+    )
