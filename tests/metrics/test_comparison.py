@@ -1,0 +1,121 @@
+"""Paired comparison of prediction tables."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fairtune_hf.metrics import compare_predictions, group_metrics
+from fairtune_hf.metrics.comparison import is_levelling_down, two_sided_p_value
+
+
+def table(seeds=(0, 1), signal=1.0, noise=1, n=500):
+    rng = np.random.default_rng(0)
+    label = (rng.random(n) < 0.3).astype(int)
+    sex, patient = rng.choice(["f", "m"], n), rng.integers(0, 300, n)
+    case = rng.normal(size=n)
+    parts = []
+    for seed in seeds:
+        own = np.random.default_rng([noise, seed]).normal(size=n)
+        parts.append(
+            pd.DataFrame({
+                "row_id": [f"r{i}" for i in range(n)], "seed": seed, "label": label, "sex": sex,
+                "patient": patient, "score": signal * label + case + 0.3 * own,
+            })
+        )  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.mark.parametrize("metric", [
+    "overall_auc", "min_auc", "max_auc", "auc_gap", "equalized_odds_difference",
+    "demographic_parity_difference",
+])  # fmt: skip
+def test_difference_is_the_mean_over_seeds(metric):
+    ours, theirs = table(), table(signal=0.5, noise=2)
+    got = compare_predictions(ours, theirs, sensitive="sex", metric=metric, n_resamples=200)
+
+    def mean(frame):
+        return np.mean([
+            getattr(group_metrics(part.label, part.score, sensitive_features=part.sex), metric)
+            for _, part in frame.groupby("seed")
+        ])  # fmt: skip
+
+    assert got.difference == pytest.approx(mean(ours) - mean(theirs), abs=1e-12)
+    assert got.ci[0] < got.difference < got.ci[1]
+    assert (got.n_seeds, got.n_patients) == (2, ours.patient.nunique())
+
+
+def test_rows_are_paired_by_row_id_not_position():
+    ours, theirs = table(), table(signal=0.5, noise=2)
+    got = compare_predictions(ours, theirs, sensitive="sex", n_resamples=100)
+    shuffled = theirs.sample(frac=1, random_state=1)
+    assert compare_predictions(ours, shuffled, sensitive="sex", n_resamples=100) == got
+
+
+def test_a_table_against_itself_has_no_difference():
+    got = compare_predictions(table(), table(), sensitive="sex", n_resamples=100)
+    assert (got.difference, got.ci, got.p_value) == (0.0, (0.0, 0.0), 1.0)
+    assert not got.levelling_down
+
+
+def test_swapping_the_tables_swaps_the_sign():
+    ours, theirs = table(), table(signal=0.5, noise=2)
+    ahead = compare_predictions(ours, theirs, sensitive="sex", n_resamples=100)
+    behind = compare_predictions(theirs, ours, sensitive="sex", n_resamples=100)
+    assert ahead.difference == -behind.difference
+    assert ahead.ci == pytest.approx((-behind.ci[1], -behind.ci[0]))
+    assert ahead.p_value == behind.p_value < 0.05
+    assert behind.levelling_down
+    assert not ahead.levelling_down
+
+
+def test_pairing_narrows_the_interval():
+    ours, theirs = table(), table(signal=0.8, noise=2)
+    paired = compare_predictions(ours, theirs, sensitive="sex", metric="overall_auc")
+    alone = group_metrics_width(ours)
+    assert np.ptp(paired.ci) < alone
+
+
+def group_metrics_width(frame):
+    from fairtune_hf.metrics import evaluate_predictions
+
+    return np.ptp(evaluate_predictions(frame[frame.seed == 0], sensitive="sex")["overall_auc_ci"])
+
+
+def test_different_numbers_of_seeds():
+    got = compare_predictions(table((0, 1, 2)), table((7,)), sensitive="sex", n_resamples=50)
+    assert got.n_seeds == 1
+
+
+def test_bad_tables():
+    ours = table()
+    with pytest.raises(ValueError, match="same rows, labels and groups"):
+        compare_predictions(ours, ours[ours.row_id != "r3"], sensitive="sex")
+    with pytest.raises(ValueError, match="same rows, labels and groups"):
+        compare_predictions(ours, ours.assign(label=1 - ours.label), sensitive="sex")
+    with pytest.raises(ValueError, match=r"each row_id once per seed, got 'r0' twice in seed 0"):
+        compare_predictions(pd.concat([ours, ours]), ours, sensitive="sex")
+    with pytest.raises(ValueError, match="others for seed 1"):
+        compare_predictions(ours.drop(index=len(ours) - 1), ours, sensitive="sex")
+    with pytest.raises(ValueError, match="Did you mean 'min_auc'"):
+        compare_predictions(ours, ours, sensitive="sex", metric="minauc")
+
+
+def test_p_value_agrees_with_the_interval():
+    draws = np.random.default_rng(0).normal(2.0, 1.0, 4000)
+    p = two_sided_p_value(draws)
+    assert p == pytest.approx(2 * 0.0228, abs=0.01)
+    assert two_sided_p_value(-draws) == p
+    assert np.isnan(two_sided_p_value(np.array([np.nan])))
+
+
+@pytest.mark.parametrize(("differences", "worst", "flag"), [
+    ({"f": -0.01, "m": -0.05}, "f", True),
+    ({"f": 0.01, "m": -0.05}, "f", True),
+    ({"f": 0.04, "m": -0.01}, "f", False),
+    ({"f": 0.01, "m": 0.02}, "f", False),
+    ({"f": -0.01, "m": 0.02}, "f", False),
+    ({"f": 0.0, "m": 0.0}, "f", False),
+    ({"f": float("nan"), "m": -0.1}, "f", True),
+])  # fmt: skip
+def test_levelling_down(differences, worst, flag):
+    assert is_levelling_down(differences, worst) is flag

@@ -1,0 +1,85 @@
+"""The vectorised resampling against a plain loop with scikit-learn."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from fairtune_hf.metrics.arrays import group_codes
+from fairtune_hf.metrics.resampling import (
+    CHUNK,
+    ResampledAuc,
+    ResampledTable,
+    draw_counts,
+    patient_design,
+)
+
+
+@pytest.fixture
+def table():
+    rng = np.random.default_rng(3)
+    labels = (rng.random(300) < 0.3).astype(np.int64)
+    scores = np.round(rng.random(300) + 0.3 * labels, 1)
+    patients = rng.integers(0, 90, 300)
+    groups = group_codes(rng.choice(["a", "b", "c"], 300), 300)
+    return labels, scores, patients, groups
+
+
+def all_counts(design, n, seed=0):
+    return np.concatenate(list(draw_counts(design, n, np.random.default_rng(seed))), axis=1)
+
+
+def test_auc_of_resamples_equals_scikit_learn_on_repeated_rows(table):
+    labels, scores, patients, groups = table
+    design = patient_design(labels, groups, patients)
+    counts = all_counts(design, 40)
+    got = ResampledAuc(labels, scores, design.clusters)(counts)
+    for column in range(40):
+        rows = np.repeat(np.arange(300), counts[design.clusters, column].astype(int))
+        assert got[column] == pytest.approx(roc_auc_score(labels[rows], scores[rows]), abs=1e-12)
+
+
+def test_rates_of_resamples_equal_counting(table):
+    labels, scores, patients, groups = table
+    design = patient_design(labels, groups, patients)
+    counts = all_counts(design, 3)
+    rates = ResampledTable(labels, scores, groups, design, 0.5).rates(counts)
+    for column in range(3):
+        rows = np.repeat(np.arange(300), counts[design.clusters, column].astype(int))
+        for code in range(3):
+            inside = rows[groups.codes[rows] == code]
+            hit = scores[inside] >= 0.5
+            want = hit.mean(), hit[labels[inside] == 1].mean(), hit[labels[inside] == 0].mean()
+            assert rates[:, code, column] == pytest.approx(want, abs=1e-12)
+
+
+def test_patients_stay_whole_and_strata_keep_their_size(table):
+    labels, _, patients, groups = table
+    design = patient_design(labels, groups, patients)
+    assert design.n_clusters == len(np.unique(patients))
+    for patient in np.unique(patients):
+        assert len(np.unique(design.clusters[patients == patient])) == 1
+    counts = all_counts(design, 100)
+    for stratum in np.unique(design.strata):
+        inside = design.strata == stratum
+        assert (counts[inside].sum(axis=0) == inside.sum()).all()
+
+
+def test_stratum_is_group_and_any_positive():
+    groups = group_codes(["a", "a", "a", "b", "b"], 5)
+    design = patient_design(np.array([0, 1, 0, 0, 0]), groups, ["p", "p", "q", "r", None])
+    assert design.strata[design.clusters].tolist() == [1, 1, 0, 2, 2]
+    assert design.n_clusters == 4
+
+
+def test_a_longer_run_begins_like_a_shorter_one(table):
+    labels, _, patients, groups = table
+    design = patient_design(labels, groups, patients)
+    assert (all_counts(design, CHUNK * 3)[:, : CHUNK * 2] == all_counts(design, CHUNK * 2)).all()
+    assert (all_counts(design, 8, seed=1) != all_counts(design, 8, seed=2)).any()
+
+
+def test_resample_without_a_class_is_nan():
+    auc = ResampledAuc(np.array([0, 1]), np.array([0.1, 0.9]), np.array([0, 1]))
+    got = auc(np.array([[1.0, 2.0, 0.0], [1.0, 0.0, 0.0]]))
+    assert got[0] == 1.0
+    assert np.isnan(got[1:]).all()
