@@ -1,1 +1,6 @@
+"""What is handed on: the model card, and the push to the Hugging Face Hub."""
 
+from .card import render_card
+from .templates import template_folder
+
+__all__ = ["render_card", "template_folder"]

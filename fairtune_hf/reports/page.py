@@ -77,10 +77,6 @@ def page_content(folder: RunFolder, drawn: dict[str, figures.Figure]) -> dict[st
     """Gather what the template prints."""
     split = folder.final_split
     dataset = folder.part("dataset")
-    small = folder.small_groups(split) if split else set()
-    warnings = [*map(str, folder.run.get("warnings") or [])]
-    if split:
-        warnings += [str(item) for item in folder.part(split).get("warnings") or []]
     shown_split = split or "test"
     flags = verdict_flags(folder.run, split=shown_split)
     return {
@@ -103,7 +99,7 @@ def page_content(folder: RunFolder, drawn: dict[str, figures.Figure]) -> dict[st
         "best_trials": best_trials(folder.trials),
         "reproduce": tables.reproduce_rows(folder),
         "dropped": {str(k): numbers.count(v) for k, v in (dataset.get("dropped") or {}).items()},
-        "warnings": [numbers.hide_small_counts(item, small) for item in dict.fromkeys(warnings)],
+        "warnings": warning_lines(folder, split),
         "figures": drawn,
         "demo": str(dataset.get("name", "")).startswith("demo"),
         "n_seeds": len(folder.run.get("seeds") or []),
@@ -132,6 +128,23 @@ def missing_steps(folder: RunFolder) -> list[str]:
     if not folder.part("controls"):
         steps.append("No controls yet: without them nothing says whether the mask helped.")
     return steps
+
+
+def warning_lines(folder: RunFolder, split: str | None) -> list[str]:
+    """Gather the warnings of the run and of a split, counts of small groups hidden."""
+    found = [str(item) for item in folder.run.get("warnings") or []]
+    if split is None:
+        return list(dict.fromkeys(found))
+    part, small = folder.part(split), folder.small_groups(split)
+    found += [str(item) for item in part.get("warnings") or []]
+    lines = [numbers.hide_small_counts(item, small) for item in dict.fromkeys(found)]
+    if worst_group(part) in small:
+        lines.insert(
+            0,
+            f"The lowest AUC on the {split} set is that of a group of fewer than ten people "
+            f"({worst_group(part)}): a few pictures more or less would change it.",
+        )
+    return lines
 
 
 def _flag_words(levelled_down: tuple[str, ...], collapsed: tuple[str, ...]) -> list[str]:

@@ -1,0 +1,182 @@
+"""The model card of a run: `README.md` with the metadata that the Hugging Face Hub reads.
+
+Made from the run's folder alone, through the template `hub_cards/model_card.md.jinja`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from fairtune_hf.reports import numbers, tables
+from fairtune_hf.reports.masks import mask_grid
+from fairtune_hf.reports.page import missing_steps, optimism_words, warning_lines
+from fairtune_hf.reports.run_folder import RunFolder, read_run, write_text
+from fairtune_hf.reports.verdict import run_verdict, verdict_flags, worst_group
+
+from .templates import Verbatim, card_environment
+
+TAGS = ("fairtune", "fairmask", "fairness", "medical-imaging", "peft", "vit")
+UNNAMED = "ORG/NAME"
+EMBEDDED_BASE = "fairtune_hf/demo-backbone"
+_METRICS = {
+    "overall_auc": "AUC",
+    "min_auc": "AUC of the worst-off group",
+    "auc_gap": "AUC gap between groups",
+    "equalized_odds_difference": "Equalized odds difference",
+    "demographic_parity_difference": "Demographic parity difference",
+}
+
+
+def render_card(
+    run_dir: Path | str, *, repo_id: str | None = None, base_model: str | None = None
+) -> Path:
+    """Write the model card of a run to its `README.md`.
+
+    Args:
+        run_dir: Folder of a run, with at least `run.json`.
+        repo_id: Hub id the adapter will have (`organisation/name`); without it the card shows a
+            placeholder in the loading lines.
+        base_model: Hub id of the base model, where it is not the one the run recorded.
+
+    Returns:
+        The path of the card.
+
+    Raises:
+        FileNotFoundError: There is no `run.json`.
+        ValueError: A file of the run cannot be read.
+    """
+    folder = read_run(run_dir)
+    return write_text(
+        folder.path / "README.md", card_text(folder, repo_id=repo_id, base_model=base_model)
+    )
+
+
+def card_text(
+    folder: RunFolder, *, repo_id: str | None = None, base_model: str | None = None
+) -> str:
+    """Return the whole card as text."""
+    template = card_environment().get_template("model_card.md.jinja")
+    return template.render(card_content(folder, repo_id=repo_id, base_model=base_model))
+
+
+def base_on_hub(folder: RunFolder) -> str | None:
+    """Return the base model's Hub id; None for a local folder, which has a bare name."""
+    base = str(folder.part("model").get("id") or "")
+    named = tables.is_hub_id(base) and ("/" in base or folder.part("model").get("revision"))
+    return base if base and named else None
+
+
+def base_kind(folder: RunFolder, base_model: str | None = None) -> str:
+    """Return where the base model is to be had: `hub`, `embedded` or `local`."""
+    if base_model:
+        return "hub"
+    if folder.part("model").get("id") == EMBEDDED_BASE:
+        return "embedded"
+    return "hub" if base_on_hub(folder) else "local"
+
+
+def card_data(
+    folder: RunFolder, *, repo_id: str | None = None, base_model: str | None = None
+) -> ModelCardData:
+    """Return the card's metadata; results only of what was measured."""
+    results = evaluation_results(folder)
+    return ModelCardData(
+        library_name="peft",
+        pipeline_tag="image-classification",
+        base_model=base_model or base_on_hub(folder),
+        tags=list(TAGS),
+        metrics=["roc_auc"] if results else None,
+        model_name=(repo_id or card_name(folder)).split("/")[-1] if results else None,
+        eval_results=results or None,
+    )
+
+
+def card_name(folder: RunFolder) -> str:
+    """Return a name for the adapter, from its data set and attribute: letters, digits, hyphens."""
+    words = f"fairtune {folder.part('dataset').get('name') or 'run'} {folder.sensitive}"
+    safe = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in words)
+    return "-".join(part for part in safe.split("-") if part).lower()
+
+
+def evaluation_results(folder: RunFolder) -> list[EvalResult]:
+    """Return the test results for the card's model index."""
+    test, dataset = folder.part("test"), folder.part("dataset")
+    name = str(dataset.get("name") or "data")
+    return [
+        EvalResult(
+            task_type="image-classification",
+            task_name="Image classification (binary)",
+            dataset_type=card_identifier(name),
+            dataset_name=name,
+            dataset_config=card_identifier(folder.sensitive),
+            dataset_split="test",
+            metric_type="roc_auc" if metric.endswith("_auc") else metric,
+            metric_name=title,
+            metric_value=round(float(test[metric]), 6),
+        )
+        for metric, title in _METRICS.items()
+        if numbers.is_number(test.get(metric))
+    ]
+
+
+def card_identifier(name: str) -> str:
+    """Return a name with only the characters that identifiers on the Hub have."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name)
+    return safe.strip("._-") or "data"
+
+
+def card_content(
+    folder: RunFolder, *, repo_id: str | None = None, base_model: str | None = None
+) -> dict[str, Any]:
+    """Gather what the template prints."""
+    split = folder.final_split
+    shown = split or "test"
+    model = folder.part("model")
+    base = base_model or base_on_hub(folder) or str(model.get("id") or "")
+    metadata = card_data(folder, repo_id=repo_id, base_model=base_model).to_yaml(line_break="\n")
+    return {
+        "metadata": Verbatim(metadata.strip()),
+        "dataset": folder.part("dataset"),
+        "sensitive": folder.sensitive,
+        "split": shown,
+        "evaluated": split is not None,
+        "verdict": run_verdict(folder.run),
+        "flags": verdict_flags(folder.run, split=shown),
+        "missing": missing_steps(folder),
+        "repo_id": repo_id or UNNAMED,
+        "base": base,
+        "base_kind": base_kind(folder, base_model),
+        "base_shown": tables.shown_model(base),
+        "model": model,
+        "choice": folder.part("choice"),
+        "mask_lines": Verbatim(mask_lines(folder)),
+        "metrics": list(tables.METRICS.values()),
+        "methods": tables.method_rows(folder.run, shown),
+        "groups": tables.group_rows(folder, shown),
+        "worst_group": worst_group(folder.part(shown)),
+        "splits": tables.split_rows(folder),
+        "search": tables.search_rows(folder),
+        "optimism": optimism_words(folder.part("search").get("optimism")),
+        "reproduce": tables.reproduce_rows(folder),
+        "threshold": numbers.fraction(folder.part(shown).get("threshold"), 2),
+        "n_seeds": len(folder.run.get("seeds") or []),
+        "warnings": warning_lines(folder, split),
+    }
+
+
+def mask_lines(folder: RunFolder) -> str:
+    """Draw the mask as text: a line a part, `#` for a trained block and `.` for a frozen one."""
+    choice = folder.part("choice")
+    grid = mask_grid(str(choice.get("mask") or ""), [str(n) for n in choice.get("bit_names") or []])
+    if grid is None:
+        return ""
+    wide = max(len(part) for part in grid.parts)
+    lines = [
+        f"{part:<{wide}}  "
+        + "".join("#" if grid.cells.get((row, block)) else "." for block in range(grid.blocks))
+        for row, part in enumerate(grid.parts)
+    ]
+    return "\n".join(lines).replace("`", "'")
