@@ -1,1 +1,21 @@
+"""Data: declarations and readers, groups, splits, leak checks, pictures, transforms."""
 
+from fairtune_hf.data.load import load_dataset_table
+from fairtune_hf.data.registry import DATASETS, dataset_spec, dataset_specs
+from fairtune_hf.data.splits import hash_split, published_split, stratified_split
+from fairtune_hf.data.table import SPLITS, ImageTable
+from fairtune_hf.data.transforms import TRANSFORM_PRESETS, TransformPreset
+
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "TRANSFORM_PRESETS",
+    "ImageTable",
+    "TransformPreset",
+    "dataset_spec",
+    "dataset_specs",
+    "hash_split",
+    "load_dataset_table",
+    "published_split",
+    "stratified_split",
+]

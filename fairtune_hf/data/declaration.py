@@ -1,0 +1,211 @@
+"""What a data set is, as data: source, licence, rules, options. One `DatasetSpec` per file.
+
+A spec's `read` turns the folder as downloaded into a `RawTable`; everything after that (splits,
+groups, checks, decoding) is common to all sets. See DATASETS.md for the rules' evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from fairtune_hf.data.images import ImageSource
+from fairtune_hf.data.naming import unknown_name
+
+TRUE_WORDS = ("1", "true", "yes", "on")
+FALSE_WORDS = ("0", "false", "no", "off")
+
+
+@dataclass(frozen=True)
+class OptionSpec:
+    """One contested choice of a data set that the user may make."""
+
+    name: str = field(metadata={"help": "name in Python; the flag is the same with hyphens"})
+    default: Any = field(metadata={"help": "the recommended choice"})
+    help: str = field(metadata={"help": "what it decides, and why there is a choice"})
+    choices: tuple[str, ...] = field(default=(), metadata={"help": "valid values, if a fixed list"})
+
+    def parse(self, value: Any) -> Any:
+        """Convert a value given in Python or on the command line.
+
+        Raises:
+            ValueError: if the value is none of the choices, or of the wrong kind.
+        """
+        if value is None:
+            return self.default
+        if self.choices and value not in self.choices:
+            raise unknown_name(f"{self.name}: the choice", str(value), self.choices)
+        if isinstance(self.default, bool):
+            return self._parse_bool(value)
+        if isinstance(self.default, int | float):
+            return self._parse_number(value, type(self.default))
+        return value
+
+    def _parse_bool(self, value: Any) -> bool:
+        word = str(value).lower()
+        if word in TRUE_WORDS or word in FALSE_WORDS:
+            return word in TRUE_WORDS
+        raise ValueError(f"{self.name} must be true or false; {value!r} came.")
+
+    def _parse_number(self, value: Any, kind: type) -> int | float:
+        try:
+            return int(value) if kind is int else float(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.name} must be a number; {value!r} came.") from error
+
+
+@dataclass(frozen=True)
+class ReadRequest:
+    """What the user asked a reader for."""
+
+    options: Mapping[str, Any] = field(metadata={"help": "every option, resolved"})
+    sensitive: str | None = field(default=None, metadata={"help": "attribute or intersection"})
+    label_column: str | None = field(default=None, metadata={"help": "`folder` only"})
+    sensitive_column: str | None = field(default=None, metadata={"help": "`folder` only"})
+    patient_column: str | None = field(default=None, metadata={"help": "`folder` only"})
+    split_column: str | None = field(default=None, metadata={"help": "`folder` only"})
+    metadata_only: bool = field(default=False, metadata={"help": "look for no picture"})
+    seed: int = field(default=0, metadata={"help": "seed of splits without published seeds"})
+    image_size: int = field(default=64, metadata={"help": "side of the stored pictures"})
+
+
+@dataclass
+class RawTable:
+    """What a reader returns: complete rows, before unknown groups are dropped.
+
+    `frame` has row_id, patient_id, label, one column of group names per attribute, source_row (the
+    line of the metadata file, for messages) and, where the reader knows it, split.
+    """
+
+    frame: pd.DataFrame
+    groups: dict[str, tuple[str, ...]]
+    label_names: tuple[str, str]
+    sources: Sequence[ImageSource] | None = None
+    images: npt.NDArray[np.uint8] | None = None
+    origin: str = "metadata.csv"
+    dropped: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    recorded: dict[str, Any] = field(default_factory=dict)
+    stratify: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """Declaration of one data set."""
+
+    name: str = field(metadata={"help": "the name for --dataset"})
+    title: str = field(metadata={"help": "what it is, in a line"})
+    source: str = field(metadata={"help": "where it comes from"})
+    licence: str = field(metadata={"help": "terms of use"})
+    steps: str = field(metadata={"help": "how to obtain it and the folder expected"})
+    label_rule: str = field(metadata={"help": "what label 1 means"})
+    attributes: Mapping[str, str] = field(metadata={"help": "attribute -> its rule"})
+    default_sensitive: str | None = field(metadata={"help": "attribute used when none is named"})
+    read: Callable[[Path, ReadRequest], RawTable] = field(
+        repr=False, metadata={"help": "reader of the folder as downloaded"}
+    )
+    filters: str = field(default="none", metadata={"help": "rows left out, and why"})
+    split_unit: str = field(default="patient", metadata={"help": "what never crosses splits"})
+    split_rules: tuple[str, ...] = field(
+        default=("stratified",),
+        metadata={"help": "ways to split, the default first: published, official, stratified"},
+    )
+    split_seeds: tuple[int, int] | None = field(
+        default=None, metadata={"help": "the two published seeds"}
+    )
+    held_out: float = field(
+        default=0.2, metadata={"help": "share of units outside training in the published recipe"}
+    )
+    test_share: float = field(
+        default=0.5, metadata={"help": "share of the held-out units that are for the test"}
+    )
+    fractions: tuple[float, float, float] = field(
+        default=(0.8, 0.1, 0.1), metadata={"help": "train, validation, test of a stratified split"}
+    )
+    stratify: tuple[str, ...] = field(
+        default=(), metadata={"help": "attributes balanced, beside the label, in such a split"}
+    )
+    expected_counts: Mapping[str, int] = field(
+        default_factory=dict, metadata={"help": "published counts, compared and reported"}
+    )
+    preprocessing: str = field(
+        default="RGB; shorter side resized (bilinear), centre crop",
+        metadata={"help": "from the file to the stored picture"},
+    )
+    class_weight: str | None = field(
+        default=None, metadata={"help": "recommended weighting of the loss"}
+    )
+    options: tuple[OptionSpec, ...] = field(
+        default=(), metadata={"help": "contested choices of this set"}
+    )
+    missing_files: str = field(
+        default="error",
+        metadata={"help": "error, or drop (counted) where pictures are not shipped"},
+    )
+    needs_root: bool = field(default=True, metadata={"help": "whether --data-root is needed"})
+
+    @property
+    def all_options(self) -> dict[str, OptionSpec]:
+        """The common options and this set's own, which take precedence."""
+        split = OptionSpec(
+            "split_rule",
+            self.split_rules[0],
+            "published: the seeds of the paper or MEDFAIR; official: as shipped; stratified: "
+            "grouped by patient, balanced by label and attributes, seeded",
+            self.split_rules,
+        )
+        merged = {o.name: o for o in (*COMMON_OPTIONS, split)}
+        return merged | {o.name: o for o in self.options}
+
+    def resolve_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Fill in defaults and check what was given.
+
+        Raises:
+            ValueError: for an option this set does not have, the closest one offered.
+        """
+        known = self.all_options
+        for name in given:
+            if name not in known:
+                raise unknown_name(f"{self.name}: the option", name, list(known))
+        return {name: option.parse(given.get(name)) for name, option in known.items()}
+
+
+COMMON_OPTIONS = (
+    OptionSpec(
+        "unknown",
+        "drop",
+        "rows whose sensitive attribute is unknown: dropped and counted, a group of their own, "
+        "or an error",
+        ("drop", "group", "error"),
+    ),
+    OptionSpec(
+        "age_threshold", "60", "cut of the age groups; several, as in 40,60, make more groups"
+    ),
+    OptionSpec(
+        "age_boundary",
+        "gt",
+        "gt: an age equal to the threshold is in the lower group (paper's tables); ge: upper",
+        ("gt", "ge"),
+    ),
+    OptionSpec(
+        "duplicates",
+        "error",
+        "the same picture in two splits: an error, or the copies outside the test and then the "
+        "validation split are dropped and counted",
+        ("error", "drop"),
+    ),
+    OptionSpec("skip_corrupt", False, "go on without pictures that cannot be decoded; counted"),
+    OptionSpec(
+        "depth16",
+        "minmax",
+        "pictures of more than 8 bits: each scaled from its own range, or from 0..65535",
+        ("minmax", "full"),
+    ),
+    OptionSpec("splits_file", "", "a table with row_id and split to use instead of the rule"),
+)

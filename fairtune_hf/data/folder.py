@@ -1,0 +1,233 @@
+"""Anybody's own data: a folder with pictures and `metadata.csv`, its columns named by flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
+from fairtune_hf.data.groups import JOINT, parse_thresholds, read_ages, threshold_groups
+from fairtune_hf.data.images import FileSource
+from fairtune_hf.data.naming import require_columns, shortened, value_counts
+from fairtune_hf.data.rows import Rows, absent
+from fairtune_hf.data.tabular import find_table, read_table, safe_relative
+
+TABLES = ("metadata.csv", "metadata.tsv", "metadata.xlsx")
+FILE = "file_name"
+NEGATIVE = (
+    "0", "no", "n", "false", "negative", "neg", "benign", "normal", "healthy", "absent", "none",
+    "control", "no finding", "non-malignant", "not malignant",
+)  # fmt: skip
+SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+MANY = 10
+STEPS = (
+    "Make one folder with the pictures and a metadata.csv that has a column file_name (paths "
+    "relative to the folder), a column with the label (two values) and one with the sensitive "
+    "attribute; name these with --label-column and --sensitive-column, and with --patient-column "
+    "the column that says which pictures belong to one person."
+)
+
+
+def read(root: Path, request: ReadRequest) -> RawTable:
+    """Read metadata.csv by the columns that the flags name."""
+    path = find_table(root, TABLES)
+    if path is None:
+        raise absent(root, TABLES[0], STEPS)
+    rows = Rows(read_table(path))
+    names = _sensitive_columns(request)
+    _require(rows.table, names, request, path.name)
+    label_column = str(request.label_column)
+    _refuse_empty(rows.table, [FILE, label_column, *names], path.name)
+    rows.drop(rows.table[FILE].isna(), "file name missing")
+    rows.drop(rows.table[label_column].isna(), "label missing")
+    table = rows.table
+    for name in names:
+        _add_attribute(rows, name, request.options)
+    label, label_names = binary_label(
+        table[label_column], label_column, request.options["positive_label"]
+    )
+    patients = table[request.patient_column] if request.patient_column else table[FILE]
+    unknown_patient = patients.isna()
+    if unknown_patient.any():
+        rows.warnings.append(f"{int(unknown_patient.sum())} rows have no patient id: each its own")
+        patients = patients.fillna("row " + table["source_row"].astype(str))
+    if not request.patient_column:
+        rows.warnings.append(
+            "no patient column is named: pictures of one person may lie in two splits"
+        )
+    frame = rows.frame(row_id=table[FILE], patient_id=patients, label=label)
+    if request.split_column:
+        frame["split"] = _split_values(table, request.split_column, path.name)
+    sources = _sources(root, table, path.name, request)
+    return RawTable(
+        frame=frame,
+        groups=rows.groups,
+        label_names=label_names,
+        sources=None if request.metadata_only else sources,
+        origin=path.name,
+        dropped=rows.dropped,
+        warnings=rows.warnings,
+        recorded={
+            "label_column": label_column,
+            "sensitive_column": ",".join(names),
+            "patient_column": request.patient_column,
+            "split_column": request.split_column,
+        },
+        stratify=tuple(names),
+    )
+
+
+def binary_label(
+    values: pd.Series, column: str, positive: str = ""
+) -> tuple[pd.Series, tuple[str, str]]:
+    """Turn a column of two values into 0 and 1, and name them in this order.
+
+    Of numbers the larger is 1. Of words the usual negative (no, benign, normal, ...) is 0, else
+    the first of the alphabet; `positive` decides otherwise.
+
+    Raises:
+        ValueError: if there are not two values, or `positive` is neither.
+    """
+    text = values.astype(str).str.strip()
+    numbers = pd.to_numeric(text, errors="coerce")
+    if numbers.notna().all():
+        text = numbers.map(lambda n: f"{n:g}")
+    found = sorted(text.unique(), key=lambda v: (v.lower() not in NEGATIVE, _number(v), v))
+    if len(found) != 2:
+        raise ValueError(
+            f"the label column {column!r} must have two values; it has {len(found)} "
+            f"({value_counts(text)}). Choose another column, or make a column that has two."
+        )
+    if positive:
+        if positive not in found:
+            raise ValueError(
+                f"positive_label must be one of the values of {column!r}, {found[0]!r} or "
+                f"{found[1]!r}; {positive!r} came."
+            )
+        found = [next(v for v in found if v != positive), positive]
+    return (text == found[1]).astype("int64"), (found[0], found[1])
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return 0.0
+
+
+def _sensitive_columns(request: ReadRequest) -> list[str]:
+    if request.label_column is None:
+        raise ValueError(
+            "--dataset folder needs --label-column, the column of metadata.csv with the label."
+        )
+    given = request.sensitive_column or request.sensitive
+    if not given:
+        raise ValueError(
+            "--dataset folder needs --sensitive-column, the column of metadata.csv with the "
+            "sensitive attribute; several are separated by commas."
+        )
+    parts = given.replace(JOINT, ",").split(",")
+    return list(dict.fromkeys(p.strip() for p in parts if p.strip()))
+
+
+def _require(table: pd.DataFrame, names: list[str], request: ReadRequest, origin: str) -> None:
+    chosen = [request.label_column, *names, request.patient_column, request.split_column]
+    require_columns(table, [FILE, *(c for c in chosen if c)], origin)
+    for name in names:
+        if name in (request.label_column, FILE):
+            raise ValueError(
+                f"the sensitive attribute must be another column than the label and the file "
+                f"name; {name!r} came. Name another with --sensitive-column."
+            )
+        if name in ("row_id", "patient_id", "label", "split", "source_row"):
+            raise ValueError(
+                f"a sensitive attribute cannot be named {name!r}, a name the table uses itself. "
+                "Rename the column."
+            )
+
+
+def _refuse_empty(table: pd.DataFrame, columns: list[str], origin: str) -> None:
+    for column in columns:
+        if table[column].isna().all():
+            raise ValueError(
+                f"the column {column!r} of {origin} must have values; all {len(table)} are "
+                "missing. Choose another column, or fill it in."
+            )
+
+
+def _add_attribute(rows: Rows, name: str, options: Any) -> None:
+    """Add a column as groups: numbers with many values are cut at thresholds, else as they are."""
+    values = rows.table[name]
+    text = values.fillna("").astype(str).str.strip()
+    numbers = pd.to_numeric(text.where(text != ""), errors="coerce")
+    is_age = "age" in name.lower().replace("_", " ").split()
+    mostly_numbers = numbers.notna().sum() > (text != "").sum() / 2
+    if numbers.nunique() > MANY and (is_age or mostly_numbers):
+        ages, notes = read_ages(values) if is_age else (numbers.astype(float), [])
+        rows.warnings += notes
+        cuts = parse_thresholds(options["age_threshold"])
+        rows.add_age(ages, options, name)
+        rows.warnings.append(
+            f"{name!r} holds many numbers and is cut into {', '.join(threshold_groups(cuts, options['age_boundary']))}"
+        )
+        return
+    found = sorted(set(text) - {""}, key=lambda v: (_number(v), v))
+    if len(found) > 2 * MANY:
+        raise ValueError(
+            f"the sensitive attribute {name!r} must have a few groups; it has {len(found)} values "
+            f"({value_counts(text)}). Choose another column, or merge values into a new one."
+        )
+    rows.add(name, text, found)
+
+
+def _split_values(table: pd.DataFrame, column: str, origin: str) -> list[str]:
+    text = table[column].fillna("").astype(str).str.strip().str.lower()
+    odd = text[~text.isin(SPLIT_NAMES)]
+    if len(odd):
+        raise ValueError(
+            f"the split column {column!r} of {origin} must hold train, validation or test; "
+            f"{len(odd)} rows hold something else ({value_counts(odd)}). Correct these rows."
+        )
+    return list(text.map(SPLIT_NAMES))
+
+
+def _sources(
+    root: Path, table: pd.DataFrame, origin: str, request: ReadRequest
+) -> list[FileSource]:
+    depth16 = request.options["depth16"]
+    sources, refused = [], []
+    for name, line in zip(table[FILE], table["source_row"], strict=True):
+        relative = safe_relative(str(name))
+        if relative is None:
+            refused.append(f"line {line}: {name!r}")
+            continue
+        sources.append(FileSource(path=root / relative, name=relative, depth16=depth16))
+    if refused:
+        raise ValueError(
+            f"file names in {origin} must be paths inside its folder; {len(refused)} are absolute "
+            f"or leave it ({shortened(refused)}). Copy these pictures into the folder."
+        )
+    return sources
+
+
+SPEC = DatasetSpec(
+    name="folder",
+    title="your own pictures and metadata.csv",
+    source="you",
+    licence="yours",
+    steps=STEPS,
+    label_rule="--label-column, two values; of words the usual negative is 0, of numbers the "
+    "smaller (option positive_label decides otherwise)",
+    attributes={"any column": "named by --sensitive-column; many numbers are cut at age_threshold"},
+    default_sensitive=None,
+    read=read,
+    filters="rows without a label or file name",
+    split_unit="--patient-column, else the picture",
+    options=(OptionSpec("positive_label", "", "the value of the label column that is label 1"),),
+)

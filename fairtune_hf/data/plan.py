@@ -1,0 +1,241 @@
+"""From a name and a folder to complete, checked rows with a split, before any picture is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fairtune_hf.data.checks import (
+    check_confounding,
+    check_groups,
+    check_label,
+    check_patient_leak,
+    check_row_ids,
+    check_splits,
+)
+from fairtune_hf.data.declaration import DatasetSpec, RawTable, ReadRequest
+from fairtune_hf.data.groups import JOINT, attribute_parts, intersect
+from fairtune_hf.data.naming import closest, shortened
+from fairtune_hf.data.registry import dataset_spec
+from fairtune_hf.data.splits import (
+    label_strata,
+    published_split,
+    read_split_file,
+    stratified_split,
+)
+from fairtune_hf.data.table import SPLITS
+
+UNKNOWN = "unknown"
+
+
+@dataclass
+class Plan:
+    """Rows with splits of one data set, and what was decided on the way."""
+
+    spec: DatasetSpec
+    raw: RawTable
+    request: ReadRequest
+    sensitive: str | None = None
+    groups: tuple[str, ...] = ()
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The rows as they stand."""
+        return self.raw.frame
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Keep the rows at these positions, in this order, with their pictures."""
+        raw = self.raw
+        sources, images = raw.sources, raw.images
+        self.raw = replace(
+            raw,
+            frame=raw.frame.iloc[rows].reset_index(drop=True),
+            sources=None if sources is None else [sources[i] for i in rows],
+            images=None if images is None else images[rows],
+        )
+
+    def drop(self, where: np.ndarray, reason: str) -> None:
+        """Leave out the rows of a mask, counted under `reason`."""
+        count = int(where.sum())
+        if count:
+            self.raw.dropped[reason] = self.raw.dropped.get(reason, 0) + count
+            self.keep(np.flatnonzero(~where))
+
+
+def make_plan(
+    dataset: str,
+    data_root: str | Path | None,
+    *,
+    options: Mapping[str, Any],
+    columns: Mapping[str, str | None] | None = None,
+    sensitive: str | None = None,
+    seed: int = 0,
+    image_size: int = 64,
+    metadata_only: bool = False,
+) -> Plan:
+    """Read a data set's tables, split them and check what needs no picture.
+
+    Raises:
+        ValueError: for an unknown name, column or option, or rows that cannot be used.
+        FileNotFoundError: if the folder or a file of it is absent.
+    """
+    spec = dataset_spec(dataset)
+    resolved = spec.resolve_options(options)
+    named: dict[str, str] = {k: v for k, v in (columns or {}).items() if v}
+    _refuse_columns(spec, named)
+    _check_sensitive_early(spec, sensitive)
+    root = _check_root(spec, data_root)
+    request = ReadRequest(
+        options=resolved,
+        sensitive=sensitive,
+        metadata_only=metadata_only,
+        seed=seed,
+        image_size=image_size,
+        **named,
+    )
+    plan = Plan(spec=spec, raw=spec.read(root, request), request=request)
+    check_row_ids(plan.frame, plan.raw.origin)
+    check_label(plan.frame, plan.raw.origin, plan.raw.label_names)
+    _assign_splits(plan, seed)
+    check_splits(plan.frame)
+    check_patient_leak(plan.frame, plan.raw.origin)
+    order = plan.frame["split"].map({s: i for i, s in enumerate(SPLITS)}).to_numpy()
+    plan.keep(np.argsort(order, kind="stable"))
+    plan.raw.warnings += check_confounding(plan.frame, list(plan.raw.groups))
+    return plan
+
+
+def choose_groups(plan: Plan, sensitive: str | None) -> None:
+    """Take the groups from an attribute or an intersection and deal with unknown values.
+
+    Raises:
+        ValueError: if the attribute is unknown, has fewer than two groups, or has unknown values
+            under `unknown=error`.
+    """
+    chosen = sensitive or plan.spec.default_sensitive or JOINT.join(plan.raw.groups)
+    parts = attribute_parts(chosen, list(plan.raw.groups))
+    chosen = JOINT.join(parts)
+    values, groups = intersect(plan.frame, parts, plan.raw.groups)
+    if chosen not in plan.frame.columns:
+        plan.raw.frame = plan.frame.assign(**{chosen: values})
+    plan.sensitive = chosen
+    _unknown_rows(plan, chosen)
+    present = set(plan.frame[chosen])
+    absent = [g for g in groups if g not in present]
+    plan.groups = tuple(g for g in (*groups, UNKNOWN) if g in present)
+    if absent:
+        plan.raw.warnings.append(f"no row belongs to {', '.join(map(repr, absent))} of {chosen!r}")
+    if len(plan.groups) < 2:
+        raise ValueError(
+            f"a sensitive attribute must have two groups or more; {chosen!r} has "
+            f"{', '.join(map(repr, plan.groups)) or 'none that is known'}. Choose another attribute."
+        )
+
+
+def check_rows(plan: Plan) -> list[str]:
+    """Run the checks that depend on the rows that are left and return their warnings."""
+    check_label(plan.frame, plan.raw.origin, plan.raw.label_names)
+    check_splits(plan.frame)
+    return check_groups(plan.frame, str(plan.sensitive), plan.groups)
+
+
+def drop_missing_files(plan: Plan) -> None:
+    """Leave out, or refuse, rows whose picture is not there.
+
+    Raises:
+        FileNotFoundError: if pictures are missing and the set's rule does not drop them, or all
+            are missing.
+    """
+    sources = plan.raw.sources or []
+    missing = np.asarray([s.signature().endswith(" missing") for s in sources], dtype=bool)
+    if not missing.any():
+        return
+    allowed = plan.spec.missing_files == "drop" or plan.request.options["skip_corrupt"]
+    if missing.all() or not allowed:
+        names = [s.name for s, gone in zip(sources, missing, strict=True) if gone]
+        raise FileNotFoundError(
+            f"a picture was expected for every row of {plan.raw.origin} and {missing.sum()} of "
+            f"{len(missing)} are not there: {shortened(names)}. {plan.spec.steps} To go on without "
+            "the missing ones add --skip-corrupt."
+        )
+    plan.drop(missing, "picture missing")
+
+
+def _refuse_columns(spec: DatasetSpec, columns: Mapping[str, str]) -> None:
+    if columns and spec.name != "folder":
+        flags = ", ".join("--" + c.replace("_", "-") for c in columns)
+        raise ValueError(
+            f"{flags} are for --dataset folder; {spec.name} knows its own columns. Leave them out "
+            f"and choose with --sensitive: {', '.join(spec.attributes)}."
+        )
+
+
+def _check_sensitive_early(spec: DatasetSpec, sensitive: str | None) -> None:
+    if sensitive and spec.name != "folder":
+        attribute_parts(sensitive, list(spec.attributes))
+
+
+def _check_root(spec: DatasetSpec, data_root: str | Path | None) -> Path:
+    if not spec.needs_root:
+        return Path()
+    if data_root is None:
+        raise ValueError(f"{spec.name} needs --data-root, the folder with its files. {spec.steps}")
+    root = Path(data_root).expanduser()
+    if not root.exists():
+        near = ""
+        if root.parent.is_dir():
+            near = closest(root.name, [p.name for p in root.parent.iterdir() if p.is_dir()])
+        raise FileNotFoundError(
+            f"the data folder {root} was expected and does not exist.{near} {spec.steps}"
+        )
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} was expected to be a folder and is a file. {spec.steps}")
+    if next(root.iterdir(), None) is None:
+        raise FileNotFoundError(f"the data folder {root} is empty. {spec.steps}")
+    return root
+
+
+def _assign_splits(plan: Plan, seed: int) -> None:
+    frame, spec, raw = plan.frame, plan.spec, plan.raw
+    rule = plan.request.options["split_rule"]
+    given = plan.request.options["splits_file"]
+    if given:
+        split = read_split_file(Path(given), frame["row_id"])
+        rule = "file"
+    elif "split" in frame.columns:
+        split, rule = frame["split"], rule if spec.name != "folder" else "column"
+    elif rule == "published" and spec.split_seeds is not None:
+        split = published_split(
+            frame["patient_id"],
+            seeds=spec.split_seeds,
+            held_out=spec.held_out,
+            test_share=spec.test_share,
+        )
+    else:
+        by = raw.stratify if raw.stratify is not None else spec.stratify
+        strata = label_strata(frame, by)
+        split = stratified_split(frame["patient_id"], strata, seed=seed, fractions=spec.fractions)
+    raw.frame = frame.assign(split=split)
+    raw.recorded |= {"split_rule": rule, "split_seed": seed if rule == "stratified" else None}
+
+
+def _unknown_rows(plan: Plan, sensitive: str) -> None:
+    unknown = (plan.frame[sensitive] == "").to_numpy()
+    policy = plan.request.options["unknown"]
+    if not unknown.any():
+        return
+    if policy == "error":
+        raise ValueError(
+            f"{sensitive!r} must be known in every row under unknown=error; {unknown.sum()} of "
+            f"{len(unknown)} rows are unknown. Fill them in, or choose unknown=drop or group."
+        )
+    if policy == "group":
+        renamed = plan.frame[sensitive].where(~unknown, UNKNOWN)
+        plan.raw.frame = plan.frame.assign(**{sensitive: renamed})
+        return
+    plan.drop(unknown, f"{sensitive} unknown")

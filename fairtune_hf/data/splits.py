@@ -1,0 +1,149 @@
+"""Train, validation and test: published recipes, patient-grouped stratified splits, their hash.
+
+The unit is always the patient (or lesion, or subject): all rows of one go to one split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.model_selection import train_test_split
+
+from fairtune_hf.data.naming import require_columns
+from fairtune_hf.data.table import SPLITS
+from fairtune_hf.data.tabular import read_table
+
+FRACTIONS = (0.8, 0.1, 0.1)
+
+
+def published_split(
+    patients: pd.Series,
+    *,
+    seeds: tuple[int, int],
+    held_out: float = 0.2,
+    test_share: float = 0.5,
+) -> pd.Series:
+    """Split by the recipe of MEDFAIR: scikit-learn's `train_test_split` on the sorted ids, twice.
+
+    `held_out` of the ids leave training with the first seed; `test_share` of these become the
+    test split with the second. Reproduces the paper's Tables 9 and 10 (DATASETS.md section 0).
+    """
+    ids = sorted(set(patients))
+    train, rest = train_test_split(ids, test_size=held_out, random_state=seeds[0])
+    validation, test = train_test_split(rest, test_size=test_share, random_state=seeds[1])
+    where = dict.fromkeys(train, "train")
+    where |= dict.fromkeys(validation, "validation") | dict.fromkeys(test, "test")
+    return patients.map(where).astype(str)
+
+
+def stratified_split(
+    patients: pd.Series,
+    strata: pd.DataFrame,
+    *,
+    seed: int,
+    fractions: Sequence[float] = FRACTIONS,
+) -> pd.Series:
+    """Split patients so that every stratum has about its share of rows in each split.
+
+    Each column of `strata` names a cell for each row, such as its label, or label x sex; all are
+    balanced, and so is the number of rows. Patients with the same rows per cell are dealt out in
+    proportion, at random; the ones that are left over go, the largest first, where most rows of
+    their cells are still missing.
+
+    >>> patients = pd.Series(list("aabbccddee") * 2)
+    >>> split = stratified_split(patients, pd.DataFrame({"label": [0, 1] * 10}), seed=0)
+    >>> split.groupby(patients).nunique().max()
+    np.int64(1)
+    """
+    tables = [pd.crosstab(patients, strata[column]) for column in strata]
+    table = pd.concat([patients.groupby(patients).size(), *tables], axis=1)
+    counts = table.to_numpy(dtype=float)
+    parts = deal_patients(counts, np.asarray(fractions, dtype=float), seed)
+    names = np.asarray(SPLITS, dtype=object)[parts]
+    return patients.map(dict(zip(table.index, names, strict=True))).astype(str)
+
+
+def label_strata(frame: pd.DataFrame, attributes: Sequence[str]) -> pd.DataFrame:
+    """Return the cells to balance: the label, label x each attribute, label x all of them."""
+    label = frame["label"].astype(str)
+    cells = {"label": label} | {name: label + "|" + frame[name] for name in attributes}
+    joint = label
+    for name in attributes:
+        joint = joint + "|" + frame[name]
+    if len(attributes) > 1:
+        cells["all attributes"] = joint
+    return pd.DataFrame(cells)
+
+
+def deal_patients(
+    counts: npt.NDArray[np.float64], fractions: npt.NDArray[np.float64], seed: int
+) -> npt.NDArray[np.int64]:
+    """Assign each line of `counts` (patients x cells) to one part of `fractions`."""
+    rng = np.random.default_rng(seed)
+    fractions = fractions / fractions.sum()
+    parts = np.full(len(counts), -1, dtype=np.int64)
+    _, pattern = np.unique(counts, axis=0, return_inverse=True)
+    for lines in _lines_by_pattern(pattern.ravel(), rng):
+        whole = np.floor(len(lines) * fractions + 1e-9).astype(int)
+        parts[lines[: whole.sum()]] = np.repeat(np.arange(len(fractions)), whole)
+    left = rng.permutation(np.flatnonzero(parts < 0))
+    left = left[np.argsort(-counts[left].sum(axis=1), kind="stable")]
+    totals = np.maximum(counts.sum(axis=0), 1.0)
+    targets = fractions[:, None] * totals
+    held = np.stack([counts[parts == p].sum(axis=0) for p in range(len(fractions))])
+    for line in left:
+        # Large patients come first and go where most rows of their strata are still missing.
+        part = int(np.argmax((targets - held) / totals @ counts[line]))
+        parts[line] = part
+        held[part] += counts[line]
+    return parts
+
+
+def _lines_by_pattern(
+    pattern: npt.NDArray[np.int64], rng: np.random.Generator
+) -> list[npt.NDArray[np.int64]]:
+    shuffled = rng.permutation(len(pattern))
+    order = shuffled[np.argsort(pattern[shuffled], kind="stable")]
+    bounds = np.flatnonzero(np.diff(pattern[order])) + 1
+    return np.split(order, bounds)
+
+
+def hash_split(frame: pd.DataFrame) -> str:
+    """Return the sha256 over the sorted lines "row_id split" of a table, order-free."""
+    lines = sorted(f"{r} {s}" for r, s in zip(frame["row_id"], frame["split"], strict=True))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def read_split_file(path: Path, row_ids: pd.Series) -> pd.Series:
+    """Return the split of each row from a table with the columns row_id and split.
+
+    Raises:
+        ValueError: if a row of the data set is not in the file, or a split has another name.
+        FileNotFoundError: if there is no such file.
+    """
+    table = read_table(path)
+    require_columns(table, ["row_id", "split"], path.name)
+    odd = table[~table["split"].isin(SPLITS)]
+    if len(odd) or table["row_id"].duplicated().any():
+        raise ValueError(
+            f"{path.name} must name each row_id once with a split of {', '.join(SPLITS)}; "
+            f"{len(odd)} rows have another split and {int(table['row_id'].duplicated().sum())} are "
+            "repeated. Export the splits again with fairtune prepare."
+        )
+    split = row_ids.map(dict(zip(table["row_id"], table["split"], strict=True)))
+    if split.isna().any():
+        raise ValueError(
+            f"{path.name} must hold every row of the data set; {int(split.isna().sum())} of "
+            f"{len(split)} are not in it. It was exported from other data or other options."
+        )
+    return split
+
+
+def write_split_file(frame: pd.DataFrame, path: Path) -> None:
+    """Write row_id and split of a table, to be read by `read_split_file`."""
+    frame[["row_id", "split"]].to_csv(path, index=False, lineterminator="\n")
