@@ -164,7 +164,7 @@ def write_fake_run(
             "options": {"image_size": 64, "seed": 0},
             "dropped": {"label missing": 4, "unreadable picture": 12},
         },
-        "model": {"id": "fairtune_hf/demo-vit", "revision": "1", "sha256": "ab" * 32},
+        "model": {"id": "fairtune_hf/demo-backbone", "revision": None, "sha256": "ab" * 32},
         "search": {
             "trials": len(trial_table),
             "completed": int(trial_table["state"].eq("COMPLETE").sum()),

@@ -1,0 +1,169 @@
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fairtune_hf.reports import render_report
+from fairtune_hf.reports.run_folder import write_text
+
+
+class Page(HTMLParser):
+    """Collects elements, ids and text; complains of tags that do not close."""
+
+    VOID = frozenset({"meta", "link", "br", "img", "hr"})
+
+    def __init__(self, path):
+        super().__init__()
+        self.elements, self.open, self.words = [], [], []
+        self.feed(path.read_text(encoding="utf-8"))
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+    def ids(self):
+        return [a["id"] for _, a in self.elements if "id" in a]
+
+    def sections(self):
+        return [a["id"] for tag, a in self.elements if tag == "section"]
+
+
+def test_an_evaluated_run_shows_every_part(evaluated):
+    page = Page(render_report(evaluated))
+    assert page.sections() == [
+        "verdict", "methods", "groups", "mask", "search", "warnings", "data", "reproduce",
+    ]  # fmt: skip
+    run = json.loads((evaluated / "run.json").read_text())
+    assert f"{run['test']['min_auc']:.3f}" in page.text
+    assert f"{run['controls']['linear_readout']['test']['auc_gap']:.3f}" in page.text
+    assert run["dataset"]["split_hash"] in page.text
+    assert "On the test set, the AUC of the worst-off group" in page.text
+
+
+def test_the_page_needs_no_network_and_runs_nothing(evaluated):
+    html = render_report(evaluated).read_text()
+    page = Page(evaluated / "report.html")
+    assert not {"script", "img", "iframe", "object"} & {tag for tag, _ in page.elements}
+    assert not re.search(r"""(?:href|src|url)\s*[=(]\s*["']?(?!data:,)[a-z]+:""", html)
+    assert not any(name.startswith("on") for _, a in page.elements for name in a)
+
+
+def test_every_drawing_has_alt_text_and_ids_are_unique(evaluated):
+    page = Page(render_report(evaluated))
+    drawings = [a for tag, a in page.elements if tag == "svg" and a.get("role") == "img"]
+    assert len(drawings) >= 5
+    known = set(page.ids())
+    assert len(known) == len(page.ids())
+    assert all(set(a["aria-labelledby"].split()) <= known for a in drawings)
+
+
+def test_every_drawing_has_its_data(evaluated):
+    page = Page(render_report(evaluated))
+    names = [a["id"].removeprefix("figure-") for tag, a in page.elements if tag == "figure"]
+    written = {file.stem for file in (evaluated / "figures").glob("*.csv")}
+    assert set(names) <= written
+    history = pd.read_csv(evaluated / "figures" / "search_history.csv", dtype={"mask": str})
+    trials = pd.read_csv(evaluated / "trials.csv", dtype={"mask": str})
+    pd.testing.assert_series_equal(history["value"], trials["value"])
+    best = trials["value"].where(trials["state"].eq("COMPLETE")).max()
+    assert history["best_so_far"].iloc[-1] == best
+
+
+def test_a_run_that_was_only_searched_says_what_is_missing(searched):
+    page = Page(render_report(searched))
+    assert "No verdict yet" in page.text
+    assert "fairtune finetune --run" in page.text
+    assert "search" in page.sections()
+    assert "groups" not in page.sections()
+
+
+def test_a_folder_with_only_run_json(make_run):
+    path = make_run(stage="searched")
+    for file in ("trials.csv", "curves.csv"):
+        (path / file).unlink()
+    (path / "run.json").write_text('{"schema_version": 1}')
+    assert "fairtune search" in Page(render_report(path)).text
+
+
+@pytest.mark.parametrize("part", ["controls", "comparisons", "seeds", "search", "choice", "model"])
+def test_any_missing_part_is_left_out(evaluated, tmp_path, part):
+    path = Path(shutil.copytree(evaluated, tmp_path / "run"))
+    run = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps(run | {part: None}))
+    Page(render_report(path))
+
+
+def test_hostile_names_are_inert(nasty):
+    page = Page(render_report(nasty))
+    assert "script" not in {tag for tag, _ in page.elements}
+    assert "img" not in {tag for tag, _ in page.elements}
+    assert not any(name.startswith("on") for _, a in page.elements for name in a)
+    assert "<script>alert(1)</script>" in page.text
+    assert "\"quoted\" & 'single'" in page.text
+
+
+def test_groups_under_ten_are_hidden_everywhere(nasty):
+    html = render_report(nasty).read_text()
+    run = json.loads((nasty / "run.json").read_text())
+    row = run["test"]["groups"]["tiny"]
+    line = next(part for part in html.split("<tr") if ">tiny" in part).split("</tr>")[0]
+    assert line.count("&lt;10") == 3
+    assert line.count("not shown") == 3
+    assert f"{row['auc']:.3f}" not in line
+    data = pd.read_csv(nasty / "figures" / "group_auc.csv")
+    assert "tiny" not in set(data["group"])
+    assert len(data)
+
+
+def test_patient_codes_never_appear(evaluated):
+    html = render_report(evaluated).read_text()
+    tables = "".join(file.read_text() for file in (evaluated / "figures").glob("*.csv"))
+    codes = pd.read_parquet(evaluated / "predictions.parquet")["patient"].unique()
+    assert not any(str(code) in html or str(code) in tables for code in codes)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "page.html"
+    write_text(file, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(file, "new \ud800")
+    assert file.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_broken_files_are_named(make_run, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"run\.json"):
+        render_report(tmp_path / "nowhere")
+    path = make_run(stage="searched")
+    (path / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run\.json should be JSON"):
+        render_report(path)
+    (path / "run.json").write_text('{"schema_version": 99}')
+    with pytest.raises(ValueError, match="schema_version 99"):
+        render_report(path)
+    (path / "run.json").write_text('{"schema_version": 1}')
+    (path / "predictions.parquet").write_text("no parquet")
+    with pytest.raises(ValueError, match=r"predictions\.parquet"):
+        render_report(path)
+
+
+def test_the_demo_is_named_a_demo(evaluated, make_run):
+    assert "not medicine" in Page(render_report(evaluated)).text
+    assert "not medicine" not in Page(render_report(make_run(name="ham10000"))).text

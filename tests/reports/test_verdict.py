@@ -1,0 +1,125 @@
+import pytest
+
+from fairtune_hf.reports import VerdictFlags, run_verdict, verdict_flags, verdict_sentence
+
+
+def compared(reference, difference, low, high, **other):
+    return {
+        "method": "fairtune",
+        "reference": reference,
+        "split": "test",
+        "metric": "min_auc",
+        "difference": difference,
+        "ci": [low, high],
+        "n_seeds": 3,
+    } | other
+
+
+def test_better_worse_and_noise_are_told_apart():
+    sentence = verdict_sentence(
+        [
+            compared("full_blocks", 0.03, 0.01, 0.05),
+            compared("linear_readout", -0.02, -0.03, -0.01),
+        ],
+        n_seeds=3,
+    )
+    assert "higher than under full fine-tuning (+0.030, +0.010 to +0.050)" in sentence
+    assert "worse than under linear readout (\u22120.020, \u22120.030 to \u22120.010)" in sentence
+    assert "within noise" not in sentence
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.01, 0.02), (0.0, 0.02), (-0.02, 0.0)])
+def test_an_interval_that_covers_zero_is_within_noise(low, high):
+    sentence = verdict_sentence([compared("full_blocks", 0.005, low, high)], n_seeds=3)
+    assert "within noise of full fine-tuning" in sentence
+    assert "higher" not in sentence
+    assert "worse than" not in sentence
+
+
+def test_it_is_one_sentence_and_names_the_worst_group():
+    sentence = verdict_sentence(
+        [compared("full_blocks", 0.03, 0.01, 0.05)],
+        n_seeds=1,
+        worst_group="dark",
+        worst_auc=0.7314,
+        flags=VerdictFlags(("full_blocks",), ("linear_readout",)),
+    )
+    assert sentence.startswith(
+        "On the test set, the AUC of the worst-off group, \u201cdark\u201d at 0.731,"
+    )
+    assert "(1 seed," in sentence
+    assert "groups were levelled down beside full fine-tuning" in sentence
+    assert "linear readout ranked hardly better than chance (collapsed)" in sentence
+    assert "not compared with linear readout" in sentence
+    assert sentence.endswith(".")
+    assert sentence.count(". ") == 0
+
+
+def test_other_metrics_splits_and_methods_are_not_read():
+    others = [
+        compared("full_blocks", 0.5, 0.4, 0.6, metric="overall_auc"),
+        compared("full_blocks", 0.5, 0.4, 0.6, split="validation"),
+        compared("full_blocks", 0.5, 0.4, 0.6, method="random_masks"),
+    ]
+    assert verdict_sentence(others, n_seeds=3).startswith("No verdict yet")
+
+
+def test_undefined_differences_and_intervals_are_said():
+    nan = float("nan")
+    sentence = verdict_sentence(
+        [compared("full_blocks", None, 0, 0), compared("linear_readout", 0.01, nan, nan)], n_seeds=3
+    )
+    assert "not compared with full fine-tuning" in sentence
+    assert "with no interval to judge it by" in sentence
+
+
+def test_further_controls_follow():
+    sentence = verdict_sentence([compared("random_masks", 0.01, -0.1, 0.1)], n_seeds=3)
+    assert "within noise of random masks" in sentence
+
+
+@pytest.mark.parametrize("word", ["fair", "unbias", "debias", "safe", "solve"])
+def test_it_promises_nothing(word):
+    sentence = verdict_sentence([compared("full_blocks", 0.2, 0.1, 0.3)], n_seeds=3)
+    assert word not in sentence.lower()
+
+
+RESULT = {"overall_auc": 0.8, "overall_auc_ci": [0.75, 0.85]}
+
+
+def part(low, high, **other):
+    return RESULT | {"min_auc": low, "max_auc": high, "auc_gap": high - low} | other
+
+
+def test_levelling_down_needs_a_smaller_gap_bought_with_the_best_groups_loss():
+    down = {"test": part(0.7, 0.75), "controls": {"full_blocks": {"test": part(0.7, 0.8)}}}
+    assert verdict_flags(down).levelled_down == ("full_blocks",)
+    gained = {"test": part(0.72, 0.75), "controls": {"full_blocks": {"test": part(0.7, 0.8)}}}
+    assert verdict_flags(gained).levelled_down == ()
+
+
+def test_a_comparison_that_says_levelling_down_is_believed():
+    run = {
+        "test": part(0.7, 0.8),
+        "comparisons": [compared("full_blocks", 0, 0, 0, levelling_down=True)],
+    }
+    assert verdict_flags(run).levelled_down == ("full_blocks",)
+
+
+@pytest.mark.parametrize(
+    ("result", "collapsed"),
+    [
+        ({"overall_auc": 0.51, "overall_auc_ci": [0.505, 0.52]}, True),
+        ({"overall_auc": 0.6, "overall_auc_ci": [0.49, 0.7]}, True),
+        ({"overall_auc": 0.6, "overall_auc_ci": [0.56, 0.7]}, False),
+        ({"overall_auc": None, "overall_auc_ci": None}, False),
+    ],
+)
+def test_collapse_is_a_ranking_no_better_than_chance(result, collapsed):
+    assert verdict_flags({"test": result}).collapsed == (("fairtune",) if collapsed else ())
+
+
+def test_a_carried_verdict_is_kept_and_a_missing_one_is_made():
+    run = {"comparisons": [compared("full_blocks", 0.2, 0.1, 0.3)], "test": None}
+    assert run_verdict(run | {"verdict": "As written."}) == "As written."
+    assert "higher than under full fine-tuning" in run_verdict(run)
