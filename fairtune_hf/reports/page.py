@@ -13,7 +13,8 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from . import figures, numbers, tables
+from . import interval_figures, mask_figures, numbers, search_figures, tables
+from .figure import Figure
 from .run_folder import RunFolder, read_run, write_text
 from .verdict import method_name, run_verdict, verdict_flags, worst_group
 
@@ -53,27 +54,27 @@ def render_report(run_dir: Path | str) -> Path:
     return write_text(folder.path / "report.html", html)
 
 
-def write_figure_data(to: Path, figure: figures.Figure) -> Path:
+def write_figure_data(to: Path, figure: Figure) -> Path:
     """Write the numbers of a figure as CSV."""
     return write_text(
         to / f"{figure.name}.csv", figure.data.to_csv(index=False, lineterminator="\n")
     )
 
 
-def draw_figures(folder: RunFolder) -> dict[str, figures.Figure]:
+def draw_figures(folder: RunFolder) -> dict[str, Figure]:
     """Draw every figure that the run has data for, by name."""
     split = folder.final_split or "validation"
     drawn = [
-        figures.difference_figure(folder),
-        figures.group_figure(folder, split),
-        figures.mask_figure(folder),
-        figures.history_figure(folder),
-        figures.curves_figure(folder),
+        interval_figures.difference_figure(folder),
+        interval_figures.group_figure(folder, split),
+        mask_figures.mask_figure(folder),
+        search_figures.history_figure(folder),
+        search_figures.curves_figure(folder),
     ]
     return {figure.name: figure for figure in drawn if figure is not None}
 
 
-def page_content(folder: RunFolder, drawn: dict[str, figures.Figure]) -> dict[str, Any]:
+def page_content(folder: RunFolder, drawn: dict[str, Figure]) -> dict[str, Any]:
     """Gather what the template prints."""
     split = folder.final_split
     dataset = folder.part("dataset")

@@ -1,0 +1,70 @@
+"""What a figure is: a drawing with its data, alt text and legend, and what all drawings share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from . import numbers, svg
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a page.
+
+    Attributes:
+        name: File name of its data, without ending, and the anchor in the page.
+        title: What it shows, in a few words; also its alt text's title.
+        caption: How to read it, one or two sentences.
+        drawing: The `<svg>`.
+        data: The numbers that were drawn.
+        keys: Pairs of CSS class or shape and label for the legend.
+    """
+
+    name: str
+    title: str
+    caption: str
+    drawing: Markup
+    data: pd.DataFrame
+    keys: tuple[tuple[Markup, str], ...] = ()
+
+
+def legend_key(shape: str, class_: str) -> Markup:
+    """Draw the little sign that stands before a series' name in a legend."""
+    if shape == "line":
+        inside = svg.element("polyline", points="1,8 21,8", class_=class_)
+    elif shape == "box":
+        inside = svg.element("rect", x=5, y=2, width=12, height=12, class_=class_)
+    else:
+        inside = svg.mark(shape, 11, 8, 5, class_)
+    return svg.element("svg", inside, viewBox="0 0 22 16", class_="key", aria_hidden="true")
+
+
+def bound(bounds: Sequence[Any] | None, index: int) -> float:
+    value = bounds[index] if bounds and len(bounds) == 2 else None
+    return float(value) if numbers.is_number(value) else math.nan
+
+
+def bottom_axis(axes: svg.Axes, name: str) -> Markup:
+    bottom = axes.top + axes.height + 8
+    right = axes.left + axes.width
+    parts = [svg.element("line", x1=axes.left, x2=right, y1=bottom, y2=bottom, class_="axis")]
+    for tick in svg.nice_ticks(*axes.x, count=6):
+        x = axes.px(tick)
+        parts.append(svg.element("line", x1=x, x2=x, y1=bottom, y2=bottom + 4, class_="axis"))
+        parts.append(
+            svg.text(x, bottom + 17, svg.tick_label(tick), class_="tick", text_anchor="middle")
+        )
+    middle = axes.left + axes.width / 2
+    parts.append(svg.text(middle, bottom + 36, name, class_="name", text_anchor="middle"))
+    return svg.group(parts)
+
+
+def shortened(name: str, length: int) -> str:
+    """Return a name that fits a label, with an ellipsis where it was cut."""
+    return name if len(name) <= length else name[: length - 1] + "\u2026"

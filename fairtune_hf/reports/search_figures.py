@@ -1,0 +1,144 @@
+"""Figures of a search: its history, learning curves, and overall against minimum AUC."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from . import numbers, svg
+from .figure import Figure, legend_key
+from .run_folder import RunFolder
+
+_STATE_MARKS = {
+    "COMPLETE": ("circle", "fill s0", "completed"),
+    "PRUNED": ("down", "open s3", "pruned (last value)"),
+    "RUNNING": ("square", "open s7", "still running"),
+    "FAIL": ("cross", "stroke s1", "failed"),
+}
+
+
+def history_figure(folder: RunFolder) -> Figure | None:
+    """Draw each trial's value by its state, with the best completed value so far."""
+    trials = folder.trials.copy()
+    if trials.empty:
+        return None
+    trials["value"] = pd.to_numeric(trials["value"], errors="coerce")
+    trials = trials.sort_values("number")
+    complete = trials["state"].eq("COMPLETE")
+    trials["best_so_far"] = trials["value"].where(complete).cummax().ffill()
+    last = _last_values(folder.curves)
+    shown = trials["value"].fillna(trials["number"].map(last))
+    if not shown.notna().any():
+        return None
+    low, high = svg.padded([float(v) for v in shown.dropna()])
+    last_number = float(trials["number"].max())
+    axes = svg.Axes((min(-0.5, 0.0), last_number + 0.5), (low, high))
+    parts = [axes.frame("trial", "min-group AUC, validation", whole_x=True)]
+    best = trials[trials["best_so_far"].notna()]
+    if len(best):
+        x = [*(float(v) for v in best["number"]), last_number + 0.5]
+        y = [*(float(v) for v in best["best_so_far"]), float(best["best_so_far"].iloc[-1])]
+        parts.append(axes.steps(x, y, "line s2 dashed"))
+    for row, value in zip(trials.itertuples(), shown, strict=True):
+        parts.append(_trial_mark(axes, row, float(value)))
+    present = [s for s in _STATE_MARKS if trials["state"].eq(s).any()]
+    counted = ", ".join(f"{int(trials['state'].eq(s).sum())} {_STATE_MARKS[s][2]}" for s in present)
+    top = float(best["best_so_far"].iloc[-1]) if len(best) else math.nan
+    kept = ["number", "state", "value", "best_so_far", "preset", "learning_rate", "mask"]
+    return Figure(
+        "search_history",
+        "The search, trial by trial",
+        "Value of every trial and the best completed one so far. The best of many noisy values is "
+        "too high on average: see the optimism below.",
+        svg.picture(
+            parts,
+            identity="search_history",
+            title="Value of each trial of the search",
+            description=f"{len(trials)} trials: {counted}; best value {numbers.fraction(top)}",
+        ),
+        trials[[column for column in kept if column in trials]],
+        (
+            *(
+                (legend_key(_STATE_MARKS[s][0], _STATE_MARKS[s][1]), _STATE_MARKS[s][2])
+                for s in present
+            ),
+            (legend_key("line", "line s2 dashed"), "best so far"),
+        ),
+    )
+
+
+def _last_values(curves: pd.DataFrame) -> dict[Any, float]:
+    if curves.empty:
+        return {}
+    ordered = curves.dropna(subset=["value"]).sort_values("epoch")
+    return {
+        number: float(value) for number, value in ordered.groupby("number")["value"].last().items()
+    }
+
+
+def _trial_mark(axes: svg.Axes, row: Any, value: float) -> Markup:
+    shape, class_, words = _STATE_MARKS.get(str(row.state), ("plus", "stroke s7", str(row.state)))
+    y = axes.py(value) if math.isfinite(value) else float(axes.top + axes.height - 6)
+    preset = row.preset if isinstance(row.preset, str) and row.preset else "sampled mask"
+    title = (
+        f"trial {row.number}, {words}: {numbers.fraction(value)}, {preset}, "
+        f"learning rate {numbers.learning_rate(row.learning_rate)}"
+    )
+    return svg.mark(shape, axes.px(float(row.number)), y, 4, class_, title)
+
+
+def curves_figure(folder: RunFolder) -> Figure | None:
+    """Draw the validation value of every trial by epoch, the chosen trial in front."""
+    curves = (
+        folder.curves.dropna(subset=["epoch", "value"]) if len(folder.curves) else folder.curves
+    )
+    if curves.empty:
+        return None
+    chosen = folder.part("choice").get("trial")
+    axes = svg.Axes(
+        (
+            float(curves["epoch"].min()),
+            max(float(curves["epoch"].max()), float(curves["epoch"].min()) + 1),
+        ),
+        svg.padded([float(v) for v in curves["value"]]),
+    )
+    parts = [axes.frame("epoch", "min-group AUC, validation", whole_x=True)]
+    lines = {number: frame.sort_values("epoch") for number, frame in curves.groupby("number")}
+    order = sorted(lines, key=lambda number: number == chosen)
+    for number in order:
+        frame = lines[number]
+        x, y = frame["epoch"].astype(float).tolist(), frame["value"].astype(float).tolist()
+        front = number == chosen
+        parts.append(axes.line(x, y, "line s0 thick" if front else "line faint"))
+        if front or len(x) == 1:
+            marks = "fill s0" if front else "fill s7"
+            parts += [
+                svg.mark("circle", axes.px(a), axes.py(b), 3, marks)
+                for a, b in zip(x, y, strict=True)
+            ]
+    keys = [(legend_key("line", "line faint"), "other trials")]
+    described = f"{len(lines)} trials"
+    if chosen in lines:
+        keys.insert(0, (legend_key("line", "line s0 thick"), f"chosen trial ({chosen})"))
+        ends = lines[chosen]["value"].astype(float)
+        described += (
+            f"; the chosen trial {chosen} went from {numbers.fraction(ends.iloc[0])} to "
+            f"{numbers.fraction(ends.iloc[-1])}"
+        )
+    return Figure(
+        "learning_curves",
+        "Learning curves of the trials",
+        "Min-group AUC over the whole validation split after each epoch; a line that stops early "
+        "was pruned.",
+        svg.picture(
+            parts,
+            identity="learning_curves",
+            title="Validation value of each trial by epoch",
+            description=described,
+        ),
+        curves,
+        tuple(keys),
+    )
