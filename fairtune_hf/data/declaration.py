@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -75,9 +75,41 @@ class ReadRequest:
     image_size: int = field(default=64, metadata={"help": "side of the stored pictures"})
 
 
+class Pictures(Protocol):
+    """Square uint8 pictures that are decoded already, in memory or on disk."""
+
+    @property
+    def digests(self) -> npt.NDArray[np.uint8] | None:
+        """(n, 32) digests of the pictures' bytes, None where copies were checked before."""
+
+    @property
+    def failures(self) -> dict[int, str]:
+        """Row -> why its picture is unusable."""
+
+    def rows(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Return (len(index), side, side, 3) pictures, holding no other row."""
+
+
+@dataclass(frozen=True)
+class MemoryPictures:
+    """Pictures held in memory."""
+
+    images: npt.NDArray[np.uint8]
+    digests: npt.NDArray[np.uint8] | None = None
+    failures: dict[int, str] = field(default_factory=dict)
+
+    def rows(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Return a copy of some rows, or all as they are."""
+        if np.array_equal(index, np.arange(len(self.images))):
+            return self.images
+        return self.images[index]
+
+
 @dataclass
 class RawTable:
     """What a reader returns: complete rows, before unknown groups are dropped.
+
+    Pictures come as `sources`, one per row, or as `pictures` that are decoded already.
 
     `frame` has row_id, patient_id, label, one column of group names per attribute, source_row (the
     line of the metadata file, for messages) and, where the reader knows it, split.
@@ -87,7 +119,7 @@ class RawTable:
     groups: dict[str, tuple[str, ...]]
     label_names: tuple[str, str]
     sources: Sequence[ImageSource] | None = None
-    images: npt.NDArray[np.uint8] | None = None
+    pictures: Pictures | None = None
     origin: str = "metadata.csv"
     dropped: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)

@@ -1,6 +1,7 @@
 """Decode many pictures on all cores, with a bar when it takes long, every failure kept.
 
 Threads, not processes: Pillow and hashlib release the interpreter's lock where the time goes.
+Chunks are handed on as they come and not kept, so memory does not grow with the data set.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -16,79 +18,84 @@ from tqdm import tqdm
 from fairtune_hf.data.images import ImageError, ImageSource
 from fairtune_hf.data.naming import shortened
 
-CHUNK = 64
+CHUNK_ROWS = 64
+DIGEST_BYTES = 32
 BAR_AFTER_SECONDS = 2.0
+AHEAD = 3
 
-Digests = npt.NDArray[np.uint8]
+
+@dataclass
+class Chunk:
+    """Decoded rows `rows`: pictures, digests of their bytes, and a reason for each failure."""
+
+    rows: range
+    images: npt.NDArray[np.uint8]
+    digests: npt.NDArray[np.uint8]
+    failures: dict[int, str] = field(default_factory=dict)
+
+
+def decode_chunk(sources: Sequence[ImageSource], rows: range, side: int) -> Chunk:
+    """Decode some rows; a row that fails stays black."""
+    chunk = Chunk(
+        rows,
+        np.zeros((len(rows), side, side, 3), dtype=np.uint8),
+        np.zeros((len(rows), DIGEST_BYTES), dtype=np.uint8),
+    )
+    for i, row in enumerate(rows):
+        try:
+            chunk.images[i], digest = sources[row].read(side)
+        except ImageError as error:
+            chunk.failures[row] = str(error)
+            continue
+        chunk.digests[i] = np.frombuffer(digest, dtype=np.uint8)
+    return chunk
 
 
 def decode_rows(
     sources: Sequence[ImageSource],
-    rows: range,
-    images: npt.NDArray[np.uint8],
-    digests: Digests,
-) -> dict[int, str]:
-    """Decode `rows` into `images` and `digests` in place; return row -> reason for each failure."""
-    failures: dict[int, str] = {}
-    side = images.shape[1]
-    for row in rows:
-        try:
-            pixels, digest = sources[row].read(side)
-        except ImageError as error:
-            failures[row] = str(error)
-            continue
-        images[row] = pixels
-        digests[row] = np.frombuffer(digest, dtype=np.uint8)
-    return failures
-
-
-def decode_all(
-    sources: Sequence[ImageSource],
-    images: npt.NDArray[np.uint8],
-    digests: Digests,
+    side: int,
+    keep: Callable[[Chunk], None],
     *,
     chunks: Sequence[range] | None = None,
     workers: int | None = None,
     progress: bool = True,
-    on_chunk: Callable[[range, dict[int, str]], None] | None = None,
-) -> dict[int, str]:
-    """Decode every row of `chunks` (all rows by default) on `workers` threads.
+) -> None:
+    """Decode every row of `chunks` (all rows if None) and hand each chunk to `keep`.
 
-    `on_chunk` is called in the calling thread after each chunk. Rows that fail are left as they
-    are in `images` and returned with the reason.
+    `keep` runs in the calling thread, in the order in which chunks finish. An error it raises, or
+    an interrupt, stops the work.
     """
     todo = list(chunks if chunks is not None else row_chunks(len(sources)))
-    failures: dict[int, str] = {}
-    total = sum(len(c) for c in todo)
+    threads = workers or os.cpu_count() or 1
+    queue = iter(todo)
+    waiting: set[Future[Chunk]] = set()
     bar = tqdm(
-        total=total, unit="img", desc="preparing", delay=BAR_AFTER_SECONDS, disable=not progress
+        total=sum(len(c) for c in todo),
+        unit="img",
+        desc="preparing",
+        delay=BAR_AFTER_SECONDS,
+        disable=not progress,
     )
-    with ThreadPoolExecutor(max_workers=workers or os.cpu_count() or 1) as pool, bar:
-        waiting: dict[Future[dict[int, str]], range] = {}
-        queue = iter(todo)
+    with ThreadPoolExecutor(max_workers=threads) as pool, bar:
         try:
             while True:
-                while len(waiting) < 4 * (workers or os.cpu_count() or 1):
-                    chunk = next(queue, None)
-                    if chunk is None:
+                for rows in queue:
+                    waiting.add(pool.submit(decode_chunk, sources, rows, side))
+                    if len(waiting) >= AHEAD * threads:
                         break
-                    job = pool.submit(decode_rows, sources, chunk, images, digests)
-                    waiting[job] = chunk
                 if not waiting:
-                    return failures
-                for job in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    chunk = waiting.pop(job)
-                    found = job.result()
-                    failures |= found
-                    bar.update(len(chunk))
-                    if on_chunk:
-                        on_chunk(chunk, found)
+                    return
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for job in done:
+                    chunk = job.result()
+                    keep(chunk)
+                    bar.update(len(chunk.rows))
         finally:
             for job in waiting:
                 job.cancel()
 
 
-def row_chunks(rows: int, size: int = CHUNK) -> list[range]:
+def row_chunks(rows: int, size: int = CHUNK_ROWS) -> list[range]:
     """Cut `rows` into consecutive ranges of at most `size`."""
     return [range(start, min(start + size, rows)) for start in range(0, rows, size)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fairtune_hf.data.declaration import DatasetSpec, RawTable, ReadRequest
+from fairtune_hf.data.declaration import DatasetSpec, MemoryPictures, RawTable, ReadRequest
 
 GROUPS = {"skin_type": ("I-III", "IV-VI"), "age": ("<=60", ">60")}
 STEPS = "Nothing to download: the pictures are drawn by the package."
@@ -22,7 +22,11 @@ def read(root: Path, request: ReadRequest) -> RawTable:
         source_row=range(1, len(frame) + 1),
     )
     return RawTable(
-        frame=frame, groups=dict(GROUPS), label_names=LABEL_NAMES, images=images, origin="demo"
+        frame=frame,
+        groups=dict(GROUPS),
+        label_names=LABEL_NAMES,
+        pictures=MemoryPictures(images),
+        origin="demo",
     )
 
 

@@ -14,13 +14,15 @@ from fairtune_hf.data.checks import (
     duplicate_pairs,
     duplicates_to_drop,
 )
-from fairtune_hf.data.decode import decode_all, failure_message
+from fairtune_hf.data.declaration import MemoryPictures, Pictures
+from fairtune_hf.data.decode import Chunk, decode_rows, failure_message
 from fairtune_hf.data.naming import unknown_name
 from fairtune_hf.data.plan import Plan, check_rows, choose_groups, drop_missing_files, make_plan
 from fairtune_hf.data.splits import hash_split
+from fairtune_hf.data.store import build_store, default_cache, store_key
 from fairtune_hf.data.table import SPLITS, ImageTable
 
-DIGEST_BYTES = 32
+PRIVATE_COLUMNS = ("source_row", "position")
 
 
 def load_dataset_table(
@@ -37,6 +39,8 @@ def load_dataset_table(
     split_column: str | None = None,
     workers: int | None = None,
     progress: bool = True,
+    cache_dir: str | Path | None = None,
+    cache: bool = True,
     **options: Any,
 ) -> ImageTable:
     """Load a data set: rows, groups, splits and square uint8 pictures of side `image_size`.
@@ -46,7 +50,7 @@ def load_dataset_table(
 
     Args:
         dataset: A name of `DATASETS`.
-        data_root: The folder as downloaded; not needed for `demo`.
+        data_root: The folder as downloaded, or one written by `prepare`; none for `demo`.
         sensitive: An attribute, or an intersection such as `age+sex`.
         image_size: Side of the stored pictures: the shorter side is resized, the centre cropped.
         seed: Seed of the split where no published seeds exist (and of the demo set). Keep it the
@@ -58,6 +62,9 @@ def load_dataset_table(
         split_column: For `folder`: a column with train, validation and test.
         workers: Threads that decode; all cores by default.
         progress: Show a bar when decoding takes long.
+        cache_dir: Folder of the prepared pictures, which are decoded once and opened at later
+            loads; `FAIRTUNE_CACHE` or the user's cache folder by default.
+        cache: Whether to keep prepared pictures on disk; else they are decoded into memory.
         **options: Options of the data set; see `dataset_spec(name).all_options`.
 
     Raises:
@@ -68,7 +75,7 @@ def load_dataset_table(
     for split in splits:
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
-    _check_side(image_size)
+    check_side(image_size)
     plan = make_plan(
         dataset,
         data_root,
@@ -83,73 +90,142 @@ def load_dataset_table(
         seed=seed,
         image_size=image_size,
     )
+    check_before_pictures(plan, sensitive)
+    store = (Path(cache_dir) if cache_dir else default_cache()) if cache else None
+    pictures = decode_plan(plan, image_size, store, workers=workers, progress=progress)
     choose_groups(plan, sensitive)
-    check_rows(plan)
-    if plan.raw.images is None:
-        drop_missing_files(plan)
-        images = decode_plan(plan, image_size, workers=workers, progress=progress)
-    else:
-        images = plan.raw.images
     plan.raw.warnings += check_rows(plan)
-    return build_table(plan, images, splits)
+    return build_table(plan, pictures, splits)
+
+
+def check_before_pictures(plan: Plan, sensitive: str | None) -> None:
+    """Find what is wrong with the rows before any picture is decoded.
+
+    Raises:
+        ValueError: see `load_dataset_table`.
+    """
+    trial = plan.fork()
+    choose_groups(trial, sensitive)
+    check_rows(trial)
 
 
 def decode_plan(
-    plan: Plan, side: int, *, workers: int | None = None, progress: bool = True
-) -> npt.NDArray[np.uint8]:
-    """Decode the pictures of a plan's rows in memory; rows that cannot be used leave the plan.
+    plan: Plan,
+    side: int,
+    cache: Path | None,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+    place: Path | None = None,
+) -> Pictures:
+    """Decode the pictures of a plan's rows; rows that cannot be used leave the plan.
+
+    They are kept in `place`, or in a folder of `cache` named by their key, or in memory.
 
     Raises:
         ValueError: if a picture cannot be decoded (unless skip_corrupt), or is in two splits.
     """
+    if plan.raw.pictures is None:
+        drop_missing_files(plan)
+        plan.raw.frame = plan.frame.assign(position=np.arange(len(plan.frame)))
+        pictures = _decode(plan, side, cache, place, workers=workers, progress=progress)
+    else:
+        pictures = plan.raw.pictures
+    _drop_unusable(plan, pictures.failures)
+    if pictures.digests is not None:
+        _drop_copies(plan, pictures.digests)
+    return pictures
+
+
+def _decode(
+    plan: Plan,
+    side: int,
+    cache: Path | None,
+    place: Path | None,
+    *,
+    workers: int | None,
+    progress: bool,
+) -> Pictures:
+    sources = plan.raw.sources or []
+    skip = bool(plan.request.options["skip_corrupt"])
+    key = store_key(sources, side)
+    if place is None and cache is not None:
+        place = _writable(cache, f"{plan.spec.name}-{side}-{key[:16]}", plan)
+    if place is not None:
+        return build_store(
+            place, sources, side, key=key, skip_corrupt=skip, workers=workers, progress=progress
+        )
+    return decode_in_memory(plan, side, workers=workers, progress=progress)
+
+
+def _writable(cache: Path, name: str, plan: Plan) -> Path | None:
+    """Return the place in the cache, or None with a warning if nothing can be written there."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        probe = cache / f".{name}.probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        plan.raw.warnings.append(
+            f"prepared pictures are not kept: {cache} cannot be written ({error.strerror})"
+        )
+        return None
+    return cache / name
+
+
+def decode_in_memory(
+    plan: Plan, side: int, *, workers: int | None = None, progress: bool = True
+) -> MemoryPictures:
+    """Decode a plan's pictures into memory; failures are returned, not raised."""
     sources = plan.raw.sources or []
     images = np.zeros((len(sources), side, side, 3), dtype=np.uint8)
-    digests = np.zeros((len(sources), DIGEST_BYTES), dtype=np.uint8)
-    failures = decode_all(sources, images, digests, workers=workers, progress=progress)
-    keep = usable_rows(plan, failures, digests)
-    return images if len(keep) == len(images) else images[keep]
+    digests = np.zeros((len(sources), 32), dtype=np.uint8)
+    failures: dict[int, str] = {}
+
+    def keep(chunk: Chunk) -> None:
+        images[chunk.rows.start : chunk.rows.stop] = chunk.images
+        digests[chunk.rows.start : chunk.rows.stop] = chunk.digests
+        failures.update(chunk.failures)
+
+    decode_rows(sources, side, keep, workers=workers, progress=progress)
+    return MemoryPictures(images, digests, failures)
 
 
-def usable_rows(
-    plan: Plan, failures: dict[int, str], digests: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.int64]:
-    """Take out rows without a usable picture and copies across splits; return the positions kept.
+def _drop_unusable(plan: Plan, failures: dict[int, str]) -> None:
+    if not failures:
+        return
+    sources = plan.raw.sources or []
+    if not plan.request.options["skip_corrupt"]:
+        raise ValueError(failure_message(failures, sources))
+    named = [f"{sources[i].name} {reason}" for i, reason in sorted(failures.items())]
+    plan.raw.warnings.append(f"left out: {'; '.join(named)}")
+    plan.drop(plan.frame["position"].isin(failures).to_numpy(), "picture unreadable")
 
-    Raises:
-        ValueError: see `decode_plan`.
-    """
-    if failures and not plan.request.options["skip_corrupt"]:
-        raise ValueError(failure_message(failures, plan.raw.sources or []))
-    position = np.arange(len(plan.frame))
-    bad = np.isin(position, list(failures))
-    if failures:
-        named = sorted((plan.raw.sources or [])[i].name for i in failures)
-        plan.raw.warnings.append(f"left out as unreadable: {', '.join(named)}")
-    plan.drop(bad, "picture unreadable")
-    position, digests = position[~bad], digests[~bad]
-    shared = duplicate_pairs(plan.frame, digests)
+
+def _drop_copies(plan: Plan, digests: npt.NDArray[np.uint8]) -> None:
+    def pairs() -> Any:
+        return duplicate_pairs(plan.frame, digests[plan.frame["position"].to_numpy()])
+
+    shared = pairs()
     if plan.request.options["duplicates"] == "drop":
         copies = plan.frame["row_id"].isin(duplicates_to_drop(shared)).to_numpy()
         plan.drop(copies, "same picture in another split")
-        position = position[~copies]
-        shared = duplicate_pairs(plan.frame, digests[~copies])
+        shared = pairs()
     plan.raw.warnings += check_duplicate_pictures(shared, plan.raw.origin)
-    return position
 
 
-def build_table(
-    plan: Plan, images: npt.NDArray[np.uint8], splits: Sequence[str] = SPLITS
-) -> ImageTable:
+def build_table(plan: Plan, pictures: Pictures, splits: Sequence[str] = SPLITS) -> ImageTable:
     """Make the `ImageTable` of a plan's rows, holding only `splits`."""
     raw = plan.raw
     sensitive = str(plan.sensitive)
-    frame = raw.frame.drop(columns="source_row")
     attributes = dict.fromkeys([*raw.groups, sensitive])
-    frame = frame[["row_id", "patient_id", "label", *attributes, "split"]]
-    table = ImageTable(
+    frame = raw.frame[["row_id", "patient_id", "label", *attributes, "split"]]
+    patients = frame["patient_id"].factorize()[0].astype(np.int64)
+    keep = np.flatnonzero(frame["split"].isin(list(splits)).to_numpy())
+    return ImageTable(
         name=plan.spec.name,
-        frame=frame,
-        images=images,
+        frame=frame.iloc[keep].reset_index(drop=True),
+        images=pictures.rows(raw.frame["position"].to_numpy(dtype=np.int64)[keep]),
         sensitive=sensitive,
         groups=plan.groups,
         label_names=raw.label_names,
@@ -157,15 +233,11 @@ def build_table(
         dropped=dict(raw.dropped),
         warnings=tuple(dict.fromkeys(raw.warnings)),
         split_hash=hash_split(frame),
+        patient_codes=patients[keep],
     )
-    keep = np.flatnonzero(frame["split"].isin(list(splits)).to_numpy())
-    if len(keep) == len(frame):
-        return table
-    kept = table.take(keep)
-    # A view would keep the left-out splits' pictures in memory.
-    return ImageTable(**{**vars(kept), "images": kept.images.copy()})
 
 
-def _check_side(side: int) -> None:
+def check_side(side: int) -> None:
+    """Raise ValueError unless `side` is a usable number of pixels."""
     if not 1 <= side <= 4096:
         raise ValueError(f"image_size must be between 1 and 4096 pixels; {side} came.")

@@ -48,15 +48,19 @@ class Plan:
         """The rows as they stand."""
         return self.raw.frame
 
+    def fork(self) -> Plan:
+        """Return a plan that can be changed without changing this one."""
+        raw = replace(self.raw, dropped=dict(self.raw.dropped), warnings=list(self.raw.warnings))
+        return replace(self, raw=raw)
+
     def keep(self, rows: np.ndarray) -> None:
-        """Keep the rows at these positions, in this order, with their pictures."""
+        """Keep the rows at these places, in this order; `position` still finds their pictures."""
         raw = self.raw
-        sources, images = raw.sources, raw.images
+        sources = raw.sources
         self.raw = replace(
             raw,
             frame=raw.frame.iloc[rows].reset_index(drop=True),
             sources=None if sources is None else [sources[i] for i in rows],
-            images=None if images is None else images[rows],
         )
 
     def drop(self, where: np.ndarray, reason: str) -> None:
@@ -99,6 +103,7 @@ def make_plan(
         **named,
     )
     plan = Plan(spec=spec, raw=spec.read(root, request), request=request)
+    plan.raw.frame = plan.frame.assign(position=np.arange(len(plan.frame)))
     check_row_ids(plan.frame, plan.raw.origin)
     check_label(plan.frame, plan.raw.origin, plan.raw.label_names)
     _assign_splits(plan, seed)
