@@ -1,3 +1,69 @@
-"""FairTune (Dutt et al., ICLR 2024) as a Hugging Face PEFT plugin."""
+"""FairTune (Dutt et al., ICLR 2024) as a Hugging Face PEFT plugin.
+
+Importing this package registers `FairMaskConfig` with PEFT, so that saved adapters load. Everything
+else is loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fairtune_hf.tuner import FairMaskConfig, FairMaskModel, Mask
+
+if TYPE_CHECKING:
+    from fairtune_hf.data import ImageTable, load_dataset_table
+    from fairtune_hf.metrics import (
+        compare_predictions,
+        compute_metrics,
+        evaluate_predictions,
+        group_metrics,
+    )
+    from fairtune_hf.search import hp_space, model_init, search_masks, suggest_mask
+    from fairtune_hf.training import collate_batch, finetune, load_backbone
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "ImageTable": "data",
+    "load_dataset_table": "data",
+    "compare_predictions": "metrics",
+    "compute_metrics": "metrics",
+    "evaluate_predictions": "metrics",
+    "group_metrics": "metrics",
+    "hp_space": "search",
+    "model_init": "search",
+    "search_masks": "search",
+    "suggest_mask": "search",
+    "collate_batch": "training",
+    "finetune": "training",
+    "load_backbone": "training",
+}
+
+__all__ = [
+    "FairMaskConfig",
+    "FairMaskModel",
+    "ImageTable",
+    "Mask",
+    "collate_batch",
+    "compare_predictions",
+    "compute_metrics",
+    "evaluate_predictions",
+    "finetune",
+    "group_metrics",
+    "hp_space",
+    "load_backbone",
+    "load_dataset_table",
+    "model_init",
+    "search_masks",
+    "suggest_mask",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its package on first use."""
+    if name not in _HOMES:
+        raise AttributeError(
+            f"module 'fairtune_hf' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
+    return getattr(importlib.import_module(f"fairtune_hf.{_HOMES[name]}"), name)

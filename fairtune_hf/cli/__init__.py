@@ -1,1 +1,1 @@
-
+"""The `fairtune` command: one module a subcommand, and what they share."""

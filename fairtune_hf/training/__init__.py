@@ -1,1 +1,23 @@
+"""Training one model: the backbone, the Trainer, the refit and the run's folder."""
 
+from fairtune_hf.training.arguments import FitArguments
+from fairtune_hf.training.backbone import Backbone, load_backbone
+from fairtune_hf.training.dataset import ImageDataset, collate_batch
+from fairtune_hf.training.refit import Choice, build_datasets, check_same_inputs, finetune, refit
+from fairtune_hf.training.run_folder import RunFolder
+from fairtune_hf.training.trainer import FairTrainer
+
+__all__ = [
+    "Backbone",
+    "Choice",
+    "FairTrainer",
+    "FitArguments",
+    "ImageDataset",
+    "RunFolder",
+    "build_datasets",
+    "check_same_inputs",
+    "collate_batch",
+    "finetune",
+    "load_backbone",
+    "refit",
+]

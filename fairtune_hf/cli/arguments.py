@@ -1,0 +1,96 @@
+"""The flags that name data, model and folders; the rest come from the search and training packages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(kw_only=True)
+class DataArguments:
+    """Which data set, where it lies, and what of it is read."""
+
+    dataset: str = field(
+        default="demo", metadata={"help": "Name of the data set, or `folder` for your own."}
+    )
+    data_root: str | None = field(default=None, metadata={"help": "Folder the data set lies in."})
+    sensitive: str | None = field(
+        default=None,
+        metadata={"help": "Attribute whose groups are compared, e.g. sex, age, age+sex."},
+    )
+    label_column: str | None = field(
+        default=None, metadata={"help": "Your own data: column of the label."}
+    )
+    sensitive_column: str | None = field(
+        default=None, metadata={"help": "Your own data: column of the attribute."}
+    )
+    patient_column: str | None = field(
+        default=None, metadata={"help": "Your own data: column of the patient."}
+    )
+    split_column: str | None = field(
+        default=None, metadata={"help": "Your own data: column of the split."}
+    )
+
+
+@dataclass(kw_only=True)
+class ModelArguments:
+    """What is fine-tuned."""
+
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Checkpoint folder or Hub id; without it the demo backbone."},
+    )
+    revision: str | None = field(default=None, metadata={"help": "Revision of a Hub id."})
+
+
+@dataclass(kw_only=True)
+class OutputArguments:
+    """Where a run is written."""
+
+    out: str | None = field(default=None, metadata={"help": "Folder of the run."})
+    overwrite: bool = field(
+        default=False, metadata={"help": "Delete what the folder holds and start again."}
+    )
+
+
+@dataclass(kw_only=True)
+class RefitArguments:
+    """How often the choice and its controls are trained again."""
+
+    seeds: int = field(default=3, metadata={"help": "Refits of the choice and of each control."})
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ValueError(
+                f"--seeds: expected at least 1, got {self.seeds}. 3 or more show the spread."
+            )
+
+
+@dataclass(kw_only=True)
+class MaskArguments:
+    """A mask given by hand, for a refit without a search."""
+
+    mask: str | None = field(
+        default=None,
+        metadata={"help": "Bits such as 0110..., or none, attention, layernorm, mlp, full_blocks."},
+    )
+    layout: str = field(default="block3", metadata={"help": "What a bit stands for."})
+    learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the refit."}
+    )
+
+
+@dataclass(kw_only=True)
+class RunArguments:
+    """The folder of an earlier step."""
+
+    run: str | None = field(default=None, metadata={"help": "Folder of an earlier step."})
+
+
+@dataclass(kw_only=True)
+class EvaluateArguments:
+    """How the numbers are computed."""
+
+    resamples: int = field(
+        default=2000, metadata={"help": "Bootstrap resamples behind each interval."}
+    )
+    bootstrap_seed: int = field(default=0, metadata={"help": "Seed of the resampling."})

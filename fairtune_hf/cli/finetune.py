@@ -1,0 +1,156 @@
+"""`fairtune finetune`: train the chosen mask and its controls, several seeds each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from fairtune_hf.cli.arguments import (
+    DataArguments,
+    MaskArguments,
+    ModelArguments,
+    OutputArguments,
+    RefitArguments,
+    RunArguments,
+)
+from fairtune_hf.cli.inputs import (
+    clear_if_asked,
+    is_first_process,
+    load_inputs,
+    open_run,
+    resolve_config,
+    say,
+)
+from fairtune_hf.cli.parser import RecipeParser
+from fairtune_hf.search import describe_choice, describe_dataset
+from fairtune_hf.training import Backbone, FitArguments, RunFolder, check_same_inputs, finetune
+from fairtune_hf.tuner import Mask
+
+PARSER = RecipeParser(
+    "finetune",
+    "Train the mask and learning rate a search chose, and its controls, at several seeds; or, without "
+    "--run, a mask given by hand. Writes the adapter and the predictions of validation and test.",
+    "fairtune finetune --run runs/nih",
+    (
+        RunArguments,
+        RefitArguments,
+        MaskArguments,
+        DataArguments,
+        ModelArguments,
+        FitArguments,
+        OutputArguments,
+    ),
+)
+_WITH_RUN = frozenset({"run", "seeds", "data_root", "config"})
+_SPLITS = ("train", "validation", "test")
+_T = TypeVar("_T")
+
+
+def plan(arguments: Sequence[str]) -> Callable[[], None]:
+    """Parse, load and check; return the refits to run."""
+    (run, refits, mask, data, model, training, output), given = PARSER.parse(arguments)
+    if run.run is None:
+        return _plan_by_hand(refits, mask, data, model, training, output)
+    contradicting = sorted(given - _WITH_RUN)
+    if contradicting:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in contradicting)
+        raise ValueError(
+            f"{flags}: with --run, everything but --seeds and --data-root comes from the run's own record. "
+            "Leave it out, or search again with it."
+        )
+    folder = RunFolder(run.run)
+    folder.read()  # says what is missing before anything is loaded
+    config = folder.read_config()
+    if "data_root" in given:
+        config["data_root"] = data.data_root
+    return _plan_refits(folder, config, refits.seeds)
+
+
+def _plan_refits(folder: RunFolder, config: dict[str, Any], count: int) -> Callable[[], None]:
+    record = folder.read()
+    training = _restore(FitArguments, config)
+    seeds = range(training.seed, training.seed + count)
+    if _is_refitted(folder, record, seeds):
+        return lambda: say(f"{folder.path}: all refits are done; nothing to do.")
+    table, backbone = load_inputs(
+        _restore(DataArguments, config), _restore(ModelArguments, config), training, splits=_SPLITS
+    )
+    check_same_inputs(record, table, backbone)
+
+    def run() -> None:
+        finetune(folder, table, backbone, training, seeds=seeds)
+        say(f"Adapter in {folder.adapter}.\nNext: fairtune evaluate --run {folder.path}")
+
+    return run
+
+
+def _plan_by_hand(
+    refits: RefitArguments,
+    mask: MaskArguments,
+    data: DataArguments,
+    model: ModelArguments,
+    training: FitArguments,
+    output: OutputArguments,
+) -> Callable[[], None]:
+    if mask.mask is None or mask.learning_rate is None:
+        raise ValueError(
+            "--run: expected the folder of a search, or --mask and --learning-rate for a refit without one; got neither. "
+            "Example: fairtune finetune --run runs/demo"
+        )
+    output.out = output.out or f"runs/{data.dataset}-by-hand"
+    config = resolve_config(data, model, mask, training)
+    folder = open_run(output, config)
+    table, backbone = load_inputs(data, model, training, splits=_SPLITS)
+    bits = _parse_mask(mask, backbone)
+    choice = describe_choice(
+        mask=bits,
+        layout=mask.layout,
+        learning_rate=mask.learning_rate,
+        blocks=backbone.blocks,
+        training=training,
+        selected_by="given by hand",
+    )
+
+    def run() -> None:
+        clear_if_asked(folder, output)
+        if is_first_process():
+            folder.write_config(config)
+            folder.update(
+                dataset=describe_dataset(table),
+                model=backbone.describe(),
+                choice=choice,
+                controls={},
+            )
+        finetune(
+            folder,
+            table,
+            backbone,
+            training,
+            seeds=range(training.seed, training.seed + refits.seeds),
+        )
+        say(f"Adapter in {folder.adapter}.\nNext: fairtune evaluate --run {folder.path}")
+
+    return run
+
+
+def _parse_mask(mask: MaskArguments, backbone: Backbone) -> str:
+    try:
+        return str(Mask.parse(mask.mask, layout=mask.layout, blocks=backbone.blocks))
+    except ValueError as error:
+        raise ValueError(f"--mask: {error}") from error
+
+
+def _is_refitted(folder: RunFolder, record: dict[str, Any], seeds: range) -> bool:
+    """Whether the choice and every control have predictions of all seeds."""
+    for where in (folder, *(folder.control(name) for name in record["controls"] or {})):
+        predictions = where.read_predictions()
+        if predictions is None or not set(seeds) <= set(predictions["seed"]):
+            return False
+    return True
+
+
+def _restore(kind: type[_T], config: dict[str, Any]) -> _T:
+    """Build a dataclass from the recorded configuration of a run."""
+    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in config.items() if name in names})

@@ -1,0 +1,107 @@
+"""What several commands do before they start: load the model and the rows, and look at the folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging as transformers_logging
+
+from fairtune_hf.cli.arguments import DataArguments, ModelArguments, OutputArguments
+from fairtune_hf.data import TRANSFORM_PRESETS, ImageTable, load_dataset_table
+from fairtune_hf.training import Backbone, FitArguments, RunFolder, load_backbone
+
+# A run may be continued from another place, with more trials, or with its data moved.
+_MAY_CHANGE = frozenset({"out", "overwrite", "trials", "data_root"})
+
+
+def say(message: str) -> None:
+    """Tell the user something, once, whatever the number of processes."""
+    if is_first_process():
+        print(message, file=sys.stderr)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def load_inputs(
+    data: DataArguments,
+    model: ModelArguments,
+    training: FitArguments,
+    *,
+    splits: tuple[str, ...],
+) -> tuple[ImageTable, Backbone]:
+    """Load the checkpoint and the rows of the given splits, with pictures of the side it needs."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    backbone = load_backbone(model.model, revision=model.revision)
+    if model.model is None:
+        say(
+            "No --model given: using the embedded demo backbone, a small ViT for trying things out."
+        )
+    stored = round(backbone.image_size * TRANSFORM_PRESETS[training.transforms].stored_over_model)
+    settings = dataclasses.asdict(data)
+    table = load_dataset_table(
+        settings.pop("dataset"),
+        settings.pop("data_root"),
+        image_size=stored,
+        seed=training.seed,
+        splits=splits,
+        **settings,
+    )
+    for warning in table.warnings:
+        say(f"Warning: {warning}")
+    return table, backbone
+
+
+def resolve_config(*parts: Any) -> dict[str, Any]:
+    """Join the parsed dataclasses into the flat configuration a run records."""
+    config: dict[str, Any] = {}
+    for part in parts:
+        if not isinstance(part, OutputArguments):
+            config |= dataclasses.asdict(part)
+    return config
+
+
+def open_run(output: OutputArguments, config: Mapping[str, Any]) -> RunFolder:
+    """Return the folder of a run, new or to be continued; nothing is written.
+
+    Raises:
+        ValueError: The folder holds a different run, or something that is no run.
+    """
+    folder = RunFolder(str(output.out))
+    if not folder.path.exists() or not any(folder.path.iterdir()):
+        return folder
+    if not folder.config_file.is_file():
+        raise ValueError(
+            f"--out: expected a new or empty folder, or one with an earlier run; {folder.path} holds other files. "
+            "Choose another folder."
+        )
+    if output.overwrite:
+        return folder
+    before = folder.read_config()
+    different = sorted(
+        key for key in {*before, *config} - _MAY_CHANGE if before.get(key) != config.get(key)
+    )
+    if different:
+        changes = "; ".join(
+            f"{key} was {before.get(key)!r}, now {config.get(key)!r}" for key in different
+        )
+        raise ValueError(
+            f"--out: expected a new folder or one of this same run; {folder.path} holds a different run ({changes}). "
+            "Choose another --out, or add --overwrite to delete that run."
+        )
+    return folder
+
+
+def clear_if_asked(folder: RunFolder, output: OutputArguments) -> None:
+    """Delete the earlier run where `--overwrite` was given; only a folder that holds a run is deleted."""
+    if output.overwrite and is_first_process() and Path(folder.config_file).is_file():
+        shutil.rmtree(folder.path)

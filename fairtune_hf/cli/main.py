@@ -1,0 +1,107 @@
+"""The `fairtune` command: finds the subcommand, turns what goes wrong into messages and exit codes.
+
+A subcommand first plans (parses, loads and checks; what fails there is bad input, exit code 2, and
+nothing was written), then runs (what fails there is a failed run, exit code 1, with its traceback).
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from types import FrameType
+
+from fairtune_hf import __version__
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+COMMANDS = {
+    "demo": "Search, refit, evaluate and report on the embedded demo set; no download.",
+    "search": "Search the mask and the learning rate with the best worst-group AUC.",
+    "finetune": "Train the mask a search chose, and its controls, with several seeds.",
+    "evaluate": "Measure the refits on whole splits, with intervals and paired comparisons.",
+    "report": "Write report.html and the model card of a run.",
+    "recipes": "List the recipes that come with the package.",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return the exit code: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return DONE if words else BAD_INPUT
+    if words[0] == "--version":
+        print(f"fairtune_hf {__version__}")
+        return DONE
+    command, rest = words[0], words[1:]
+    if command not in COMMANDS:
+        close = get_close_matches(command, COMMANDS, n=1)
+        hint = f"Did you mean {close[0]}?" if close else f"The commands are {', '.join(COMMANDS)}."
+        return _refuse("fairtune", f"expected a command, got {command!r}. {hint}")
+    previous = signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
+    try:
+        return _plan_and_run(command, rest)
+    except KeyboardInterrupt:
+        print(
+            f"\nInterrupted. What was finished is saved; go on with\n  fairtune {' '.join(words)}",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _plan_and_run(command: str, arguments: list[str]) -> int:
+    module = importlib.import_module(f"fairtune_hf.cli.{command}")
+    plan: Callable[[list[str]], Callable[[], None]] = module.plan
+    if {"-h", "--help"} & set(arguments):
+        print(module.PARSER.format_help(), end="")
+        return DONE
+    try:
+        run = plan(arguments)
+    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        return _refuse(f"fairtune {command}", str(error))
+    try:
+        run()
+    except Exception:  # the one place that turns a failed run into its exit code
+        traceback.print_exc()
+        print(
+            f"fairtune {command}: the run failed; what was finished before is kept.",
+            file=sys.stderr,
+        )
+        return FAILED
+    return DONE
+
+
+def _refuse(who: str, message: str) -> int:
+    print(
+        textwrap.fill(f"{who}: {message}", 100, break_long_words=False, break_on_hyphens=False),
+        file=sys.stderr,
+    )
+    return BAD_INPUT
+
+
+def _as_keyboard_interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _help() -> str:
+    lines = [
+        "fairtune: search which modules of a pre-trained ViT to fine-tune, so that the worst group does well.",
+        "",
+        "Example: fairtune demo --out runs/demo",
+        "",
+        *(f"  {name:<10} {purpose}" for name, purpose in COMMANDS.items()),
+        "",
+        "`fairtune COMMAND --help` shows the flags of a command and an example. For research; not a medical device.",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

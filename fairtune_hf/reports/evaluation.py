@@ -1,0 +1,127 @@
+"""The evaluate step: from the predictions of a run and its controls to the numbers of run.json.
+
+Reads tables, trains nothing, imports no torch, so any number can be computed again from the files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fairtune_hf.metrics import compare_predictions, evaluate_predictions
+from fairtune_hf.reports.run_folder import write_text
+from fairtune_hf.reports.verdict import run_verdict
+
+COMPARED_METRICS = ("min_auc", "overall_auc", "auc_gap")
+_SPLITS = {"validation": "raise", "test": "coerce"}
+
+
+def evaluate_run(run_dir: Path | str, *, n_resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
+    """Measure every refit of a run and its controls, compare them, and write run.json.
+
+    Args:
+        run_dir: A folder in which `fairtune finetune` has left predictions.
+        n_resamples: Bootstrap resamples behind each interval.
+        seed: Seed of the resampling.
+
+    Returns:
+        The record written: `validation`, `test` and `seeds` of the choice and of each control,
+        `comparisons` on the test rows, `verdict` and `warnings`.
+
+    Raises:
+        FileNotFoundError: No run.json or no predictions in the folder.
+        ValueError: A validation group without both classes.
+    """
+    run_dir = Path(run_dir)
+    record = _read_record(run_dir)
+    sensitive = record["dataset"]["sensitive"]
+    predictions = _read_predictions(run_dir)
+    options = {"sensitive": sensitive, "n_resamples": n_resamples, "seed": seed}
+    first_seed = int(record["choice"]["seed"])
+    record.update(_measure(predictions, first_seed, options))
+    record["comparisons"] = []
+    for name, entry in (record["controls"] or {}).items():
+        reference = _read_predictions(run_dir / "controls" / name)
+        entry.update(_measure(reference, first_seed, options))
+        record["comparisons"] += [
+            _compare(predictions, reference, name, metric, options) for metric in COMPARED_METRICS
+        ]
+    record["warnings"] = _collect_warnings(record)
+    record["verdict"] = None  # made anew from the comparisons
+    record["verdict"] = run_verdict(record)
+    write_text(run_dir / "run.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
+    return record
+
+
+def _read_record(run_dir: Path) -> dict[str, Any]:
+    file = run_dir / "run.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"--run: expected the folder of a finished `fairtune finetune`; there is no run.json in {run_dir}. "
+            "Give the --out folder of the search."
+        )
+    return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+def _read_predictions(folder: Path) -> pd.DataFrame:
+    file = folder / "predictions.parquet"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"--run: expected the predictions of the refits in {file}, and there are none. "
+            "Run `fairtune finetune --run` on the folder first; the same command goes on where it stopped."
+        )
+    return pd.read_parquet(file)
+
+
+def _measure(predictions: pd.DataFrame, first_seed: int, options: dict[str, Any]) -> dict[str, Any]:
+    """Return validation and test of the first seed, and both for every seed."""
+    seeds = []
+    for seed in predictions["seed"].unique():
+        blocks: dict[str, Any] = {"seed": int(seed)}
+        for split, errors in _SPLITS.items():
+            rows = predictions[(predictions["seed"] == seed) & (predictions["split"] == split)]
+            blocks[split] = evaluate_predictions(rows, errors=errors, **options)
+        seeds.append(blocks)
+    first = next(block for block in seeds if block["seed"] == first_seed)
+    return {"validation": first["validation"], "test": first["test"], "seeds": seeds}
+
+
+def _compare(
+    predictions: pd.DataFrame,
+    reference: pd.DataFrame,
+    name: str,
+    metric: str,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    found = compare_predictions(
+        predictions[predictions["split"] == "test"],
+        reference[reference["split"] == "test"],
+        metric=metric,
+        **options,
+    )
+    entry = {"method": "fairtune", "reference": name, "split": "test", **dataclasses.asdict(found)}
+    return {key: _json_able(value) for key, value in entry.items() if key != "warnings"}
+
+
+def _json_able(value: Any) -> Any:
+    """Turn undefined numbers into null, in lists and dictionaries too."""
+    if isinstance(value, dict):
+        return {key: _json_able(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_able(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _collect_warnings(record: dict[str, Any]) -> list[str]:
+    messages = list(record["warnings"] or [])
+    for method, entry in {"the chosen mask": record, **(record["controls"] or {})}.items():
+        for split in _SPLITS:
+            messages += [f"{method}, {split}: {text}" for text in entry[split].get("warnings", [])]
+    return list(dict.fromkeys(messages))

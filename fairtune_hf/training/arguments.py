@@ -1,0 +1,166 @@
+"""How one model is trained: the few settings a run records, turned into Hugging Face TrainingArguments.
+
+Everything TrainingArguments knows beyond these can be given through `training_arguments`, so no field
+of it is declared twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import TrainingArguments
+
+# What the run itself decides; giving one of these a second time would contradict the record.
+_DECIDED_BY_THE_RUN = frozenset(
+    [
+        "output_dir",
+        "num_train_epochs",
+        "per_device_train_batch_size",
+        "learning_rate",
+        "lr_scheduler_type",
+        "warmup_steps",
+        "seed",
+        "weight_decay",
+        "bf16",
+        "fp16",
+        "label_names",
+        "remove_unused_columns",
+        "eval_strategy",
+        "save_strategy",
+        "dataloader_drop_last",
+    ]
+)
+
+
+@dataclass(kw_only=True)
+class FitArguments:
+    """Settings of one training, the same for every trial, refit and control of a run."""
+
+    epochs: int = field(default=10, metadata={"help": "Epochs of one training (the paper: 30)."})
+    batch_size: int = field(
+        default=32, metadata={"help": "Training rows a step and device (the paper: 512)."}
+    )
+    schedule: Literal["cosine", "linear", "constant"] = field(
+        default="cosine", metadata={"help": "Course of the learning rate after the warm-up."}
+    )
+    warmup_fraction: float = field(
+        default=0.1,
+        metadata={"help": "Share of the steps in which the learning rate rises, in [0, 1)."},
+    )
+    weight_decay: float = field(default=1.0e-4, metadata={"help": "AdamW's weight decay."})
+    transforms: Literal["none", "flip", "paper", "medfair"] = field(
+        default="flip", metadata={"help": "Augmentation of the training pictures."}
+    )
+    class_weight: Literal["none", "inverse_share"] = field(
+        default="none",
+        metadata={"help": "inverse_share weighs a class by 1 - its share of the training rows."},
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = field(
+        default="auto", metadata={"help": "auto: bf16 autocast where the GPU has it, else fp32."}
+    )
+    seed: int = field(
+        default=0, metadata={"help": "Seed of the split, the search and the first refit."}
+    )
+    training_arguments: str | None = field(
+        default=None,
+        metadata={
+            "help": "Further Hugging Face TrainingArguments as JSON, e.g. '{\"max_grad_norm\": 0.5}'."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise ValueError(
+                    f"--{name.replace('_', '-')}: expected a whole number of at least {low}, got "
+                    f"{getattr(self, name)}. Give a larger one."
+                )
+        if not 0 <= self.warmup_fraction < 1:
+            raise ValueError(
+                f"--warmup-fraction: expected a share in [0, 1), got {self.warmup_fraction}. "
+                "0.1 spends the first tenth of the steps on the warm-up."
+            )
+        self.further_arguments()
+
+    def further_arguments(self) -> dict[str, Any]:
+        """Parse and check `training_arguments`.
+
+        Raises:
+            ValueError: Not a JSON object, an unknown field, or a field the run itself decides.
+        """
+        if self.training_arguments is None:
+            return {}
+        try:
+            further = json.loads(self.training_arguments)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"--training-arguments: expected a JSON object, got {self.training_arguments!r} ({error}). "
+                """Write it like '{"max_grad_norm": 0.5}'."""
+            ) from error
+        known = {f.name for f in dataclasses.fields(TrainingArguments)} - _DECIDED_BY_THE_RUN
+        for name in further:
+            if name in _DECIDED_BY_THE_RUN:
+                raise ValueError(
+                    f"--training-arguments: {name} is decided by the run and cannot be given here. "
+                    "Use the command's own flag for it (see --help)."
+                )
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = (
+                    f"Did you mean {close[0]}?"
+                    if close
+                    else "See the Hugging Face documentation for the fields."
+                )
+                raise ValueError(
+                    f"--training-arguments: expected fields of Hugging Face TrainingArguments, got {name!r}. {hint}"
+                )
+        return dict(further)
+
+    def resolved_precision(self) -> Literal["fp32", "bf16", "fp16"]:
+        """Precision of this process: what `accelerate launch --mixed_precision` said, else the setting."""
+        launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        if launched in ("bf16", "fp16"):
+            return launched  # type: ignore[return-value]
+        if self.precision != "auto":
+            return self.precision
+        return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+
+    def to_training_arguments(
+        self, output_dir: Path, *, learning_rate: float, seed: int, evaluate_each_epoch: bool
+    ) -> TrainingArguments:
+        """Build the Hugging Face arguments of one training.
+
+        Nothing is written by the Trainer itself: adapters and tables are saved by the run.
+        """
+        precision = self.resolved_precision()
+        settings: dict[str, Any] = {
+            "output_dir": str(output_dir),
+            "num_train_epochs": self.epochs,
+            "per_device_train_batch_size": self.batch_size,
+            "per_device_eval_batch_size": max(256, 2 * self.batch_size),
+            "learning_rate": learning_rate,
+            "lr_scheduler_type": self.schedule,
+            "warmup_steps": self.warmup_fraction,
+            "weight_decay": self.weight_decay,
+            "seed": seed,
+            "bf16": precision == "bf16",
+            "fp16": precision == "fp16",
+            "label_names": ["labels", "sensitive"],
+            "remove_unused_columns": False,
+            "eval_strategy": "epoch" if evaluate_each_epoch else "no",
+            "save_strategy": "no",
+            "logging_strategy": "epoch",
+            "report_to": "none",
+            "disable_tqdm": True,
+            "dataloader_pin_memory": False,
+            "log_level": "error",
+            "optim": "adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch",
+        }
+        return TrainingArguments(**{**settings, **self.further_arguments()})

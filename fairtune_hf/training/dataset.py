@@ -1,0 +1,93 @@
+"""Images on the training device, handed out a batch at a time.
+
+The uint8 pictures of a split are moved to the device once; a batch is one gather, the augmentation
+and the normalisation, all there. The DataLoader fetches whole batches through `__getitems__`, so the
+Hugging Face Trainer and Accelerate shard, shuffle and gather it as they do any map-style dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fairtune_hf.data import TRANSFORM_PRESETS, ImageTable, TransformPreset
+from fairtune_hf.training.augmentation import augment, crop_centre
+
+
+class ImageDataset(Dataset[dict[str, Tensor]]):
+    """One split as model inputs: `pixel_values`, `labels` and the group code as `sensitive`.
+
+    Args:
+        table: The rows to serve; pass `table.subset("train")` for one split.
+        image_mean: Mean per channel on the [0, 1] scale.
+        image_std: Standard deviation per channel on the [0, 1] scale.
+        image_size: Side of the model's input in pixels.
+        transforms: A preset or its name for training rows; None serves the centre crop (evaluation).
+        seed: Seed of the augmentation; with the epoch it fixes every random draw.
+    """
+
+    def __init__(
+        self,
+        table: ImageTable,
+        *,
+        image_mean: Sequence[float],
+        image_std: Sequence[float],
+        image_size: int,
+        transforms: TransformPreset | str | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.images = torch.from_numpy(table.images).permute(0, 3, 1, 2).contiguous()
+        self.labels = torch.from_numpy(table.labels)
+        self.sensitive = torch.from_numpy(table.group_codes)
+        self.groups = table.groups
+        self.image_size = image_size
+        # Folded into one multiply-add on the uint8 values.
+        self._scale = (1.0 / (255.0 * torch.tensor(image_std))).view(1, -1, 1, 1)
+        self._shift = (-torch.tensor(image_mean) / torch.tensor(image_std)).view(1, -1, 1, 1)
+        self._preset = TRANSFORM_PRESETS[transforms] if isinstance(transforms, str) else transforms
+        self._seed = seed
+        self._generator = torch.Generator()
+        self.set_epoch(0)
+
+    def to(self, device: torch.device | str) -> ImageDataset:
+        """Move pictures and labels to a device and return self."""
+        for name in ("images", "labels", "sensitive", "_scale", "_shift"):
+            setattr(self, name, getattr(self, name).to(device))
+        self._generator = torch.Generator(device)
+        self.set_epoch(0)
+        return self
+
+    def set_epoch(self, epoch: int, *, seed: int | None = None) -> None:
+        """Restart the augmentation's random stream for an epoch, the same in every run with this seed."""
+        self._seed = self._seed if seed is None else seed
+        self._generator.manual_seed(1_000_003 * self._seed + epoch)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: values[0] for name, values in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        rows = torch.as_tensor(indices, dtype=torch.long).to(self.images.device)
+        pixels = self.images[rows].float()
+        if self._preset is None:
+            pixels = crop_centre(pixels, self.image_size)
+        else:
+            pixels = augment(pixels, self._preset, self.image_size, self._generator)
+        return {
+            "pixel_values": pixels * self._scale + self._shift,
+            "labels": self.labels[rows],
+            "sensitive": self.sensitive[rows],
+        }
+
+
+def collate_batch(features: Any) -> dict[str, Tensor]:
+    """Pass a batch from `ImageDataset.__getitems__` on; stack rows that were fetched one by one."""
+    if isinstance(features, dict):
+        return features
+    return {name: torch.stack([row[name] for row in features]) for name in features[0]}

@@ -1,0 +1,231 @@
+"""Train a chosen mask again, several seeds, and keep its predictions and its adapter.
+
+What is trained comes from the run's record: mask, learning rate, schedule and seed travel by file.
+Validation and test rows are scored once, after the last epoch of each refit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from peft import get_peft_model
+from tqdm.auto import tqdm
+from transformers import set_seed
+
+from fairtune_hf.data import ImageTable
+from fairtune_hf.training.arguments import FitArguments
+from fairtune_hf.training.backbone import Backbone
+from fairtune_hf.training.dataset import ImageDataset
+from fairtune_hf.training.run_folder import RunFolder
+from fairtune_hf.training.trainer import FairTrainer
+from fairtune_hf.tuner import FairMaskConfig
+
+_SCORED_SPLITS = ("validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A mask and what is needed to train it: the unit that travels between the steps."""
+
+    mask: str
+    layout: str
+    learning_rate: float
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any], layout: str) -> Choice:
+        """Read a choice from run.json's `choice` or a control's entry."""
+        return cls(mask=record["mask"], layout=layout, learning_rate=record["learning_rate"])
+
+    def config(self) -> FairMaskConfig:
+        """Return the tuner's configuration of this choice."""
+        return FairMaskConfig(mask=self.mask, layout=self.layout)
+
+
+def build_datasets(
+    table: ImageTable, backbone: Backbone, arguments: FitArguments
+) -> dict[str, ImageDataset]:
+    """Turn each split that the table holds into model inputs; only training rows are augmented."""
+    return {
+        split: ImageDataset(
+            table.subset(split),
+            image_mean=backbone.image_mean,
+            image_std=backbone.image_std,
+            image_size=backbone.image_size,
+            transforms=arguments.transforms if split == "train" else None,
+        )
+        for split in table.splits
+    }
+
+
+def class_weights(table: ImageTable, arguments: FitArguments) -> tuple[float, float] | None:
+    """Weight of each class, 1 - its share of the training rows, or None where classes weigh the same."""
+    if arguments.class_weight == "none":
+        return None
+    positive_share = float(np.mean(table.subset("train").labels))
+    return positive_share, 1.0 - positive_share
+
+
+def refit(
+    choice: Choice,
+    table: ImageTable,
+    backbone: Backbone,
+    folder: RunFolder,
+    arguments: FitArguments,
+    *,
+    seeds: Sequence[int],
+    datasets: dict[str, ImageDataset] | None = None,
+    on_seed: Callable[[int], None] | None = None,
+) -> pd.DataFrame:
+    """Train a choice once a seed and write its predictions; the first seed's adapter is saved.
+
+    Seeds whose predictions are already in the folder are not trained again, so an interrupted refit
+    goes on where it stopped.
+
+    Args:
+        choice: What to train.
+        table: All three splits.
+        backbone: Where every refit starts from.
+        folder: Receives `predictions.parquet` and `adapter/`.
+        arguments: Epochs, batch size and the rest, as in the search.
+        seeds: One refit each; the adapter kept is that of the first.
+        datasets: The splits as model inputs, where they were built before.
+        on_seed: Called with each seed once its predictions are in the folder.
+
+    Returns:
+        The predictions of all seeds: row_id, seed, split, label, score, patient and the attributes.
+    """
+    datasets = datasets or build_datasets(table, backbone, arguments)
+    done = folder.read_predictions()
+    frames = [] if done is None else [done[done["seed"].isin(seeds)]]
+    trained = set() if done is None else set(done["seed"])
+    for seed in seeds:
+        if seed not in trained:
+            save_to = folder.adapter if seed == seeds[0] else None
+            frames.append(
+                _train_and_score(choice, table, backbone, arguments, seed, datasets, save_to)
+            )
+            folder.write_predictions(pd.concat(frames, ignore_index=True))
+        if on_seed is not None:
+            on_seed(seed)
+    return pd.concat(frames, ignore_index=True)
+
+
+def finetune(
+    folder: RunFolder,
+    table: ImageTable,
+    backbone: Backbone,
+    arguments: FitArguments,
+    *,
+    seeds: Sequence[int],
+    show_progress: bool = True,
+) -> None:
+    """Train the run's choice and its controls at the same seeds, as run.json says.
+
+    Raises:
+        ValueError: The data or the weights are not those of the search.
+    """
+    record = folder.read()
+    check_same_inputs(record, table, backbone)
+    methods = {"fairtune": (record["choice"], folder)}
+    methods |= {
+        name: (entry, folder.control(name)) for name, entry in (record["controls"] or {}).items()
+    }
+    datasets = build_datasets(table, backbone, arguments)
+    with tqdm(
+        total=len(methods) * len(seeds),
+        desc="refit",
+        unit="model",
+        disable=not show_progress,
+    ) as bar:
+        for name, (entry, where) in methods.items():
+            bar.set_postfix_str(name)
+            choice = Choice.from_record(entry, entry["layout"])
+            refit(
+                choice,
+                table,
+                backbone,
+                where,
+                arguments,
+                seeds=seeds,
+                datasets=datasets,
+                on_seed=lambda _: bar.update(),
+            )
+    rows = {split: len(table.subset(split)) for split in table.splits}
+    folder.update(
+        dataset={**record["dataset"], "rows": rows},
+        warnings=list(dict.fromkeys([*(record["warnings"] or []), *table.warnings])),
+    )
+
+
+def check_same_inputs(record: dict[str, Any], table: ImageTable, backbone: Backbone) -> None:
+    """Refuse to refit on other rows, another split or other weights than the search had.
+
+    Raises:
+        ValueError: The split hash or the hash of the weights differs from run.json's.
+    """
+    if record["dataset"]["split_hash"] != table.split_hash:
+        raise ValueError(
+            f"--data-root: expected the rows and the split of the search (split hash {record['dataset']['split_hash'][:12]}), "
+            f"got {table.split_hash[:12]}. The data changed since the search: restore it, or search again into a new folder."
+        )
+    if record["model"]["sha256"] != backbone.sha256:
+        raise ValueError(
+            f"--model: expected the weights of the search (sha256 {record['model']['sha256'][:12]}), got "
+            f"{backbone.sha256[:12]}. Restore the checkpoint, or search again into a new folder."
+        )
+
+
+def _train_and_score(
+    choice: Choice,
+    table: ImageTable,
+    backbone: Backbone,
+    arguments: FitArguments,
+    seed: int,
+    datasets: dict[str, ImageDataset],
+    save_to: Path | None,
+) -> pd.DataFrame:
+    set_seed(seed)
+    model = get_peft_model(backbone.copy_with_new_head(), choice.config())
+    trainer = FairTrainer(
+        model=model,
+        args=arguments.to_training_arguments(
+            Path("unused"), learning_rate=choice.learning_rate, seed=seed, evaluate_each_epoch=False
+        ),
+        train_dataset=datasets["train"],
+        class_weights=class_weights(table, arguments),
+    )
+    trainer.train()
+    frames = [
+        _prediction_frame(table.subset(split), split, seed, trainer.predict_scores(datasets[split]))
+        for split in _SCORED_SPLITS
+    ]
+    if save_to is not None and trainer.is_world_process_zero():
+        model.save_pretrained(str(save_to))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _prediction_frame(table: ImageTable, split: str, seed: int, scores: np.ndarray) -> pd.DataFrame:
+    if not np.isfinite(scores).all():
+        raise FloatingPointError(
+            f"{int((~np.isfinite(scores)).sum())} of {len(scores)} {split} scores are not numbers (seed {seed}): the "
+            "training diverged. Choose a smaller learning rate, or fp32 precision."
+        )
+    # Patients travel as anonymous numbers: intervals need to know who belongs together, nobody who it is.
+    described = {"row_id", "patient_id", "label", "split"}
+    attributes = [column for column in table.frame.columns if column not in described]
+    frame = pd.DataFrame(
+        {
+            "row_id": table.frame["row_id"].to_numpy(),
+            "seed": np.int64(seed),
+            "split": split,
+            "label": table.labels,
+            "score": scores,
+            "patient": table.patients,
+        }
+    )
+    return pd.concat([frame, table.frame[attributes].reset_index(drop=True)], axis=1)

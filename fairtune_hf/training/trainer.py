@@ -1,0 +1,141 @@
+"""The Hugging Face Trainer, fed from the device and told about epochs, groups and pruning.
+
+Differs from the parent where the search needs it: trials report epochs instead of steps, the last
+epoch is never pruned, and a pruned trial ends on every process, not only on the first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from accelerate.utils import broadcast_object_list
+from scipy.special import softmax
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+
+from fairtune_hf.training.dataset import ImageDataset, collate_batch
+
+# What can go wrong in one trial and be right in the next.
+TRIAL_FAILURES = (FloatingPointError, torch.OutOfMemoryError)
+
+
+class FairTrainer(Trainer):
+    """Trainer over `ImageDataset` whose batches carry the group code beside the label.
+
+    Args:
+        class_weights: One weight a class for the cross entropy; the loss is the mean of weight times
+            cross entropy over the batch, not divided by the sum of the weights.
+        **kwargs: Everything `transformers.Trainer` takes.
+    """
+
+    def __init__(self, *, class_weights: tuple[float, float] | None = None, **kwargs: Any) -> None:
+        kwargs.setdefault("data_collator", collate_batch)
+        if kwargs.get("compute_metrics") is not None:
+            kwargs["compute_metrics"] = _RefuseDiverged(kwargs["compute_metrics"])
+        super().__init__(**kwargs)
+        self.remove_callback(PrinterCallback)
+        self._class_weights = None if class_weights is None else torch.tensor(class_weights)
+        for dataset in (self.train_dataset, self.eval_dataset):
+            if isinstance(dataset, ImageDataset):
+                dataset.to(self.args.device)
+        if isinstance(self.train_dataset, ImageDataset):
+            self.add_callback(_RestartAugmentation(self.train_dataset))
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Cross entropy of the label; the group code never reaches the model."""
+        rest = {
+            name: value for name, value in inputs.items() if name not in ("labels", "sensitive")
+        }
+        outputs = model(**rest)
+        losses = nn.functional.cross_entropy(
+            outputs.logits.float(), inputs["labels"], reduction="none"
+        )
+        if self._class_weights is not None:
+            losses = losses * self._class_weights.to(losses.device)[inputs["labels"]]
+        loss = losses.mean()
+        if not return_outputs:
+            return loss
+        return loss, {"loss": loss, "logits": outputs.logits}
+
+    def predict_scores(self, dataset: ImageDataset) -> np.ndarray:
+        """Score every row: the probability of the second label, float64 in [0, 1], shape `(n,)`."""
+        dataset.to(self.args.device)
+        logits = self.predict(dataset).predictions
+        return np.asarray(softmax(logits.astype(np.float64), axis=1)[:, 1])
+
+    def train(self, *args: Any, trial: Any = None, **kwargs: Any) -> Any:
+        """Train; a failed trial notes why, a pruned one ends quietly on the processes Optuna does not run in."""
+        try:
+            return super().train(*args, trial=trial, **kwargs)
+        except TRIAL_FAILURES as error:
+            if isinstance(trial, optuna.Trial):
+                trial.set_user_attr("reason", f"{type(error).__name__}: {error}")
+            raise
+        except optuna.TrialPruned:
+            if self.args.process_index == 0:
+                raise
+            return None
+
+    def _report_to_hp_search(self, trial: Any, step: int, metrics: dict[str, float]) -> None:
+        """Report the epoch's objective; the first process decides on pruning for all of them."""
+        if self.hp_search_backend is None or trial is None:
+            return
+        self.objective = self.compute_objective(metrics.copy())
+        epoch = round(self.state.epoch)
+        prune = [False]
+        if isinstance(trial, optuna.Trial):
+            trial.report(self.objective, epoch)
+            trial.set_user_attr(
+                "curve", [*trial.user_attrs.get("curve", []), self._curve_row(epoch, metrics)]
+            )
+            # At the end everything has been paid for: pruning would only throw a result away.
+            prune = [epoch < self.args.num_train_epochs and trial.should_prune()]
+        if self.args.world_size > 1:
+            broadcast_object_list(prune, from_process=0)
+        if prune[0]:
+            self.callback_handler.on_train_end(self.args, self.state, self.control)
+            raise optuna.TrialPruned
+
+    def _curve_row(self, epoch: int, metrics: dict[str, float]) -> dict[str, float]:
+        """One line of the trial's learning curve: the validation metrics and the training loss."""
+        row = {"epoch": epoch, "value": self.objective}
+        row |= {
+            name.removeprefix("eval_"): value for name, value in metrics.items() if "auc" in name
+        }
+        losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry]
+        return {**row, "loss": losses[-1]} if losses else row
+
+
+class _RefuseDiverged:
+    """Name a diverged training as such before its metrics are computed."""
+
+    def __init__(self, compute_metrics: Any) -> None:
+        self._compute_metrics = compute_metrics
+
+    def __call__(self, eval_prediction: Any) -> dict[str, float]:
+        broken = ~np.isfinite(eval_prediction.predictions).all(axis=-1)
+        if broken.any():
+            raise FloatingPointError(
+                f"the training diverged: {int(broken.sum())} of {len(broken)} rows have logits that are not numbers"
+            )
+        return dict(self._compute_metrics(eval_prediction))
+
+
+class _RestartAugmentation(TrainerCallback):
+    """Tie the augmentation's random stream to the run's seed, the process and the epoch."""
+
+    def __init__(self, dataset: ImageDataset) -> None:
+        self._dataset = dataset
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._dataset.set_epoch(round(state.epoch), seed=1009 * args.seed + args.process_index)
