@@ -46,11 +46,13 @@ def legend_key(shape: str, class_: str) -> Markup:
 
 
 def bound(bounds: Sequence[Any] | None, index: int) -> float:
+    """Return one end of an interval, NaN where there is none."""
     value = bounds[index] if bounds and len(bounds) == 2 else None
     return float(value) if numbers.is_number(value) else math.nan
 
 
 def bottom_axis(axes: svg.Axes, name: str) -> Markup:
+    """Draw the ticks and the name of the horizontal axis alone."""
     bottom = axes.top + axes.height + 8
     right = axes.left + axes.width
     parts = [svg.element("line", x1=axes.left, x2=right, y1=bottom, y2=bottom, class_="axis")]

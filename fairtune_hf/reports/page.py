@@ -13,9 +13,10 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from . import interval_figures, mask_figures, numbers, search_figures, tables
+from . import interval_figures, mask_figures, numbers, score_figures, search_figures, tables
 from .figure import Figure
 from .run_folder import RunFolder, read_run, write_text
+from .scores import OperatingRow, operating_rows, refit_predictions
 from .verdict import method_name, run_verdict, verdict_flags, worst_group
 
 
@@ -67,9 +68,14 @@ def draw_figures(folder: RunFolder) -> dict[str, Figure]:
     drawn = [
         interval_figures.difference_figure(folder),
         interval_figures.group_figure(folder, split),
+        score_figures.roc_figure(folder, split),
+        score_figures.reliability_figure(folder, split),
         mask_figures.mask_figure(folder),
+        mask_figures.frequency_figure(folder),
         search_figures.history_figure(folder),
         search_figures.curves_figure(folder),
+        search_figures.group_curves_figure(folder),
+        search_figures.pareto_figure(folder),
     ]
     return {figure.name: figure for figure in drawn if figure is not None}
 
@@ -94,6 +100,7 @@ def page_content(folder: RunFolder, drawn: dict[str, Figure]) -> dict[str, Any]:
         "metrics": list(tables.METRICS.values()),
         "methods": tables.method_rows(folder.run, shown_split),
         "groups": tables.group_rows(folder, shown_split),
+        "operating": operating_table(folder, shown_split),
         "splits": tables.split_rows(folder),
         "search": tables.search_rows(folder),
         "optimism": optimism_words(folder.part("search").get("optimism")),
@@ -106,6 +113,14 @@ def page_content(folder: RunFolder, drawn: dict[str, Figure]) -> dict[str, Any]:
         "n_seeds": len(folder.run.get("seeds") or []),
         "threshold": numbers.fraction(folder.part(shown_split).get("threshold"), 2),
     }
+
+
+def operating_table(folder: RunFolder, split: str) -> list[OperatingRow]:
+    """Return the operating point and calibration of each group, from the refit's predictions."""
+    threshold = folder.part(split).get("threshold", 0.5)
+    if not numbers.is_number(threshold):
+        return []
+    return operating_rows(refit_predictions(folder, split), float(threshold))
 
 
 def run_state(folder: RunFolder) -> str:
@@ -138,6 +153,7 @@ def warning_lines(folder: RunFolder, split: str | None) -> list[str]:
         return list(dict.fromkeys(found))
     part, small = folder.part(split), folder.small_groups(split)
     found += [str(item) for item in part.get("warnings") or []]
+    found = [w for i, w in enumerate(found) if not any(o != w and o.endswith(w) for o in found[:i])]
     lines = [numbers.hide_small_counts(item, small) for item in dict.fromkeys(found)]
     if worst_group(part) in small:
         lines.insert(

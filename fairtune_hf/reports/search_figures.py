@@ -9,7 +9,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from . import numbers, svg
-from .figure import Figure, legend_key
+from .figure import Figure, legend_key, shortened
 from .run_folder import RunFolder
 
 _STATE_MARKS = {
@@ -142,3 +142,122 @@ def curves_figure(folder: RunFolder) -> Figure | None:
         curves,
         tuple(keys),
     )
+
+
+def group_curves_figure(folder: RunFolder) -> Figure | None:
+    """Draw the AUC of each group by epoch in the chosen trial."""
+    curves, chosen = folder.curves, folder.part("choice").get("trial")
+    rows = curves[curves["number"] == chosen].sort_values("epoch") if len(curves) else curves
+    names = group_columns(curves, folder.small_groups("validation"))
+    names = [name for name in names if rows[f"auc_{name}"].notna().any()] if len(rows) else []
+    if len(rows) < 2 or not names:
+        return None
+    x = rows["epoch"].astype(float).tolist()
+    drawn = {name: rows[f"auc_{name}"].astype(float).tolist() for name in names}
+    train = {name: f"train_auc_{name}" for name in names if f"train_auc_{name}" in rows}
+    every = [value for values in drawn.values() for value in values]
+    every += [float(v) for column in train.values() for v in rows[column]]
+    axes = svg.Axes((min(x), max(x)), svg.padded(every))
+    parts = [axes.frame("epoch", "AUC", whole_x=True)]
+    for index, (name, y) in enumerate(drawn.items()):
+        colour = svg.series_class(index)
+        parts.append(axes.line(x, y, f"line {colour}"))
+        shape = svg.series_shape(index)
+        parts += [
+            svg.mark(shape, axes.px(a), axes.py(b), 3.5, f"fill {colour}")
+            for a, b in zip(x, y, strict=True)
+            if math.isfinite(b)
+        ]
+        if name in train:
+            fitted = rows[train[name]].astype(float).tolist()
+            parts.append(axes.line(x, fitted, f"line {colour} dashed"))
+    ends = ", ".join(f"{name} {numbers.fraction(y[-1])}" for name, y in drawn.items())
+    return Figure(
+        "group_curves",
+        "Learning curves of the groups",
+        f"Chosen trial {chosen}, validation set"
+        + (" (solid) and training set (dashed)." if train else "."),
+        svg.picture(
+            parts,
+            identity="group_curves",
+            title="AUC of each group by epoch in the chosen trial",
+            description=f"AUC after the last epoch: {ends}",
+        ),
+        rows[["number", "epoch", *(f"auc_{name}" for name in names), *train.values()]],
+        tuple(
+            (legend_key(svg.series_shape(i), f"fill {svg.series_class(i)}"), shortened(name, 40))
+            for i, name in enumerate(names)
+        ),
+    )
+
+
+def group_columns(curves: pd.DataFrame, hidden: set[str]) -> list[str]:
+    """Name the groups that have a column `auc_NAME` in the learning curves."""
+    names = [str(c).removeprefix("auc_") for c in curves.columns if str(c).startswith("auc_")]
+    return [name for name in names if name != "gap" and name not in hidden]
+
+
+def pareto_figure(folder: RunFolder) -> Figure | None:
+    """Draw overall against minimum AUC of the completed trials, with the Pareto front."""
+    trials = folder.trials
+    if trials.empty or not {"overall_auc", "value"} <= set(trials.columns):
+        return None
+    points = trials[trials["state"].eq("COMPLETE")].copy()
+    for column in ("overall_auc", "value"):
+        points[column] = pd.to_numeric(points[column], errors="coerce")
+    points = points.dropna(subset=["overall_auc", "value"])
+    if len(points) < 2:
+        return None
+    points["on_front"] = pareto_front(points["overall_auc"].tolist(), points["value"].tolist())
+    axes = svg.Axes(svg.padded(points["overall_auc"]), svg.padded(points["value"]))
+    front = points[points["on_front"]].sort_values("overall_auc")
+    parts = [
+        axes.frame("overall AUC, validation", "min-group AUC, validation"),
+        axes.line(front["overall_auc"].tolist(), front["value"].tolist(), "line s2 dashed"),
+    ]
+    chosen = folder.part("choice").get("trial")
+    parts += [_pareto_mark(axes, row, chosen) for row in points.itertuples()]
+    kept = ["number", "overall_auc", "value", "on_front", "preset"]
+    return Figure(
+        "pareto",
+        "Overall against worst-group AUC",
+        "Completed trials. No trial on the dashed front is beaten in both; off it, both could be had "
+        "better.",
+        svg.picture(
+            parts,
+            identity="pareto",
+            title="Overall against minimum AUC of the trials",
+            description=f"{len(front)} of {len(points)} trials are on the Pareto front: "
+            + ", ".join(str(number) for number in front["number"]),
+        ),
+        points[[column for column in kept if column in points]],
+        (
+            (legend_key("circle", "fill s0"), "sampled mask"),
+            (legend_key("diamond", "fill s3"), "preset mask"),
+            (legend_key("circle", "ring"), "chosen trial"),
+            (legend_key("line", "line s2 dashed"), "Pareto front"),
+        ),
+    )
+
+
+def pareto_front(first: list[float], second: list[float]) -> list[bool]:
+    """Tell of each point whether no other is at least as high in both and higher in one."""
+    points = list(zip(first, second, strict=True))
+    return [not any(a >= x and b >= y and (a > x or b > y) for a, b in points) for x, y in points]
+
+
+def _pareto_mark(axes: svg.Axes, row: Any, chosen: object) -> Markup:
+    x, y = axes.px(row.overall_auc), axes.py(row.value)
+    preset = row.preset if isinstance(row.preset, str) and row.preset else ""
+    title = (
+        f"trial {row.number}{', ' + preset if preset else ''}: overall "
+        f"{numbers.fraction(row.overall_auc)}, worst group {numbers.fraction(row.value)}"
+    )
+    parts = [
+        svg.mark(
+            "diamond" if preset else "circle", x, y, 4, f"fill {'s3' if preset else 's0'}", title
+        )
+    ]
+    if row.number == chosen:
+        parts.append(svg.mark("circle", x, y, 9, "ring"))
+    return svg.group(parts)

@@ -176,6 +176,12 @@ def search_rows(folder: RunFolder) -> list[tuple[str, str]]:
         "trained_epochs": "Epochs trained",
     }
     rows = [(label, _plain(search[key])) for key, label in names.items() if key in search]
+    epochs, train = (
+        search.get("trained_epochs"),
+        (folder.part("dataset").get("rows") or {}).get("train"),
+    )
+    if numbers.is_number(epochs) and numbers.is_number(train):
+        rows.append(("Training pictures seen", numbers.count(epochs * train)))
     if numbers.is_number(search.get("seconds")):
         rows.append(("Time", numbers.seconds(search["seconds"])))
     return rows
