@@ -5,23 +5,49 @@ estimate of selection luck. Knows nothing of images, models or files, and must n
 Source: FairTune (Dutt et al., ICLR 2024), section 4; where its code differs, ours is whole-split.
 """
 
+from fairtune_hf.metrics.bootstrap import bootstrap_interval
+from fairtune_hf.metrics.calibration import ReliabilityCurve, reliability_curve
 from fairtune_hf.metrics.comparison import Comparison, compare_predictions
+from fairtune_hf.metrics.delong import AucEstimate, delong_auc, delong_difference
 from fairtune_hf.metrics.evaluation import evaluate_predictions
-from fairtune_hf.metrics.groups import GroupMetrics, GroupRow, group_metrics
+from fairtune_hf.metrics.flags import collapse_reason, is_levelling_down
+from fairtune_hf.metrics.groups import GroupMetrics, group_metrics
+from fairtune_hf.metrics.multiplicity import holm_p_values
+from fairtune_hf.metrics.operating import OperatingPoint, choose_operating_point
 from fairtune_hf.metrics.optimism import SelectionOptimism, selection_optimism
-from fairtune_hf.metrics.planning import auc_half_width
+from fairtune_hf.metrics.planning import auc_half_width, auc_standard_error
+from fairtune_hf.metrics.ranks import average_ranks, average_scores, rank_methods, round_half_up
+from fairtune_hf.metrics.resampled_table import METRICS
+from fairtune_hf.metrics.rows import GroupRow
 from fairtune_hf.metrics.trainer import ComputeMetrics, compute_metrics
 
 __all__ = [
+    "METRICS",
+    "AucEstimate",
     "Comparison",
     "ComputeMetrics",
     "GroupMetrics",
     "GroupRow",
+    "OperatingPoint",
+    "ReliabilityCurve",
     "SelectionOptimism",
     "auc_half_width",
+    "auc_standard_error",
+    "average_ranks",
+    "average_scores",
+    "bootstrap_interval",
+    "choose_operating_point",
+    "collapse_reason",
     "compare_predictions",
     "compute_metrics",
+    "delong_auc",
+    "delong_difference",
     "evaluate_predictions",
     "group_metrics",
+    "holm_p_values",
+    "is_levelling_down",
+    "rank_methods",
+    "reliability_curve",
+    "round_half_up",
     "selection_optimism",
 ]

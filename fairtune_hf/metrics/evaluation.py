@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,9 +21,20 @@ from fairtune_hf.metrics.arrays import (
     group_codes,
     missing_groups,
 )
-from fairtune_hf.metrics.bootstrap import check_resamples, percentile_interval
+from fairtune_hf.metrics.bootstrap import METHODS, bootstrap_interval, check_resamples
 from fairtune_hf.metrics.groups import ERRORS, GroupMetrics, measure, report_undefined
-from fairtune_hf.metrics.resampling import ResampledTable, draw_counts, patient_design, spread
+from fairtune_hf.metrics.planning import auc_half_width
+from fairtune_hf.metrics.resampled_table import ResampledTable
+from fairtune_hf.metrics.resampling import (
+    Design,
+    draw_counts,
+    leave_out,
+    patient_design,
+    rarer_class_patients,
+)
+
+# Below this many patients of a class, the intervals of a group are a rough guide.
+FEW_PATIENTS = 10
 
 
 def evaluate_predictions(
@@ -32,6 +45,8 @@ def evaluate_predictions(
     seed: int = 0,
     threshold: float = 0.5,
     errors: str = "coerce",
+    over_defined: bool = False,
+    interval: str = "percentile",
 ) -> dict[str, Any]:
     """Measure the predictions of one seed on one split, with intervals.
 
@@ -40,15 +55,18 @@ def evaluate_predictions(
             one patient are drawn together; without the column each row is drawn alone, and a
             warning says so). Rows with an empty group are left out, and a warning counts them.
         sensitive: Name of the group column.
-        n_resamples: Resamples behind the 95 % percentile intervals.
+        n_resamples: Resamples behind the 95 % intervals.
         seed: Seed of the resampling.
         threshold: A score at or above it is a positive prediction.
         errors: "coerce" (for test rows) gives None and a warning for what is undefined; "raise"
             (for validation rows) makes it an error.
+        over_defined: Whether min, max and gap pass over groups without an AUC.
+        interval: "percentile" or "bca" (corrected for bias and skewness).
 
     Returns:
         The JSON-able block `validation` or `test` of run.json: fractions in [0, 1], None where
-        undefined, intervals as [low, high]. Near ties, min AUC is biased down and the gap up.
+        undefined, intervals as [low, high]. Near ties, min AUC is biased down and the gap up. A
+        group with one patient of a class has an AUC but no interval.
 
     Raises:
         TypeError: If labels or scores are not numbers.
@@ -65,18 +83,29 @@ def evaluate_predictions(
         (0.0, {'n': 4, 'positives': 2, 'auc': 1.0, 'auc_ci': [1.0, 1.0]})
     """
     check_choice("errors", errors, ERRORS)
-    check_resamples(n_resamples)
+    check_choice("interval", interval, METHODS)
+    settings = _Settings(check_resamples(n_resamples), seed, interval)
     _check_single(frame)
     frame, messages = known_rows(frame, sensitive)
     labels = check_labels(frame["label"].to_numpy(), name="label")
     scores = check_scores(frame["score"].to_numpy(), labels.size, name="score")
     groups = group_codes(frame[sensitive], labels.size, name=sensitive)
-    point = measure(labels, scores, groups, check_threshold(threshold))
+    point = measure(labels, scores, groups, check_threshold(threshold), over_defined=over_defined)
     if errors == "raise":
         report_undefined(point.warnings, errors)
     patients = frame["patient"].to_numpy() if "patient" in frame else None
-    aucs = _resample(labels, scores, groups, patients, n_resamples, seed)
-    return _as_block(point, aucs, [*messages, *point.warnings])
+    design = patient_design(labels, groups, patients)
+    n_patients = _patients(labels, groups, design)
+    messages += [*point.warnings, *_few_patients(point, n_patients)]
+    table = ResampledTable(labels, scores, groups, design)
+    return _as_block(point, _resample(table, design, n_patients, settings), messages)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    n_resamples: int
+    seed: int
+    interval: str
 
 
 def known_rows(frame: pd.DataFrame, sensitive: str) -> tuple[pd.DataFrame, list[str]]:
@@ -116,40 +145,82 @@ def _check_single(frame: pd.DataFrame) -> None:
             )
 
 
+@dataclass(frozen=True)
+class _Resampled:
+    """Resampled AUCs, row 0 overall and then the groups, and what an interval needs beside."""
+
+    draws: FloatArray
+    jackknife: FloatArray | None
+    n_patients: IntArray
+    method: str
+
+    def interval(
+        self, rows: list[int], reduce: Callable[[FloatArray], FloatArray], estimate: float
+    ) -> list[float] | None:
+        """Return the interval of a statistic of some rows, or None where it is undefined."""
+        if math.isnan(estimate):
+            return None
+        low, high = bootstrap_interval(
+            reduce(self.draws[rows]),
+            n_patients=float(self.n_patients[rows].min()),
+            method=self.method,
+            estimate=estimate,
+            jackknife=None if self.jackknife is None else reduce(self.jackknife[rows]),
+        )
+        return None if math.isnan(low) else [low, high]
+
+
 def _resample(
-    labels: IntArray,
-    scores: FloatArray,
-    groups: GroupCodes,
-    patients: Any,
-    n_resamples: int,
-    seed: int,
-) -> FloatArray:
-    design = patient_design(labels, groups, patients)
-    table = ResampledTable(labels, scores, groups, design, threshold=0.5)
-    rng = np.random.default_rng(seed)
-    return np.concatenate(
-        [table.aucs(counts) for counts in draw_counts(design, n_resamples, rng)], axis=1
-    )
+    table: ResampledTable, design: Design, n_patients: IntArray, settings: _Settings
+) -> _Resampled:
+    rng = np.random.default_rng(settings.seed)
+    draws = [table.aucs(counts) for counts in draw_counts(design, settings.n_resamples, rng)]
+    jackknife = None
+    if settings.interval == "bca":
+        jackknife = np.concatenate([table.aucs(counts) for counts in leave_out(design)], axis=1)
+    return _Resampled(np.concatenate(draws, axis=1), jackknife, n_patients, settings.interval)
 
 
-def _as_block(point: GroupMetrics, aucs: FloatArray, messages: list[str]) -> dict[str, Any]:
+def _patients(labels: IntArray, groups: GroupCodes, design: Design) -> IntArray:
+    """Return the patients of the rarer class, of the whole table and then of each group."""
+    counts = [rarer_class_patients(labels, design.clusters)]
+    for code in range(len(groups.names)):
+        inside = groups.codes == code
+        counts.append(rarer_class_patients(labels[inside], design.clusters[inside]))
+    return np.array(counts, dtype=np.int64)
+
+
+def _few_patients(point: GroupMetrics, n_patients: IntArray) -> list[str]:
+    messages = []
+    for (name, row), patients in zip(point.by_group.items(), n_patients[1:], strict=True):
+        if 0 < patients < FEW_PATIENTS:
+            width = auc_half_width(row.positives, row.n - row.positives)
+            messages.append(
+                f"Group {name!r} has fewer than {FEW_PATIENTS} patients with or without the "
+                f"label: expect an AUC near 0.8 to be known to about {width:.2f} only."
+            )
+    return messages
+
+
+def _as_block(point: GroupMetrics, aucs: _Resampled, messages: list[str]) -> dict[str, Any]:
     by_group = {
         name: {
             "n": row.n,
             "positives": row.positives,
             "auc": _or_none(row.auc),
-            "auc_ci": _interval(aucs[1 + index]),
+            "auc_ci": aucs.interval([1 + index], _first, row.auc),
         }
         for index, (name, row) in enumerate(point.by_group.items())
     }
+    defined = [i for i, row in enumerate(point.by_group.values(), 1) if not math.isnan(row.auc)]
     return {
         "overall_auc": _or_none(point.overall_auc),
-        "overall_auc_ci": _interval(aucs[0]),
+        "overall_auc_ci": aucs.interval([0], _first, point.overall_auc),
         "min_auc": _or_none(point.min_auc),
-        "min_auc_ci": _interval(aucs[1:].min(axis=0)),
+        "min_auc_ci": aucs.interval(defined, lambda rows: rows.min(axis=0), point.min_auc),
         "max_auc": _or_none(point.max_auc),
         "auc_gap": _or_none(point.auc_gap),
-        "auc_gap_ci": _interval(spread(aucs[1:])),
+        "auc_gap_ci": aucs.interval(defined, lambda rows: np.ptp(rows, axis=0), point.auc_gap),
         "equalized_odds_difference": _or_none(point.equalized_odds_difference),
         "demographic_parity_difference": _or_none(point.demographic_parity_difference),
         "threshold": point.threshold,
@@ -158,10 +229,9 @@ def _as_block(point: GroupMetrics, aucs: FloatArray, messages: list[str]) -> dic
     }
 
 
+def _first(rows: FloatArray) -> FloatArray:
+    return np.asarray(rows[0], dtype=np.float64)
+
+
 def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
-
-
-def _interval(values: FloatArray) -> list[float] | None:
-    low, high = percentile_interval(values)
-    return None if math.isnan(low) else [low, high]

@@ -16,7 +16,6 @@ import pandas as pd
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 from numpy.typing import ArrayLike
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.metrics import roc_auc_score
 
 from fairtune_hf.metrics.arrays import (
     FloatArray,
@@ -29,17 +28,10 @@ from fairtune_hf.metrics.arrays import (
     check_weights,
     group_codes,
 )
+from fairtune_hf.metrics.calibration import are_probabilities
+from fairtune_hf.metrics.rows import GroupRow, describe
 
 ERRORS = ("raise", "coerce")
-
-
-@dataclass(frozen=True)
-class GroupRow:
-    """What one group shows."""
-
-    n: int = field(metadata={"help": "Rows of the group."})
-    positives: int = field(metadata={"help": "Rows of the group with label 1."})
-    auc: float = field(metadata={"help": "AUC within the group, in [0, 1]; NaN if undefined."})
 
 
 @dataclass(frozen=True)
@@ -56,9 +48,21 @@ class GroupMetrics:
     demographic_parity_difference: float = field(
         metadata={"help": "Difference of selection rates; 0 is parity, lower is better."}
     )
+    equal_opportunity_difference: float = field(
+        metadata={"help": "Difference of true-positive rates; 0 is parity, lower is better."}
+    )
+    equity_scaled_auc: float = field(
+        metadata={"help": "AUC / (1 + sum of the groups' distances from it); higher is better."}
+    )
+    max_group_loss: float = field(
+        metadata={"help": "Log loss of the worst group, >= 0; NaN unless probabilities."}
+    )
     threshold: float = field(metadata={"help": "score >= threshold is a positive prediction."})
+    overall: GroupRow = field(metadata={"help": "The same as of a group, of the whole table."})
     by_group: dict[str, GroupRow] = field(metadata={"help": "The groups by name, names sorted."})
-    warnings: tuple[str, ...] = field(metadata={"help": "What is undefined, and why."})
+    warnings: tuple[str, ...] = field(
+        metadata={"help": "Which groups have one class, with their counts."}
+    )
 
 
 def group_metrics(
@@ -86,7 +90,9 @@ def group_metrics(
 
     Returns:
         The metrics. A group with one class (counting rows of weight > 0) has no AUC and makes
-        equalised odds undefined; ties count one half; a constant score has AUC 0.5.
+        equalised odds undefined, for which there is a warning; ties count one half; a constant
+        score has AUC 0.5. Also NaN, without a warning: PPV if nothing is predicted positive, and
+        losses and calibration if a score lies outside [0, 1].
 
     Raises:
         TypeError: If labels or scores are not numbers.
@@ -94,7 +100,8 @@ def group_metrics(
             of different lengths; with errors="raise" also if a group has one class.
 
     Source: FairTune, section 4 "Evaluation metrics"; `sklearn.metrics.roc_auc_score`,
-    `fairlearn.metrics.equalized_odds_difference` and `demographic_parity_difference`.
+    `fairlearn.metrics.equalized_odds_difference` and `demographic_parity_difference`; equity-scaled
+    AUC: Luo et al. 2024, IEEE Transactions on Medical Imaging 43, Harvard Glaucoma Fairness.
 
     Example:
         >>> result = group_metrics(
@@ -102,8 +109,8 @@ def group_metrics(
         ... )
         >>> result.overall_auc, result.min_auc, result.auc_gap
         (0.75, 0.0, 1.0)
-        >>> result.by_group["m"]
-        GroupRow(n=2, positives=1, auc=0.0)
+        >>> result.by_group["m"].n, result.by_group["m"].auc
+        (2, 0.0)
     """
     labels = check_labels(y_true)
     scores = check_scores(y_score, labels.size)
@@ -139,42 +146,35 @@ def measure(
     over_defined: bool = False,
 ) -> GroupMetrics:
     """Compute `group_metrics` of checked arrays, without warning or raising."""
+    probabilities = are_probabilities(scores)
     rows: dict[str, GroupRow] = {}
-    messages = list(_one_class_message("The table", labels, weights))
-    one_class_groups = False
+    one_class: list[str] = []
     for code, name in enumerate(groups.names):
         inside = groups.codes == code
         part = None if weights is None else weights[inside]
-        found = _one_class_message(f"Group {name!r}", labels[inside], part)
-        one_class_groups = one_class_groups or bool(found)
-        messages.extend(found)
-        rows[name] = GroupRow(
-            n=int(inside.sum()),
-            positives=int(labels[inside].sum()),
-            auc=auc_or_nan(labels[inside], scores[inside], part),
+        one_class.extend(_one_class_message(f"Group {name!r}", labels[inside], part))
+        rows[name] = describe(
+            labels[inside], scores[inside], threshold, part, probabilities=probabilities
         )
-    low, high = _extremes([row.auc for row in rows.values()], over_defined)
+    overall = describe(labels, scores, threshold, weights, probabilities=probabilities)
+    aucs = [row.auc for row in rows.values()]
+    low, high = _extremes(aucs, over_defined)
     odds, parity = _differences(labels, scores >= threshold, groups, weights)
     return GroupMetrics(
-        overall_auc=auc_or_nan(labels, scores, weights),
+        overall_auc=overall.auc,
         min_auc=low,
         max_auc=high,
         auc_gap=high - low,
-        equalized_odds_difference=math.nan if one_class_groups else odds,
+        equalized_odds_difference=math.nan if one_class else odds,
         demographic_parity_difference=parity,
+        equal_opportunity_difference=_distance([row.sensitivity for row in rows.values()]),
+        equity_scaled_auc=overall.auc / (1 + float(np.sum(np.abs(np.array(aucs) - overall.auc)))),
+        max_group_loss=float(np.max([row.log_loss for row in rows.values()])),
         threshold=threshold,
+        overall=overall,
         by_group=rows,
-        warnings=tuple(messages),
+        warnings=(*_one_class_message("The table", labels, weights), *one_class),
     )
-
-
-def auc_or_nan(labels: IntArray, scores: FloatArray, weights: FloatArray | None = None) -> float:
-    """Return scikit-learn's AUC, or NaN where a class has no row of positive weight."""
-    if weights is not None:
-        labels, scores, weights = labels[weights > 0], scores[weights > 0], weights[weights > 0]
-    if labels.size == 0 or labels.min() == labels.max():
-        return math.nan
-    return float(roc_auc_score(labels, scores, sample_weight=weights))
 
 
 def _one_class_message(what: str, labels: IntArray, weights: FloatArray | None) -> tuple[str, ...]:
@@ -187,6 +187,10 @@ def _one_class_message(what: str, labels: IntArray, weights: FloatArray | None) 
         f"{what} has {positives} positive and {negatives} negative rows: "
         f"AUC and equalised odds need both classes and are undefined.",
     )
+
+
+def _distance(values: list[float]) -> float:
+    return float(np.max(values) - np.min(values))
 
 
 def _extremes(aucs: list[float], over_defined: bool) -> tuple[float, float]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from fairtune_hf.metrics.arrays import FloatArray, GroupCodes, IntArray
 
@@ -106,50 +105,43 @@ class ResampledAuc:
             return np.asarray(np.where(pairs > 0, wins / pairs, np.nan), dtype=np.float64)
 
 
-class ResampledTable:
-    """The metrics of a table of predictions under many weightings of the patients."""
+class ResampledAveragePrecision:
+    """Average precision of fixed rows under many weightings of the patients."""
 
-    def __init__(
-        self,
-        labels: IntArray,
-        scores: FloatArray,
-        groups: GroupCodes,
-        design: Design,
-        threshold: float,
-    ) -> None:
-        self._overall = ResampledAuc(labels, scores, design.clusters)
-        inside = [groups.codes == code for code in range(len(groups.names))]
-        self._groups = [
-            ResampledAuc(labels[rows], scores[rows], design.clusters[rows]) for rows in inside
-        ]
-        self._cells = _cell_counts(labels, scores >= threshold, groups, design)
+    def __init__(self, labels: IntArray, scores: FloatArray, clusters: IntArray) -> None:
+        order = np.argsort(-scores, kind="stable")
+        falling = -scores[order]
+        self._clusters = clusters[order]
+        self._is_positive = (labels[order] == 1).astype(np.float64)[:, None]
+        # A tied row is judged at the end of its tie, where the threshold lets all of it in.
+        self._last = np.searchsorted(falling, falling, side="right") - 1
 
-    def aucs(self, counts: FloatArray) -> FloatArray:
-        """Return (1 + groups, resamples): the overall AUC, then each group's."""
-        return np.stack([self._overall(counts), *(auc(counts) for auc in self._groups)])
-
-    def rates(self, counts: FloatArray) -> FloatArray:
-        """Return (3, groups, resamples): selection rate, TPR and FPR of each group."""
-        n_groups = len(self._groups)
-        cells = (self._cells @ counts).reshape(2, 2, n_groups, counts.shape[1])
+    def __call__(self, counts: FloatArray) -> FloatArray:
+        """Return the average precision of each column of counts; NaN without a positive."""
+        weights = counts[self._clusters]
+        positive = weights * self._is_positive
+        taken = np.cumsum(weights, axis=0)[self._last]
+        found = np.cumsum(positive, axis=0)[self._last]
         with np.errstate(invalid="ignore", divide="ignore"):
-            selection = cells[:, 1].sum(axis=0) / cells.sum(axis=(0, 1))
-            true_positive = cells[1, 1] / cells[1].sum(axis=0)
-            false_positive = cells[0, 1] / cells[0].sum(axis=0)
-        return np.stack([selection, true_positive, false_positive])
+            precision = np.where(taken > 0, found / taken, 0.0)
+            value = (positive * precision).sum(axis=0) / positive.sum(axis=0)
+        return np.asarray(value, dtype=np.float64)
 
 
-def _cell_counts(
-    labels: IntArray, predicted: NDArray[np.bool_], groups: GroupCodes, design: Design
-) -> FloatArray:
-    """Return (label x prediction x group, patients): the rows of each patient in each cell."""
-    n_groups = len(groups.names)
-    cell = (labels * 2 + predicted) * n_groups + groups.codes
-    counts = np.zeros((4 * n_groups, design.n_clusters))
-    np.add.at(counts, (cell, design.clusters), 1.0)
-    return counts
+def leave_out(design: Design, max_blocks: int = 500) -> Iterator[FloatArray]:
+    """Yield matrices (patients, at most CHUNK) of 1 and 0: each column leaves out one block.
+
+    A block is one patient, or with more than `max_blocks` patients every `max_blocks`-th one in
+    the order of the strata, so that each block holds a like share of every stratum.
+    """
+    n_blocks = min(max_blocks, design.n_clusters)
+    block = np.empty(design.n_clusters, dtype=np.int64)
+    block[np.argsort(design.strata, kind="stable")] = np.arange(design.n_clusters) % n_blocks
+    for start in range(0, n_blocks, CHUNK):
+        columns = np.arange(start, min(start + CHUNK, n_blocks))
+        yield np.asarray(block[:, None] != columns, dtype=np.float64)
 
 
-def spread(values: FloatArray) -> FloatArray:
-    """Return the largest minus the smallest along the groups' axis; NaN if one is NaN."""
-    return np.asarray(values.max(axis=-2) - values.min(axis=-2), dtype=np.float64)
+def rarer_class_patients(labels: IntArray, clusters: IntArray) -> int:
+    """Return the number of patients with a row of the class that has fewer of them."""
+    return min(int(np.unique(clusters[labels == value]).size) for value in (0, 1))

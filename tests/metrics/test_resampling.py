@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from fairtune_hf.metrics import group_metrics
 from fairtune_hf.metrics.arrays import group_codes
+from fairtune_hf.metrics.resampled_table import METRICS, ResampledTable, point_value, statistic
 from fairtune_hf.metrics.resampling import (
     CHUNK,
     ResampledAuc,
-    ResampledTable,
     draw_counts,
     patient_design,
 )
@@ -38,18 +39,28 @@ def test_auc_of_resamples_equals_scikit_learn_on_repeated_rows(table):
         assert got[column] == pytest.approx(roc_auc_score(labels[rows], scores[rows]), abs=1e-12)
 
 
-def test_rates_of_resamples_equal_counting(table):
+@pytest.mark.parametrize("metric", [*METRICS, "auc_b"])
+def test_each_metric_of_resamples_equals_the_metric_of_repeated_rows(table, metric):
+    labels, scores, patients, groups = table
+    scores = scores / scores.max()
+    design = patient_design(labels, groups, patients)
+    counts = all_counts(design, 5)
+    prepared = ResampledTable(labels, scores, groups, design, 0.4)
+    got = statistic(metric, groups)(prepared, counts)
+    assert got.shape == (5,)
+    for column in range(5):
+        rows = np.repeat(np.arange(300), counts[design.clusters, column].astype(int))
+        names = np.array(groups.names)[groups.codes[rows]]
+        found = group_metrics(labels[rows], scores[rows], sensitive_features=names, threshold=0.4)
+        assert got[column] == pytest.approx(point_value(found, metric), abs=1e-12)
+
+
+def test_losses_of_scores_that_are_no_probabilities_are_undefined(table):
     labels, scores, patients, groups = table
     design = patient_design(labels, groups, patients)
-    counts = all_counts(design, 3)
-    rates = ResampledTable(labels, scores, groups, design, 0.5).rates(counts)
-    for column in range(3):
-        rows = np.repeat(np.arange(300), counts[design.clusters, column].astype(int))
-        for code in range(3):
-            inside = rows[groups.codes[rows] == code]
-            hit = scores[inside] >= 0.5
-            want = hit.mean(), hit[labels[inside] == 1].mean(), hit[labels[inside] == 0].mean()
-            assert rates[:, code, column] == pytest.approx(want, abs=1e-12)
+    prepared = ResampledTable(labels, scores, groups, design, 0.4)
+    for metric in ("log_loss", "brier", "ece", "max_group_loss"):
+        assert np.isnan(METRICS[metric](prepared, all_counts(design, 3))).all()
 
 
 def test_patients_stay_whole_and_strata_keep_their_size(table):
