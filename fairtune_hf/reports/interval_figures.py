@@ -118,7 +118,9 @@ def group_figure(folder: RunFolder, split: str) -> Figure | None:
     if not records:
         return None
     data = pd.DataFrame(records, columns=["group", "method", "auc", "low", "high"])
-    groups, methods = list(data["group"].unique()), list(data["method"].unique())
+    shown = set(data["group"])
+    groups = [name for name in folder.group_order(split) if name in shown]
+    methods = list(data["method"].unique())
     step = 13 * len(methods) + 26
     axes = svg.Axes(
         svg.padded([*data["auc"], *data["low"], *data["high"]]),
@@ -131,7 +133,7 @@ def group_figure(folder: RunFolder, split: str) -> Figure | None:
     parts = [bottom_axis(axes, f"AUC on the {split} set, with 95\u202f% intervals")]
     for row in data.itertuples():
         method = methods.index(row.method)
-        y = axes.top + step * groups.index(row.group) + 27 + 13 * method
+        y = axes.top + step * groups.index(str(row.group)) + 27 + 13 * method
         parts.append(_interval_mark(axes, row, y, method))
     for index, name in enumerate(groups):
         y = axes.top + step * index + 14

@@ -86,6 +86,7 @@ def page_content(folder: RunFolder, drawn: dict[str, Figure]) -> dict[str, Any]:
     dataset = folder.part("dataset")
     shown_split = split or "test"
     flags = verdict_flags(folder.run, split=shown_split)
+    methods = tables.method_rows(folder.run, shown_split)
     return {
         "title": f"{dataset.get('name', 'run')}, {folder.sensitive}",
         "dataset": dataset,
@@ -98,7 +99,8 @@ def page_content(folder: RunFolder, drawn: dict[str, Figure]) -> dict[str, Any]:
         "flag_words": _flag_words(flags.levelled_down, flags.collapsed),
         "worst_group": worst_group(folder.part(shown_split)),
         "metrics": list(tables.METRICS.values()),
-        "methods": tables.method_rows(folder.run, shown_split),
+        "methods": methods,
+        "auc_heads": [f"AUC, {row.label.lower()}" for row in methods],
         "groups": tables.group_rows(folder, shown_split),
         "operating": operating_table(folder, shown_split),
         "splits": tables.split_rows(folder),
@@ -106,7 +108,7 @@ def page_content(folder: RunFolder, drawn: dict[str, Figure]) -> dict[str, Any]:
         "optimism": optimism_words(folder.part("search").get("optimism")),
         "best_trials": best_trials(folder.trials),
         "reproduce": tables.reproduce_rows(folder),
-        "dropped": {str(k): numbers.count(v) for k, v in (dataset.get("dropped") or {}).items()},
+        "dropped": {str(k): str(v) for k, v in (dataset.get("dropped") or {}).items()},
         "warnings": warning_lines(folder, split),
         "figures": drawn,
         "demo": str(dataset.get("name", "")).startswith("demo"),

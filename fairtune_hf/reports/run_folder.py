@@ -54,6 +54,12 @@ class RunFolder:
         """The split the results are told on: test, else validation, else None."""
         return next((split for split in ("test", "validation") if self.part(split)), None)
 
+    def group_order(self, split: str) -> list[str]:
+        """Name the groups of a split in the order of the data set, unforeseen ones last."""
+        found = [str(name) for name in self.part(split).get("groups") or {}]
+        order = [str(name) for name in self.part("dataset").get("groups") or []]
+        return sorted(found, key=lambda name: order.index(name) if name in order else len(order))
+
     def people(self, split: str) -> dict[str, int]:
         """Count the patients of each group of a split, from the anonymous codes."""
         frame = self.predictions

@@ -57,7 +57,10 @@ def refit_predictions(folder: RunFolder, split: str) -> pd.DataFrame:
         held = held[held["seed"] == seed]
     shown = held.assign(group=held[folder.sensitive].astype(str))
     hidden = folder.small_groups(split) | {"", "nan", "None"}
-    return shown.loc[~shown["group"].isin(hidden), ["group", "label", "score"]]
+    shown = shown.loc[~shown["group"].isin(hidden), ["group", "label", "score"]]
+    order = [name for name in folder.group_order(split) if name not in hidden]
+    known = pd.Categorical(shown["group"], [*order, *sorted(set(shown["group"]) - set(order))])
+    return shown.iloc[known.codes.argsort(kind="stable")]
 
 
 def roc_points(frame: pd.DataFrame) -> pd.DataFrame:
@@ -127,7 +130,7 @@ def wilson_interval(positive: int, n: int, z: float = 1.959964) -> tuple[float, 
 def operating_rows(frame: pd.DataFrame, threshold: float) -> list[OperatingRow]:
     """Return one row a group at a threshold; a rate without any case is a dash."""
     rows = []
-    for name, held in frame.groupby("group", sort=True):
+    for name, held in frame.groupby("group", sort=False):
         label, score = held["label"].to_numpy(), held["score"].to_numpy()
         called = score >= threshold
         rows.append(

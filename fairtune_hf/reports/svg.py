@@ -61,7 +61,7 @@ def picture(
         role="img",
         aria_labelledby=f"{identity}-title {identity}-desc",
         viewBox=f"0 0 {width} {height}",
-        style=f"max-width:{width * 1.25:.0f}px",
+        style=f"max-width:{width * 1.2:.0f}px",
     )
 
 

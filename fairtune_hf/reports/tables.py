@@ -110,7 +110,8 @@ def _metric_cell(
     spread = ""
     if len(known) > 1:
         mean = numbers.fraction(sum(known) / len(known))
-        spread = f"{mean} ({numbers.interval((min(known), max(known)))})"
+        low, high = numbers.fraction(min(known)), numbers.fraction(max(known))
+        spread = f"{mean} ({low}\u2013{high})"
     return Cell(
         numbers.fraction(result.get(metric)), numbers.interval(result.get(f"{metric}_ci")), spread
     )
@@ -122,19 +123,19 @@ def _detail(recipe: Mapping[str, Any]) -> str:
     if mask and set(mask) <= {"0", "1"}:
         parts.append(f"{mask.count('1')} of {len(mask)} parts trained")
     if numbers.is_number(recipe.get("learning_rate")):
-        parts.append(f"learning rate {numbers.learning_rate(recipe['learning_rate'])}")
-    return ", ".join(parts)
+        parts.append(f"rate {numbers.learning_rate(recipe['learning_rate'])}")
+    return "\n".join(parts)
 
 
 def group_rows(folder: RunFolder, split: str) -> list[GroupRow]:
     """Return one row a group; those of fewer than ten people show `<10` and no AUC."""
     results = method_results(folder.run, split)
-    own = (folder.part(split).get("groups") or {}).items()
+    own = folder.part(split).get("groups") or {}
     people = folder.people(split)
     hidden = folder.small_groups(split)
     rows = []
-    for name, row in own:
-        small = str(name) in hidden
+    for name in folder.group_order(split):
+        row, small = own[name], name in hidden
         others = [(result.get("groups") or {}).get(name) or {} for result in results.values()]
         cells = tuple(
             Cell("not shown")
@@ -144,8 +145,8 @@ def group_rows(folder: RunFolder, split: str) -> list[GroupRow]:
         )
         n = numbers.SMALL if small else numbers.count(row.get("n"))
         found = numbers.SMALL if small else numbers.positives(row.get("n"), row.get("positives"))
-        heads = numbers.count(people[str(name)]) if str(name) in people else numbers.MISSING
-        rows.append(GroupRow(str(name), heads, n, found, cells, small))
+        heads = numbers.count(people[name]) if name in people else numbers.MISSING
+        rows.append(GroupRow(name, heads, n, found, cells, small))
     return rows
 
 

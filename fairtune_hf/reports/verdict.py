@@ -120,7 +120,7 @@ def verdict_sentence(
     clauses = _clauses(found, order)
     opening = _opening(worst_group, worst_auc, split)
     seeds = f"{n_seeds} seed{'' if n_seeds == 1 else 's'}"
-    sentence = f"{opening} {_join(clauses)} ({seeds}, 95\u202f% intervals paired by patient)"
+    sentence = f"{opening} {_join(clauses)}; {seeds}, 95\u202f% intervals paired by patient"
     warnings = _warnings(flags or VerdictFlags())
     return f"{sentence}{warnings}."
 
