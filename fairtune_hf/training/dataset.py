@@ -40,9 +40,9 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         transforms: TransformPreset | str | None = None,
         seed: int = 0,
     ) -> None:
-        self.images = torch.from_numpy(table.images).permute(0, 3, 1, 2).contiguous()
-        self.labels = torch.from_numpy(table.labels)
-        self.sensitive = torch.from_numpy(table.group_codes)
+        self.images = torch.tensor(table.images).permute(0, 3, 1, 2).contiguous()
+        self.labels = torch.tensor(table.labels)
+        self.sensitive = torch.tensor(table.group_codes)
         self.groups = table.groups
         self.image_size = image_size
         # Folded into one multiply-add on the uint8 values.

@@ -1,0 +1,53 @@
+"""Imports go one way, and the packages that promise no torch import none."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import fairtune_hf
+
+PACKAGE = Path(fairtune_hf.__file__).parent
+ORDER = ["tuner", "metrics", "data", "baselines", "training", "search", "reports", "hub", "cli"]
+INDEPENDENT = {"tuner", "metrics", "data"}
+WITHOUT_TORCH = ["metrics", "reports"]
+
+
+def imported_modules(file: Path) -> set[str]:
+    """Absolute names of what a file imports, relative imports resolved."""
+    package = ["fairtune_hf", *file.relative_to(PACKAGE).parts[:-1]]
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            names.add(".".join([*base, *([node.module] if node.module else [])]))
+    return names
+
+
+@pytest.mark.parametrize("place", range(len(ORDER)), ids=ORDER)
+def test_imports_go_one_way(place: int) -> None:
+    name = ORDER[place]
+    allowed = {name} | ({*ORDER[:place]} if name not in INDEPENDENT else set())
+    for file in (PACKAGE / name).rglob("*.py"):
+        ours = {m.split(".")[1] for m in imported_modules(file) if m.startswith("fairtune_hf.")}
+        assert ours <= allowed, f"{file.name} imports {sorted(ours - allowed)}"
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCH)
+def test_packages_of_numbers_and_pages_import_no_torch(name: str) -> None:
+    for file in (PACKAGE / name).rglob("*.py"):
+        assert not {m for m in imported_modules(file) if m.split(".")[0] == "torch"}, file.name
+
+
+def test_every_package_is_in_the_order() -> None:
+    packages = {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
+    assert packages == set(ORDER)
+
+
+def test_public_names_exist_and_are_documented() -> None:
+    for name in fairtune_hf.__all__:
+        assert getattr(fairtune_hf, name).__doc__, name

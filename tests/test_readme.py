@@ -1,0 +1,39 @@
+"""The README's code runs, and its head is what a newcomer needs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("index", range(len(SNIPPETS)))
+def test_snippets_run(index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict = {}
+    exec(compile(SNIPPETS[index], f"README snippet {index}", "exec"), namespace)
+    if "trainer" in namespace:
+        assert 0.0 <= namespace["best"].objective <= 1.0
+    else:
+        assert namespace["loaded"].peft_type.value == "FAIRMASK"
+
+
+def test_the_first_sixty_lines_hold_what_a_newcomer_needs() -> None:
+    head = "\n".join(README.read_text(encoding="utf-8").splitlines()[:60])
+    for word in (
+        "make demo",
+        "make test",
+        "get_peft_model",
+        "pip install",
+        "Not a medical device",
+        "binary",
+    ):
+        assert word in head, word
+
+
+def test_there_are_two_snippets() -> None:
+    assert len(SNIPPETS) == 2

@@ -1,0 +1,141 @@
+"""The Trainer's own parts: loss, class weights, determinism, divergence; the backbone and the arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import get_peft_model
+from sklearn.metrics import log_loss
+from transformers import set_seed
+
+from fairtune_hf.data import ImageTable, load_dataset_table
+from fairtune_hf.training import (
+    Backbone,
+    Choice,
+    FairTrainer,
+    FitArguments,
+    RunFolder,
+    build_datasets,
+    load_backbone,
+    refit,
+)
+from fairtune_hf.training.refit import class_weights
+from fairtune_hf.tuner import FairMaskConfig
+
+
+@pytest.fixture(scope="module")
+def table(pictures_template: Path) -> ImageTable:
+    return load_dataset_table(
+        "folder", pictures_template, image_size=32, label_column="diagnosis", sensitive_column="sex",
+        patient_column="person", split_column="part",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_vit: Path) -> Backbone:
+    return load_backbone(tiny_vit)
+
+
+FIT = FitArguments(epochs=1, batch_size=16, transforms="none")
+
+
+def make_trainer(table: ImageTable, backbone: Backbone, **settings: object) -> FairTrainer:
+    set_seed(0)
+    model = get_peft_model(backbone.copy_with_new_head(), FairMaskConfig(mask="full_blocks"))
+    arguments = FIT.to_training_arguments(
+        Path("unused"), learning_rate=1e-3, seed=0, evaluate_each_epoch=False
+    )
+    train = build_datasets(table, backbone, FIT)["train"]
+    return FairTrainer(model=model, args=arguments, train_dataset=train, **settings)
+
+
+def test_loss_is_the_cross_entropy_of_the_label(table: ImageTable, backbone: Backbone) -> None:
+    trainer = make_trainer(table, backbone)
+    batch = trainer.train_dataset.__getitems__(range(20))
+    with torch.no_grad():
+        loss, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
+    expected = log_loss(batch["labels"].numpy(), outputs["logits"].double().softmax(-1).numpy())
+    assert float(loss) == pytest.approx(expected, abs=1e-6)
+
+
+def test_class_weights_are_one_minus_the_share_in_the_training_rows(
+    table: ImageTable, backbone: Backbone
+) -> None:
+    weights = class_weights(table, FitArguments(class_weight="inverse_share"))
+    share = table.subset("train").labels.mean()
+    assert weights == pytest.approx((share, 1 - share))
+    plain, weighted = (
+        make_trainer(table, backbone),
+        make_trainer(table, backbone, class_weights=(0.0, 2.0)),
+    )
+    batch = plain.train_dataset.__getitems__(range(30))
+    positives = {name: values[batch["labels"] == 1] for name, values in batch.items()}
+    with torch.no_grad():
+        alone = float(plain.compute_loss(plain.model, positives))
+        both = float(weighted.compute_loss(weighted.model, batch))
+    assert both == pytest.approx(2.0 * alone * len(positives["labels"]) / 30, rel=1e-5)
+
+
+def test_same_seed_same_scores_other_seed_other_scores(
+    table: ImageTable, backbone: Backbone, tmp_path: Path
+) -> None:
+    choice = Choice(mask="111111", layout="block3", learning_rate=1e-3)
+    scores = [
+        refit(choice, table, backbone, RunFolder(tmp_path / name), FIT, seeds=[seed])[
+            "score"
+        ].to_numpy()
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert not np.array_equal(scores[0], scores[2])
+
+
+def test_base_weights_are_never_trained(
+    table: ImageTable, backbone: Backbone, tmp_path: Path
+) -> None:
+    before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
+    choice = Choice(mask="111111", layout="block3", learning_rate=1e-2)
+    refit(choice, table, backbone, RunFolder(tmp_path), FIT, seeds=[0])
+    assert all(torch.equal(before[n], v) for n, v in backbone.model.state_dict().items())
+
+
+def test_a_diverged_training_is_named(
+    table: ImageTable, backbone: Backbone, tmp_path: Path
+) -> None:
+    choice = Choice(mask="111111", layout="block3", learning_rate=1e30)
+    with pytest.raises(FloatingPointError, match="the training diverged"):
+        refit(choice, table, backbone, RunFolder(tmp_path), FIT, seeds=[0])
+
+
+def test_a_new_head_comes_from_the_seed_and_the_rest_is_kept(backbone: Backbone) -> None:
+    set_seed(3)
+    one = backbone.copy_with_new_head()
+    set_seed(3)
+    two = backbone.copy_with_new_head()
+    set_seed(4)
+    other = backbone.copy_with_new_head()
+    assert torch.equal(one.classifier.weight, two.classifier.weight)
+    assert not torch.equal(one.classifier.weight, other.classifier.weight)
+    assert one.classifier.out_features == 2
+    name = "vit.layernorm.weight"
+    assert torch.equal(one.state_dict()[name], backbone.model.state_dict()[name])
+
+
+def test_checkpoints_without_safetensors_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"\*\.safetensors not found"):
+        load_backbone(tmp_path)
+
+
+def test_accelerate_wins_over_the_configured_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert FitArguments(precision="fp32").resolved_precision() == "fp32"
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert FitArguments(precision="fp32").resolved_precision() == "bf16"
+    monkeypatch.setenv(
+        "ACCELERATE_MIXED_PRECISION", "no"
+    )  # what launch sets when nothing was asked for
+    assert FitArguments(precision="fp16").resolved_precision() == "fp16"
