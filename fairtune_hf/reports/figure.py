@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
 from . import numbers, svg
+from .run_folder import write_text
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,12 @@ class Figure:
     drawing: Markup
     data: pd.DataFrame
     keys: tuple[tuple[Markup, str], ...] = ()
+
+
+def write_figure_data(to: Path, figure: Figure) -> Path:
+    """Write the numbers of a figure as CSV."""
+    table = figure.data.to_csv(index=False, lineterminator="\n")
+    return write_text(to / f"{figure.name}.csv", table)
 
 
 def legend_key(shape: str, class_: str) -> Markup:

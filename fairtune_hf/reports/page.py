@@ -6,30 +6,17 @@ are counted, never printed.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from . import interval_figures, mask_figures, numbers, score_figures, search_figures, tables
-from .figure import Figure
+from .figure import Figure, write_figure_data
 from .run_folder import RunFolder, read_run, write_text
 from .scores import OperatingRow, operating_rows, refit_predictions
+from .templating import page_environment
 from .verdict import method_name, run_verdict, verdict_flags, worst_group
-
-
-@lru_cache(maxsize=1)
-def page_environment() -> jinja2.Environment:
-    """Return the Jinja2 environment of the pages: autoescape on, undefined names are errors."""
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def render_report(run_dir: Path | str) -> Path:
@@ -53,13 +40,6 @@ def render_report(run_dir: Path | str) -> Path:
     for figure in drawn.values():
         write_figure_data(folder.path / "figures", figure)
     return write_text(folder.path / "report.html", html)
-
-
-def write_figure_data(to: Path, figure: Figure) -> Path:
-    """Write the numbers of a figure as CSV."""
-    return write_text(
-        to / f"{figure.name}.csv", figure.data.to_csv(index=False, lineterminator="\n")
-    )
 
 
 def draw_figures(folder: RunFolder) -> dict[str, Figure]:

@@ -77,7 +77,8 @@ def draw_trials(number: int = 14, epochs: int = 6, master: int = 0):
         values = [0.5 + (top - 0.5) * (1 - np.exp(-(e + 1) / 2)) for e in range(ran)]
         values = [float(v + rng.normal() * 0.006) for v in values]
         for epoch, value in enumerate(values, start=1):
-            curves.append((trial, epoch, value, value + 0.05, 0.6 - 0.2 * value))
+            loss = 0.6 - 0.2 * value
+            curves.append((trial, epoch, value, value + 0.05, loss, value + 0.09, value))
         done = state == "COMPLETE"
         trials.append(
             {
@@ -93,7 +94,7 @@ def draw_trials(number: int = 14, epochs: int = 6, master: int = 0):
                 "auc_gap": 0.08 if done else None,
             }
         )
-    columns = ["number", "epoch", "value", "overall_auc", "loss"]
+    columns = ["number", "epoch", "value", "overall_auc", "loss", "auc_light", "auc_dark"]
     return pd.DataFrame(trials), pd.DataFrame(curves, columns=columns)
 
 
