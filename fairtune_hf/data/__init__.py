@@ -1,6 +1,7 @@
 """Data: declarations and readers, groups, splits, leak checks, pictures, transforms."""
 
 from fairtune_hf.data.load import load_dataset_table
+from fairtune_hf.data.prepare import PreparedSummary, prepare
 from fairtune_hf.data.registry import DATASETS, dataset_spec, dataset_specs
 from fairtune_hf.data.splits import hash_split, published_split, stratified_split
 from fairtune_hf.data.table import SPLITS, ImageTable
@@ -11,11 +12,13 @@ __all__ = [
     "SPLITS",
     "TRANSFORM_PRESETS",
     "ImageTable",
+    "PreparedSummary",
     "TransformPreset",
     "dataset_spec",
     "dataset_specs",
     "hash_split",
     "load_dataset_table",
+    "prepare",
     "published_split",
     "stratified_split",
 ]

@@ -125,6 +125,7 @@ class RawTable:
     warnings: list[str] = field(default_factory=list)
     recorded: dict[str, Any] = field(default_factory=dict)
     stratify: tuple[str, ...] | None = None
+    default_sensitive: str | None = None
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ def read(root: Path, request: ReadRequest) -> RawTable:
             "split_column": request.split_column,
         },
         stratify=tuple(names),
+        default_sensitive=JOINT.join(names) if JOINT in str(request.sensitive_column) else names[0],
     )
 
 

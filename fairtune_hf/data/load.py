@@ -57,7 +57,8 @@ def load_dataset_table(
             same in every step of a run: it is not the training seed.
         splits: The splits to keep.
         label_column: For `folder`: the column with the label.
-        sensitive_column: For `folder`: the column, or columns, with the sensitive attribute.
+        sensitive_column: For `folder`: the column with the sensitive attribute; several
+            are separated by commas, and the first is used unless `sensitive` says otherwise.
         patient_column: For `folder`: the column that says which rows belong to one person.
         split_column: For `folder`: a column with train, validation and test.
         workers: Threads that decode; all cores by default.
@@ -192,6 +193,8 @@ def decode_in_memory(
 
 
 def _drop_unusable(plan: Plan, failures: dict[int, str]) -> None:
+    held = set(plan.frame["position"])
+    failures = {row: reason for row, reason in failures.items() if row in held}
     if not failures:
         return
     sources = plan.raw.sources or []

@@ -21,6 +21,7 @@ from fairtune_hf.data.checks import (
 from fairtune_hf.data.declaration import DatasetSpec, RawTable, ReadRequest
 from fairtune_hf.data.groups import JOINT, attribute_parts, intersect
 from fairtune_hf.data.naming import closest, shortened
+from fairtune_hf.data.prepared import is_prepared, prepared_options, read_prepared
 from fairtune_hf.data.registry import dataset_spec
 from fairtune_hf.data.splits import (
     label_strata,
@@ -102,8 +103,14 @@ def make_plan(
         image_size=image_size,
         **named,
     )
-    plan = Plan(spec=spec, raw=spec.read(root, request), request=request)
-    plan.raw.frame = plan.frame.assign(position=np.arange(len(plan.frame)))
+    if spec.needs_root and is_prepared(root):
+        request = replace(request, options=prepared_options(root) | _given(resolved, options))
+        raw = read_prepared(root, spec, request, _given(resolved, options))
+    else:
+        raw = spec.read(root, request)
+    plan = Plan(spec=spec, raw=raw, request=request)
+    if "position" not in plan.frame.columns:
+        raw.frame = plan.frame.assign(position=np.arange(len(plan.frame)))
     check_row_ids(plan.frame, plan.raw.origin)
     check_label(plan.frame, plan.raw.origin, plan.raw.label_names)
     _assign_splits(plan, seed)
@@ -122,7 +129,7 @@ def choose_groups(plan: Plan, sensitive: str | None) -> None:
         ValueError: if the attribute is unknown, has fewer than two groups, or has unknown values
             under `unknown=error`.
     """
-    chosen = sensitive or plan.spec.default_sensitive or JOINT.join(plan.raw.groups)
+    chosen = sensitive or plan.raw.default_sensitive or str(plan.spec.default_sensitive)
     parts = attribute_parts(chosen, list(plan.raw.groups))
     chosen = JOINT.join(parts)
     values, groups = intersect(plan.frame, parts, plan.raw.groups)
@@ -171,6 +178,10 @@ def drop_missing_files(plan: Plan) -> None:
     plan.drop(missing, "picture missing")
 
 
+def _given(resolved: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: resolved[name] for name, value in options.items() if value is not None}
+
+
 def _refuse_columns(spec: DatasetSpec, columns: Mapping[str, str]) -> None:
     if columns and spec.name != "folder":
         flags = ", ".join("--" + c.replace("_", "-") for c in columns)
@@ -213,7 +224,8 @@ def _assign_splits(plan: Plan, seed: int) -> None:
         split = read_split_file(Path(given), frame["row_id"])
         rule = "file"
     elif "split" in frame.columns:
-        split, rule = frame["split"], rule if spec.name != "folder" else "column"
+        split = frame["split"]
+        rule = raw.recorded.get("split_rule", "column" if spec.name == "folder" else rule)
     elif rule == "published" and spec.split_seeds is not None:
         split = published_split(
             frame["patient_id"],
@@ -226,7 +238,8 @@ def _assign_splits(plan: Plan, seed: int) -> None:
         strata = label_strata(frame, by)
         split = stratified_split(frame["patient_id"], strata, seed=seed, fractions=spec.fractions)
     raw.frame = frame.assign(split=split)
-    raw.recorded |= {"split_rule": rule, "split_seed": seed if rule == "stratified" else None}
+    used = seed if rule == "stratified" else None
+    raw.recorded |= {"split_rule": rule, "split_seed": raw.recorded.get("split_seed", used)}
 
 
 def _unknown_rows(plan: Plan, sensitive: str) -> None:

@@ -1,0 +1,219 @@
+"""Prepare a data set once: its table, its pictures, a page to look at. Behind `fairtune prepare`.
+
+The folder written holds `table.csv`, `pictures/` (a `PictureStore`), `data_report.html` and, last,
+`prepared.json`; it can be given as `--data-root` from then on, without the raw data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fairtune_hf.data.checks import cells, check_groups
+from fairtune_hf.data.data_report import render_data_report
+from fairtune_hf.data.load import check_before_pictures, check_side, decode_plan
+from fairtune_hf.data.plan import Plan, choose_groups, make_plan
+from fairtune_hf.data.prepared import (
+    PICTURES,
+    REPORT,
+    TABLE,
+    claim_folder,
+    held_by_another,
+    release_folder,
+    table_text,
+    write_manifest,
+    write_table,
+)
+from fairtune_hf.data.splits import hash_split
+
+
+@dataclass(frozen=True)
+class PreparedSummary:
+    """What was prepared: counts, what was left out, where the files are."""
+
+    name: str = field(metadata={"help": "name of the data set"})
+    rows: int = field(metadata={"help": "rows of the table"})
+    positives: int = field(metadata={"help": "rows with label 1"})
+    patients: int = field(metadata={"help": "patients, or units that never cross splits"})
+    label_names: tuple[str, str] = field(metadata={"help": "names of label 0 and label 1"})
+    counts: pd.DataFrame = field(
+        repr=False, metadata={"help": "columns split, group, label, rows, attribute"}
+    )
+    dropped: Mapping[str, int] = field(metadata={"help": "reason -> rows left out"})
+    warnings: tuple[str, ...] = field(metadata={"help": "what a user should know"})
+    options: Mapping[str, Any] = field(metadata={"help": "every contested choice"})
+    split_hash: str = field(metadata={"help": "sha256 over the table's rows and splits"})
+    table: Path = field(metadata={"help": "table.csv"})
+    report: Path | None = field(default=None, metadata={"help": "data_report.html"})
+    pictures: Path | None = field(default=None, metadata={"help": "the folder of pictures"})
+
+    def render(self) -> str:
+        """Render label x group x split with counts, and the rest, for a terminal."""
+        lines = [
+            f"{self.name}: {self.rows} rows, {self.patients} split units, "
+            f"{self.positives} {self.label_names[1]!r}"
+        ]
+        for attribute, part in self.counts.groupby("attribute", sort=False):
+            wide = part.pivot_table(
+                index="group", columns=["split", "label"], values="rows", sort=False
+            )
+            wide = wide.astype(int).rename_axis(index=str(attribute))
+            lines += ["", wide.to_string()]
+        lines += ["", *(f"left out: {n} rows, {reason}" for reason, n in self.dropped.items())]
+        lines += [f"warning: {w}" for w in self.warnings]
+        written = [p for p in (self.table, self.report, self.pictures) if p is not None]
+        return "\n".join([*lines, *(f"wrote {p}" for p in written)])
+
+
+def prepare(
+    dataset: str,
+    data_root: str | Path | None = None,
+    *,
+    out: str | Path,
+    sensitive: str | None = None,
+    image_size: int = 256,
+    seed: int = 0,
+    metadata_only: bool = False,
+    label_column: str | None = None,
+    sensitive_column: str | None = None,
+    patient_column: str | None = None,
+    split_column: str | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+    overwrite: bool = False,
+    **options: Any,
+) -> PreparedSummary:
+    """Write a data set's table, pictures and report to the folder `out`.
+
+    The same call on its own folder finishes what was interrupted, or returns at once. With
+    `metadata_only` no picture is read or looked for and only `table.csv` is written.
+
+    Args:
+        dataset: A name of `DATASETS`.
+        data_root: The folder as downloaded.
+        out: Folder to write; made if absent.
+        sensitive: If given, its groups must be usable; else unusable groups are warnings.
+        image_size: Side of the stored pictures.
+        seed: Seed of a split without published seeds.
+        metadata_only: Write `table.csv` only.
+        label_column: See `load_dataset_table`.
+        sensitive_column: See `load_dataset_table`.
+        patient_column: See `load_dataset_table`.
+        split_column: See `load_dataset_table`.
+        workers: Threads that decode; all cores by default.
+        progress: Show a bar when decoding takes long.
+        overwrite: Replace what an earlier, different preparation left in `out`.
+        **options: Options of the data set; see `dataset_spec(name).all_options`.
+
+    Raises:
+        ValueError: as `load_dataset_table`; or `out` holds something else. Nothing is written.
+        FileNotFoundError: if the folder or a file of the data set is not there.
+    """
+    check_side(image_size)
+    plan = make_plan(
+        dataset,
+        data_root,
+        options=options,
+        columns={
+            "label_column": label_column,
+            "sensitive_column": sensitive_column,
+            "patient_column": patient_column,
+            "split_column": split_column,
+        },
+        sensitive=sensitive,
+        seed=seed,
+        image_size=image_size,
+        metadata_only=metadata_only,
+    )
+    if sensitive:
+        check_before_pictures(plan, sensitive)
+    folder = Path(out)
+    if metadata_only:
+        return _prepare_table(plan, folder, sensitive, overwrite)
+    identity = _identity(plan, image_size)
+    claim_folder(folder, identity, overwrite)
+    try:
+        pictures = decode_plan(
+            plan, image_size, None, workers=workers, progress=progress, place=folder / PICTURES
+        )
+    except ValueError:
+        release_folder(folder)
+        raise
+    warn_of_groups(plan, sensitive)
+    write_table(plan, folder / TABLE)
+    page = render_data_report(plan, pictures)
+    (folder / REPORT).write_text(page, encoding="utf-8")
+    write_manifest(plan, folder, image_size, identity)
+    return _summary(plan, folder, report=folder / REPORT, pictures=folder / PICTURES)
+
+
+def _prepare_table(
+    plan: Plan, folder: Path, sensitive: str | None, overwrite: bool
+) -> PreparedSummary:
+    warn_of_groups(plan, sensitive)
+    target = folder / TABLE
+    text = table_text(plan)
+    if target.exists() and not overwrite and target.read_text(encoding="utf-8") != text:
+        raise held_by_another(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_table(plan, target)
+    return _summary(plan, folder)
+
+
+def warn_of_groups(plan: Plan, sensitive: str | None) -> None:
+    """Check the groups of every attribute; only those of `sensitive` can stop."""
+    for name in dict.fromkeys([*plan.raw.groups, *([sensitive] if sensitive else [])]):
+        trial = plan.fork()
+        trial.raw.warnings = []
+        try:
+            choose_groups(trial, name)
+            trial.raw.warnings += check_groups(trial.frame, name, trial.groups)
+        except ValueError as error:
+            if name == sensitive:
+                raise
+            trial.raw.warnings.append(f"with --sensitive {name} a run would stop: {error}")
+        plan.raw.warnings += [w if name in w else f"{name}: {w}" for w in trial.raw.warnings]
+
+
+def _identity(plan: Plan, side: int) -> str:
+    """Hash what a preparation follows from, so that a folder knows whose it is."""
+    told = json.dumps(
+        [plan.spec.name, {**plan.request.options, **plan.raw.recorded}, side], sort_keys=True
+    )
+    files = "\n".join(s.signature() for s in plan.raw.sources or [])
+    return hashlib.sha256(f"{told}\n{table_text(plan)}\n{files}".encode()).hexdigest()
+
+
+def _summary(plan: Plan, folder: Path, **written: Path) -> PreparedSummary:
+    frame, raw = plan.frame, plan.raw
+    return PreparedSummary(
+        name=plan.spec.name,
+        rows=len(frame),
+        positives=int(frame["label"].sum()),
+        patients=int(frame["patient_id"].nunique()),
+        label_names=raw.label_names,
+        counts=count_cells(plan),
+        dropped=dict(raw.dropped),
+        warnings=tuple(dict.fromkeys(raw.warnings)),
+        options={**plan.request.options, **raw.recorded},
+        split_hash=hash_split(frame),
+        table=folder / TABLE,
+        **written,
+    )
+
+
+def count_cells(plan: Plan) -> pd.DataFrame:
+    """Count rows by attribute, group, split and label; unknown values are the group ''."""
+    parts = []
+    for name, groups in plan.raw.groups.items():
+        named = [*groups, ""] if (plan.frame[name] == "").any() else list(groups)
+        wide = cells(plan.frame, name, named).reset_index()
+        long = wide.melt(["split", "group"], var_name="label", value_name="rows")
+        parts.append(long.assign(attribute=name))
+    return pd.concat(parts, ignore_index=True)

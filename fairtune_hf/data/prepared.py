@@ -1,0 +1,213 @@
+"""The folder `prepare` writes: whose it is, its table and manifest, and reading it again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fairtune_hf.data.declaration import DatasetSpec, Pictures, RawTable, ReadRequest
+from fairtune_hf.data.splits import hash_split
+from fairtune_hf.data.store import PictureStore, open_store
+from fairtune_hf.data.table import FIXED_COLUMNS
+from fairtune_hf.data.tabular import read_table
+
+TABLE, PICTURES, REPORT, MANIFEST = "table.csv", "pictures", "data_report.html", "prepared.json"
+SCHEMA_VERSION = 1
+FREE_OPTIONS = ("unknown", "skip_corrupt", "duplicates", "splits_file")
+"""Options that may differ between preparing and loading: they choose among the prepared rows."""
+
+
+def table_text(plan: Any) -> str:
+    """Render `table.csv`: row_id, patient_id, label, the attributes (empty if unknown), split."""
+    columns = ["row_id", "patient_id", "label", *plan.raw.groups, "split"]
+    text: str = plan.frame[columns].to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def write_table(plan: Any, path: Path) -> None:
+    """Write `table.csv` in one step."""
+    _write(path, table_text(plan))
+
+
+def held_by_another(folder: Path) -> ValueError:
+    """Build the error for a folder that holds another preparation."""
+    return ValueError(
+        f"out must be a new folder, or one that the same preparation wrote; {folder} holds a "
+        "different one. Choose another folder, or replace it with --overwrite."
+    )
+
+
+def claim_folder(folder: Path, identity: str, overwrite: bool) -> None:
+    """Mark `folder` as being prepared, unless something else is in it.
+
+    Raises:
+        ValueError: if another preparation is there and `overwrite` is not set.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"out must be a folder; {folder} is a file. Choose another name.")
+    present = [n for n in (TABLE, PICTURES, REPORT, MANIFEST) if (folder / n).exists()]
+    if present and _manifest(folder).get("identity") != identity:
+        if not overwrite:
+            raise held_by_another(folder)
+        for name in present:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    if _manifest(folder).get("identity") != identity:
+        mark = {"schema_version": SCHEMA_VERSION, "state": "incomplete", "identity": identity}
+        _write(folder / MANIFEST, json.dumps(mark, indent=1) + "\n")
+
+
+def release_folder(folder: Path) -> None:
+    """Take the mark of an unfinished preparation away, and the folder if nothing else is in it."""
+    if _manifest(folder).get("state") == "incomplete":
+        (folder / MANIFEST).unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def write_manifest(plan: Any, folder: Path, side: int, identity: str) -> None:
+    """Write `prepared.json`, which makes the folder complete."""
+    raw = plan.raw
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "state": "complete",
+        "identity": identity,
+        "dataset": plan.spec.name,
+        "image_size": side,
+        "rows": len(plan.frame),
+        "positions": [int(p) for p in plan.frame["position"]],
+        "groups": {k: list(v) for k, v in raw.groups.items()},
+        "label_names": list(raw.label_names),
+        "default_sensitive": raw.default_sensitive,
+        "options": dict(plan.request.options),
+        "recorded": raw.recorded,
+        "dropped": raw.dropped,
+        "warnings": list(dict.fromkeys(raw.warnings)),
+        "split_hash": hash_split(plan.frame),
+    }
+    if content["positions"] == list(range(len(plan.frame))):
+        del content["positions"]
+    _write(folder / MANIFEST, json.dumps(content, indent=1) + "\n")
+
+
+def is_prepared(root: Path) -> bool:
+    """Say whether `root` is a folder that `prepare` completed."""
+    return _manifest(root).get("state") == "complete"
+
+
+def read_prepared(
+    root: Path, spec: DatasetSpec, request: ReadRequest, given: Mapping[str, Any]
+) -> RawTable:
+    """Read a prepared folder in place of the raw data.
+
+    Raises:
+        ValueError: if it holds another data set, was prepared with other options than those
+            `given`, or in smaller pictures than asked for.
+    """
+    manifest = _manifest(root)
+    _check_manifest(root, manifest, spec, request, given)
+    store = open_store(root / PICTURES)
+    frame = read_table(root / TABLE)
+    if store is None or len(frame) != manifest["rows"]:
+        raise ValueError(
+            f"{root} was expected to hold {manifest['rows']} prepared rows and their pictures; "
+            "they are not complete. Run fairtune prepare again."
+        )
+    attributes = [c for c in frame.columns if c not in FIXED_COLUMNS]
+    frame[attributes] = frame[attributes].fillna("")
+    positions = manifest.get("positions", range(len(frame)))
+    return RawTable(
+        frame=frame.assign(
+            label=frame["label"].astype("int64"),
+            source_row=range(2, len(frame) + 2),
+            position=np.asarray(positions, dtype=np.int64),
+        ),
+        groups={k: tuple(v) for k, v in manifest["groups"].items()},
+        label_names=(manifest["label_names"][0], manifest["label_names"][1]),
+        pictures=_at_side(store, request.image_size),
+        origin=TABLE,
+        dropped=dict(manifest["dropped"]),
+        warnings=[w for w in manifest["warnings"] if "group" not in w],
+        recorded=dict(manifest["recorded"]),
+        default_sensitive=manifest["default_sensitive"],
+    )
+
+
+def prepared_options(root: Path) -> dict[str, Any]:
+    """Return the options a folder was prepared with."""
+    return dict(_manifest(root)["options"])
+
+
+def _check_manifest(
+    root: Path,
+    manifest: Mapping[str, Any],
+    spec: DatasetSpec,
+    request: ReadRequest,
+    given: Mapping[str, Any],
+) -> None:
+    if manifest["dataset"] != spec.name:
+        raise ValueError(
+            f"{root} holds the prepared data set {manifest['dataset']!r}; {spec.name!r} was asked "
+            "for. Name the set that was prepared."
+        )
+    told = {**manifest["options"], **manifest["recorded"]}
+    columns = ("label_column", "sensitive_column", "patient_column", "split_column")
+    asked = {k: v for k, v in given.items() if k not in FREE_OPTIONS}
+    asked |= {c: getattr(request, c) for c in columns if getattr(request, c)}
+    for name, value in asked.items():
+        if told.get(name) != value:
+            raise ValueError(
+                f"{root} was prepared with {name}={told.get(name)!r}; {name}={value!r} was asked "
+                "for. Prepare again with this choice, or leave it out."
+            )
+    if request.image_size > manifest["image_size"]:
+        raise ValueError(
+            f"pictures of {request.image_size} px were asked for and {root} was prepared with "
+            f"{manifest['image_size']} px. Prepare again with --image-size {request.image_size}."
+        )
+
+
+class _Smaller:
+    """A store's pictures, resized when read."""
+
+    def __init__(self, store: PictureStore, side: int) -> None:
+        self.store, self.side = store, side
+        self.digests, self.failures = store.digests, store.failures
+
+    def rows(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Return resized copies of some rows."""
+        images = np.empty((len(index), self.side, self.side, 3), dtype=np.uint8)
+        size = (self.side, self.side)
+        for i, stored in enumerate(self.store.rows(index)):
+            resized = Image.fromarray(stored).resize(size, Image.Resampling.BILINEAR)
+            images[i] = np.asarray(resized)
+        return images
+
+
+def _at_side(store: PictureStore, side: int) -> Pictures:
+    return store if store.shape[1] == side else _Smaller(store, side)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file in one step, so that it is the old one or the new one, never half."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
