@@ -133,7 +133,7 @@ def _opening(worst_group: str | None, worst_auc: float | None, split: str) -> st
 
 
 def _clauses(found: Mapping[str, Mapping[str, Any]], order: Sequence[str]) -> list[str]:
-    """Say each comparison; those with the same outcome are not merged, each keeps its interval."""
+    """Say each comparison; an interval whose end prints as 0.000 covers 0."""
     clauses = []
     for name in order:
         label = method_name(name)
@@ -146,9 +146,9 @@ def _clauses(found: Mapping[str, Mapping[str, Any]], order: Sequence[str]) -> li
         written = signed_interval(bounds)
         if not written or not bounds:
             clauses.append(f"{shown} away from {label}, with no interval to judge it by")
-        elif bounds[0] > 0:
+        elif round(bounds[0], 3) > 0:
             clauses.append(f"higher than under {label} ({shown}, {written})")
-        elif bounds[1] < 0:
+        elif round(bounds[1], 3) < 0:
             clauses.append(f"worse than under {label} ({shown}, {written})")
         else:
             clauses.append(f"within noise of {label} ({shown}, {written})")
