@@ -15,20 +15,20 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 SIGNS = ("asymmetry", "border", "colour")
-SIGN_STRENGTH = 1.5
+SIGN_STRENGTH = 1.9
 """Distance between the class means of each sign, in its own standard deviations."""
 
 LOW_HARMONIC = 3
-BORDER_HARMONICS = (5, 6, 7, 8, 9, 10, 11)
+BORDER_HARMONICS = (4, 5, 6, 7, 8)
 HAIRS = 3
 CHUNK = 100
 
 LIGHT_SKIN = np.array([0.88, 0.70, 0.60], np.float32)
 DARK_SKIN = np.array([0.46, 0.32, 0.25], np.float32)
-# How strongly full pigment absorbs red, green, blue; and two colours that variegation adds.
+# How strongly full pigment absorbs red, green, blue; and the axis from blue-grey to reddish along
+# which the colours of a lesion vary, so that several colours leave its mean colour as it was.
 PIGMENT = np.array([0.62, 0.80, 0.82], np.float32)
-REDDISH = np.array([0.08, -0.22, -0.18], np.float32)
-BLUE_GREY = np.array([-0.20, -0.04, 0.16], np.float32)
+TINT = np.array([0.24, -0.12, -0.26], np.float32)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Lesions:
         softness: (n,) width of the border's fade.
         asymmetry: (n,) in (0, 1), the first sign.
         border: (n,) in (0, 1), the second sign.
-        colour: (n,) in (0, 1), the third sign.
+        colour: (n,) in (0, 1), the third sign, several tints in one lesion.
         phases: (n, border harmonics + 2) angles of the outline's waves and the pigment's drift.
         weights: (n, border harmonics) shares of the outline's waves, norm one.
         hairs: (n, HAIRS, 3) direction, offset, darkness of each hair.
@@ -103,14 +103,14 @@ def sample_lesions(
     skin = LIGHT_SKIN + melanin[:, None] * (DARK_SKIN - LIGHT_SKIN) + uniform(-0.03, 0.03, 3)
     weights = np.abs(rng.standard_normal((n, len(BORDER_HARMONICS)))).astype(np.float32) + 0.1
     hairs = np.stack(
-        [uniform(0, np.pi, HAIRS), uniform(-1.6, 1.6, HAIRS), uniform(-0.1, 0.3, HAIRS)], axis=-1
+        [uniform(0, np.pi, HAIRS), uniform(-1.6, 1.6, HAIRS), uniform(-0.2, 0.2, HAIRS)], axis=-1
     )
     light = np.concatenate([uniform(0.9, 1.08, 1), uniform(-0.1, 0.1, 2)], axis=1)
     return Lesions(
         skin=skin.astype(np.float32),
         wrinkles=wrinkles,
         centre=uniform(-0.22, 0.22, 2),
-        radius=uniform(0.34, 0.62),
+        radius=uniform(0.40, 0.62),
         stretch=np.stack([uniform(0.0, 0.28), uniform(0, np.pi)], axis=1),
         contrast=uniform(0.45, 0.85) * contrast_factor,
         softness=uniform(0.03, 0.10),
@@ -147,8 +147,9 @@ def _render_chunk(part: Lesions, size: int, rng: np.random.Generator) -> npt.NDA
     inside, drift = _outline(part, x, y)
     pattern = _smooth_noise(n, 7, size, rng)
     tint = _smooth_noise(n, 6, size, rng)
-    # Pigment of the lesion: its drift to one side and its patches grow with two of the signs.
-    pigment = 1.0 + _col(0.75 * part.asymmetry) * drift + _col(0.50 * part.colour) * pattern
+    # The pigment's drift to one side and the spread of its tints grow with two of the signs; its
+    # patches are innocent.
+    pigment = 1.0 + _col(0.90 * part.asymmetry) * drift + np.float32(0.25) * pattern
     absorbed = inside * _col(part.contrast) * np.clip(pigment, 0.15, 1.8)
     tinted = inside * _col(part.contrast * part.colour) * tint
 
@@ -157,9 +158,8 @@ def _render_chunk(part: Lesions, size: int, rng: np.random.Generator) -> npt.NDA
     shade = (light + texture) * (1.0 - _hair(part, x, y))
     grain = rng.standard_normal((n, size, size), dtype=np.float32)
     picture = np.empty((n, size, size, 3), np.float32)
-    warm, cold = np.maximum(tinted, 0.0), np.maximum(-tinted, 0.0)
     for c in range(3):
-        value = 1.0 - PIGMENT[c] * absorbed + REDDISH[c] * warm + BLUE_GREY[c] * cold
+        value = 1.0 - PIGMENT[c] * absorbed + TINT[c] * tinted
         picture[..., c] = _col(part.skin[:, c]) * shade * value + (0.022 + 0.004 * c) * grain
     return (np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
@@ -173,9 +173,9 @@ def _outline(part: Lesions, x: Floats, y: Floats) -> tuple[Floats, Floats]:
     direction = 2.0 * part.stretch[:, 1]
     wave = _col(part.stretch[:, 0] * np.cos(direction)) * cos2
     wave += _col(part.stretch[:, 0] * np.sin(direction)) * sin2
-    amplitude = {LOW_HARMONIC: 0.20 * part.asymmetry}
+    amplitude = {LOW_HARMONIC: 0.24 * part.asymmetry}
     for j, harmonic in enumerate(BORDER_HARMONICS):
-        amplitude[harmonic] = 0.19 * part.border * part.weights[:, j]
+        amplitude[harmonic] = 0.24 * part.border * part.weights[:, j]
     cos_k, sin_k = cos2, sin2
     for harmonic in range(3, max(BORDER_HARMONICS) + 1):
         cos_k, sin_k = cos_k * cos - sin_k * sin, sin_k * cos + cos_k * sin
