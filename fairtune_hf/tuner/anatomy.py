@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import nn
 
@@ -17,18 +18,28 @@ from .architectures import ArchitectureSpec, BlockPattern, find_blocks
 from .loose import holder_name
 from .names import join, plain_modules, plain_parameters
 
-# Canonical names of the parameters inside a unit; first match wins, unmatched names stay as they are.
-_RENAME: tuple[tuple[str, str, str], ...] = (
-    ("attention", r"(?:attention\.|self\.)?(?:query|q_proj)\.", "query."),
-    ("attention", r"(?:attention\.|self\.)?(?:key|k_proj)\.", "key."),
-    ("attention", r"(?:attention\.|self\.)?(?:value|v_proj)\.", "value."),
-    ("attention", r"(?:output\.dense|o_proj|out_proj|proj)\.", "proj."),
-    ("attention", r"(?:attention|self)\.", ""),
-    ("attention", r"relative_position_bias\.", ""),
-    ("mlp", r"intermediate\.dense\.", "fc1."),
-    ("mlp", r"output\.dense\.", "fc2."),
-    ("patch_embeddings", r"(?:projection|proj)\.", ""),
-)
+# Canonical names of the parameters inside a unit; the first match is replaced, others stay.
+_RENAME: dict[str, tuple[tuple[str, str], ...]] = {
+    "attention": (
+        (r"^(?:attention\.|self\.)?(?:query|q_proj)\.", "query."),
+        (r"^(?:attention\.|self\.)?(?:key|k_proj)\.", "key."),
+        (r"^(?:attention\.|self\.)?(?:value|v_proj)\.", "value."),
+        (r"^(?:output\.dense|o_proj|out_proj|proj)\.", "proj."),
+        (r"^(?:(?:attention|self)\.)?relative_position_bias\.", ""),
+        (r"^(?:attention|self)\.", ""),
+    ),
+    "mlp": ((r"^intermediate\.dense\.", "fc1."), (r"^output\.dense\.", "fc2.")),
+    "patch_embeddings": ((r"^(?:projection|proj)\.", ""),),
+    # blocks that are not the encoder's, such as those of ViTMAE's decoder
+    "other": (
+        (r"\.attention\.(?:attention\.)?(?:query|q_proj)\.", ".attention.query."),
+        (r"\.attention\.(?:attention\.)?(?:key|k_proj)\.", ".attention.key."),
+        (r"\.attention\.(?:attention\.)?(?:value|v_proj)\.", ".attention.value."),
+        (r"\.attention\.(?:output\.dense|o_proj)\.", ".attention.proj."),
+        (r"\.intermediate\.dense\.", ".mlp.fc1."),
+        (r"\.output\.dense\.", ".mlp.fc2."),
+    ),
+}
 
 _QKV = re.compile(r"(?:query|key|value|qkv|q_bias|k_bias|v_bias)")
 
@@ -97,63 +108,93 @@ def describe(model: nn.Module, block_pattern: BlockPattern | None = None) -> Ana
     Raises:
         ValueError: If the architecture is not known, or `block_pattern` matches nothing.
     """
-    spec, blocks, trunk = find_blocks(model, block_pattern)
-    modules = plain_modules(model)
-    anchors = _anchors(spec, blocks, trunk, modules)
-    leaves = tuple(
-        _place(name, modules, anchors, trunk, spec, len(blocks)) for name in plain_parameters(model)
-    )
+    reader = _Reader(*find_blocks(model, block_pattern), plain_modules(model))
+    leaves = tuple(reader.read(name) for name in plain_parameters(model))
     repeated = [key for key, n in Counter(leaf.key for leaf in leaves).items() if n > 1]
     if repeated:
         raise ValueError(
             f"model: expected one parameter for each canonical key, got several for {repeated[:3]} in "
-            f"{type(model).__name__} (read as {spec.name}). Pass block_pattern= with the names of "
+            f"{type(model).__name__} (read as {reader.spec.name}). Pass block_pattern= with the names of "
             "this model's blocks and parts."
         )
-    return Anatomy(spec.name, tuple(blocks), leaves)
+    return Anatomy(reader.spec.name, tuple(reader.blocks), leaves)
 
 
-def _anchors(
-    spec: ArchitectureSpec, blocks: list[str], trunk: str, names: Mapping[str, nn.Module]
-) -> dict[str, tuple[str, int | None, str | None]]:
-    """Modules to wrap -> (region, block, unit)."""
-    anchors: dict[str, tuple[str, int | None, str | None]] = {}
-    for index, block in enumerate(blocks):
-        for unit, children in spec.units().items():
-            for child in children:
-                anchors[f"{block}.{child}"] = ("block", index, unit)
-    for head in spec.head:
-        # HF heads sit beside the trunk, timm's in it
-        place = next((p for p in (head, join(trunk, head)) if p in names), None)
-        if place is not None:
-            anchors[place] = ("head", None, head)
-    for name in spec.embeddings:
-        anchors[join(trunk, name)] = ("other", None, None)
-    for norm in spec.final_norm:
-        anchors[join(trunk, norm)] = ("final_norm", None, None)
-    return {name: place for name, place in anchors.items() if name in names}
+@dataclass(frozen=True)
+class _Place:
+    """What is in a module that is wrapped whole."""
+
+    region: str
+    block: int | None = None
+    unit: str | None = None
+    child: str = ""
+    """Its name in the block, or the head's name."""
 
 
-def _place(
-    name: str,
-    modules: Mapping[str, nn.Module],
-    anchors: Mapping[str, tuple[str, int | None, str | None]],
-    trunk: str,
-    spec: ArchitectureSpec,
-    n_blocks: int,
-) -> Leaf:
-    owner = name.rpartition(".")[0]
-    anchor = next((a for a in _prefixes(owner) if a in anchors), None)
-    region, block, unit = anchors[anchor] if anchor is not None else ("other", None, None)
-    for also in ("position_embeddings", "cls_token", "patch_embeddings"):
-        if any(_is_under(name, join(trunk, place)) for place in getattr(spec, also)):
-            region = also
-    key = _canonical_key(name, region, block, unit, anchor, trunk, spec)
-    if anchor is not None:
-        return Leaf(name, anchor, key, region, block, unit)
-    if owner and next(modules[owner].children(), None) is None:
-        return Leaf(name, owner, key, region)
-    return Leaf(name, holder_name(name), key, region, loose=True)
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the place of each parameter off its name."""
+
+    spec: ArchitectureSpec
+    blocks: list[str]
+    trunk: str
+    modules: Mapping[str, nn.Module]
+
+    @cached_property
+    def anchors(self) -> dict[str, _Place]:
+        """The modules to wrap whole, by name."""
+        found: dict[str, _Place] = {}
+        for index, block in enumerate(self.blocks):
+            for unit, children in self.spec.units().items():
+                for child in children:
+                    found[f"{block}.{child}"] = _Place("block", index, unit, child)
+            for child in self.spec.attention_extra:
+                found[f"{block}.{child}"] = _Place("block", index, "attention", child)
+        for head in self.spec.head:
+            # HF heads lie beside the trunk, timm's in it; a user's own module may be around either
+            places = (join(around, head) for around in (*_prefixes(self.trunk), ""))
+            found |= {p: _Place("head", child=head) for p in places if p in self.modules}
+        found |= {join(self.trunk, name): _Place("other") for name in self.spec.embeddings}
+        found |= {join(self.trunk, name): _Place("final_norm") for name in self.spec.final_norm}
+        return {name: place for name, place in found.items() if name in self.modules}
+
+    def read(self, name: str) -> Leaf:
+        """Find the place of one parameter."""
+        owner = name.rpartition(".")[0]
+        anchor = next((a for a in _prefixes(owner) if a in self.anchors), None)
+        place = self.anchors[anchor] if anchor is not None else _Place("other")
+        region, key = self._key(name, place, anchor)
+        if anchor is not None:
+            return Leaf(name, anchor, key, region, place.block, place.unit)
+        if owner and next(self.modules[owner].children(), None) is None:
+            return Leaf(name, owner, key, region)
+        return Leaf(name, holder_name(name), key, region, loose=True)
+
+    def _key(self, name: str, place: _Place, anchor: str | None) -> tuple[str, str]:
+        """The region and the canonical key of a parameter."""
+        if place.region == "block":
+            within = self._within_unit(name, place, str(anchor))
+            return "block", f"blocks.{place.block}.{place.unit}.{within}"
+        if place.region == "head":
+            first = "head_distillation" if "dist" in place.child else "head"
+            return "head", first + name[len(str(anchor)) :]
+        for region in ("position_embeddings", "cls_token", "patch_embeddings", "final_norm"):
+            for part in getattr(self.spec, region):
+                rest = _below(name, join(self.trunk, part))
+                if rest is not None:
+                    return region, join(_distinct(region, part), _rename(region, rest))
+        for index, block in enumerate(self.blocks):
+            if (rest := _below(name, block)) is not None:
+                return "other", f"blocks.{index}.other.{rest}"
+        return "other", f"other.{_rename('other', _below(name, self.trunk) or name)}"
+
+    def _within_unit(self, name: str, place: _Place, anchor: str) -> str:
+        """A parameter's name within its unit, whether or not the unit lies in several children."""
+        rest = name[len(anchor) + 1 :]
+        main = self.spec.units()[str(place.unit)]
+        if main == (place.child,):
+            return _rename(str(place.unit), rest)
+        return _rename(str(place.unit), f"{place.child}.{rest}")
 
 
 def _prefixes(name: str) -> Iterable[str]:
@@ -162,47 +203,21 @@ def _prefixes(name: str) -> Iterable[str]:
         name = name.rpartition(".")[0]
 
 
-def _is_under(name: str, place: str) -> bool:
-    return name == place or name.startswith(place + ".")
+def _below(name: str, place: str) -> str | None:
+    """The part of a name that follows a place's name; None if it does not lie there."""
+    if name == place:
+        return ""
+    return name[len(place) + 1 :] if place and name.startswith(place + ".") else None
 
 
-def _canonical_key(
-    name: str,
-    region: str,
-    block: int | None,
-    unit: str | None,
-    anchor: str | None,
-    trunk: str,
-    spec: ArchitectureSpec,
-) -> str:
-    if region == "block":
-        assert anchor is not None
-        assert unit is not None
-        children = spec.units()[unit]
-        # a unit in several children keeps the child's name, so that `intermediate` and `output` differ
-        within = name[len(anchor) - len(anchor.rpartition(".")[2]) :]
-        within = within if len(children) > 1 else within.partition(".")[2]
-        return f"blocks.{block}.{unit}.{_rename(unit, within)}"
-    if region == "head":
-        assert anchor is not None
-        assert unit is not None
-        first = "head_distillation" if "dist" in unit else "head"
-        return f"{first}{name[len(anchor) :]}"
-    places = getattr(spec, region, ())
-    for place in places:
-        full = join(trunk, place)
-        if _is_under(name, full):
-            rest = name[len(full) + 1 :]
-            token = place.rpartition(".")[2]
-            first = (
-                "distillation_token" if token in ("distillation_token", "dist_token") else region
-            )
-            return ".".join(filter(None, [first, _rename(region, rest)]))
-    return f"other.{name[len(trunk) + 1 :] if trunk and _is_under(name, trunk) else name}"
+def _distinct(region: str, part: str) -> str:
+    """What a key begins with: the region, but for DeiT's second token."""
+    return "distillation_token" if "dist" in part else region
 
 
-def _rename(unit: str, name: str) -> str:
-    for where, pattern, replacement in _RENAME:
-        if where == unit and (match := re.match(pattern, name)):
-            return replacement + name[match.end() :]
+def _rename(region: str, name: str) -> str:
+    for pattern, replacement in _RENAME.get(region, ()):
+        renamed = re.sub(pattern, replacement, name, count=1)
+        if renamed != name:
+            return renamed
     return name

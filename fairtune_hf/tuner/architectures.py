@@ -32,6 +32,8 @@ class ArchitectureSpec:
     norm2: tuple[str, ...]
     attention: tuple[str, ...]
     mlp: tuple[str, ...]
+    attention_extra: tuple[str, ...] = ()
+    """Children that belong to the attention in some models and are absent from others."""
     embeddings: tuple[str, ...] = ("embeddings",)
     position_embeddings: tuple[str, ...] = ("embeddings.position_embeddings",)
     cls_token: tuple[str, ...] = ("embeddings.cls_token", "embeddings.distillation_token")
@@ -63,7 +65,14 @@ _CLIP_NAMES = {
 
 ARCHITECTURES: tuple[ArchitectureSpec, ...] = (
     # ViT, DeiT, BEiT and ViTMAE's encoder; transformers >= 5.9
-    ArchitectureSpec("vit", "layers.*", attention=("attention",), mlp=("mlp",), **_BEFORE_AFTER),
+    ArchitectureSpec(
+        "vit",
+        "layers.*",
+        attention=("attention",),
+        mlp=("mlp",),
+        attention_extra=("relative_position_bias",),
+        **_BEFORE_AFTER,
+    ),
     # the same before 5.9
     ArchitectureSpec(
         "vit_encoder",
