@@ -136,8 +136,8 @@ def check_groups(frame: pd.DataFrame, sensitive: str, groups: Sequence[str]) -> 
     if lacking:
         raise ValueError(
             f"every group of {sensitive!r} must have both classes in the validation split, or its "
-            f"AUC is undefined; {'; '.join(lacking)}. Merge groups, choose another attribute, or "
-            "give more validation rows."
+            f"AUC is undefined; {'; '.join(lacking)}. Merge groups, choose another attribute or "
+            "split rule, or give more validation rows."
         )
     labels = frame.loc[frame["split"] == "train", "label"]
     positives = int(labels.sum())

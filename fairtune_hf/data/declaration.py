@@ -174,6 +174,9 @@ class DatasetSpec:
     class_weight: str | None = field(
         default=None, metadata={"help": "recommended weighting of the loss"}
     )
+    search_fraction: float = field(
+        default=1.0, metadata={"help": "share of the training rows to search on"}
+    )
     options: tuple[OptionSpec, ...] = field(
         default=(), metadata={"help": "contested choices of this set"}
     )

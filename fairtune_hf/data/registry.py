@@ -10,6 +10,11 @@ from fairtune_hf.data.naming import unknown_name
 _MODULES = {
     "fitzpatrick17k": "fitzpatrick17k",
     "ham10000": "ham10000",
+    "papila": "papila",
+    "ol3i": "ol3i",
+    "oasis1": "oasis1",
+    "harvard_gf3300": "harvard_gf3300",
+    "chexpert": "chexpert",
     "nih_chestxray14": "nih_chestxray14",
     "demo": "demo_declaration",
     "folder": "folder",
