@@ -5,6 +5,11 @@ estimate of selection luck. Knows nothing of images, models or files, and must n
 Source: FairTune (Dutt et al., ICLR 2024), section 4; where its code differs, ours is whole-split.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fairtune_hf.metrics.audit import audit_predictions
 from fairtune_hf.metrics.bootstrap import bootstrap_interval
 from fairtune_hf.metrics.calibration import ReliabilityCurve, reliability_curve
 from fairtune_hf.metrics.comparison import Comparison, compare_predictions
@@ -21,11 +26,15 @@ from fairtune_hf.metrics.resampled_table import METRICS
 from fairtune_hf.metrics.rows import GroupRow
 from fairtune_hf.metrics.trainer import ComputeMetrics, compute_metrics
 
+if TYPE_CHECKING:
+    from fairtune_hf.metrics.evaluate_metric import FairnessMetric
+
 __all__ = [
     "METRICS",
     "AucEstimate",
     "Comparison",
     "ComputeMetrics",
+    "FairnessMetric",
     "GroupMetrics",
     "GroupRow",
     "OperatingPoint",
@@ -33,6 +42,7 @@ __all__ = [
     "SelectionOptimism",
     "auc_half_width",
     "auc_standard_error",
+    "audit_predictions",
     "average_ranks",
     "average_scores",
     "bootstrap_interval",
@@ -51,3 +61,12 @@ __all__ = [
     "round_half_up",
     "selection_optimism",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load `FairnessMetric` on first use: `evaluate` and `datasets` take seconds to import."""
+    if name == "FairnessMetric":
+        from fairtune_hf.metrics.evaluate_metric import FairnessMetric
+
+        return FairnessMetric
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -150,9 +150,16 @@ def group_codes(values: Any, n_rows: int, *, name: str = "sensitive_features") -
     if len(columns) == 1:
         codes, uniques = pd.factorize(columns[0], sort=True)
         return GroupCodes(codes.astype(np.int64), tuple(str(value) for value in uniques))
-    joined = pd.Series(["+".join(map(str, row)) for row in zip(*columns, strict=True)])
-    codes, uniques = pd.factorize(joined, sort=True)
+    codes, uniques = pd.factorize(joined_groups(columns), sort=True)
     return GroupCodes(codes.astype(np.int64), tuple(str(value) for value in uniques))
+
+
+def joined_groups(columns: list[pd.Series]) -> pd.Series:
+    """Return one column of group names from one or several; "" where one of them is missing."""
+    missing = np.any([missing_groups(column) for column in columns], axis=0)
+    names = [column.astype(object).map(str).to_numpy() for column in columns]
+    joined = ["+".join(row) for row in zip(*names, strict=True)]
+    return pd.Series(np.where(missing, "", np.array(joined, dtype=object)))
 
 
 def missing_groups(column: pd.Series) -> NDArray[np.bool_]:

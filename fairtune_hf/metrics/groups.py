@@ -34,6 +34,16 @@ from fairtune_hf.metrics.rows import GroupRow, describe
 ERRORS = ("raise", "coerce")
 
 
+SUMMARY = (
+    "overall_auc",
+    "min_auc",
+    "max_auc",
+    "auc_gap",
+    "equalized_odds_difference",
+    "demographic_parity_difference",
+)
+
+
 @dataclass(frozen=True)
 class GroupMetrics:
     """Metrics of one table. Fractions in [0, 1]; NaN means undefined, and `warnings` says why."""
@@ -119,6 +129,18 @@ def group_metrics(
     result = measure(labels, scores, groups, check_threshold(threshold), weights, over_defined)
     report_undefined(result.warnings, errors)
     return result
+
+
+def flat_metrics(found: GroupMetrics) -> dict[str, float]:
+    """Return the summary metrics and `auc_<group>` for each group, as one flat dictionary.
+
+    Example:
+        >>> found = group_metrics([0, 1], [0.1, 0.9], sensitive_features=["f", "f"])
+        >>> flat_metrics(found)["auc_f"]
+        1.0
+    """
+    values = {name: float(getattr(found, name)) for name in SUMMARY}
+    return values | {f"auc_{name}": row.auc for name, row in found.by_group.items()}
 
 
 def report_undefined(messages: tuple[str, ...], errors: str) -> None:

@@ -21,7 +21,7 @@ from fairtune_hf.metrics.arrays import (
     check_scores,
     check_threshold,
 )
-from fairtune_hf.metrics.groups import measure, report_undefined
+from fairtune_hf.metrics.groups import flat_metrics, measure, report_undefined
 
 
 class ComputeMetrics:
@@ -57,15 +57,7 @@ class ComputeMetrics:
         groups = self._groups(codes, labels.size)
         found = measure(labels, scores, groups, self.threshold)
         report_undefined(found.warnings, "raise")
-        values = {
-            "overall_auc": found.overall_auc,
-            "min_auc": found.min_auc,
-            "max_auc": found.max_auc,
-            "auc_gap": found.auc_gap,
-            "equalized_odds_difference": found.equalized_odds_difference,
-            "demographic_parity_difference": found.demographic_parity_difference,
-        }
-        return values | {f"auc_{name}": row.auc for name, row in found.by_group.items()}
+        return flat_metrics(found)
 
     def _groups(self, codes: IntArray, n_rows: int) -> GroupCodes:
         if codes.shape != (n_rows,):

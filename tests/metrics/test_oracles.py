@@ -39,7 +39,9 @@ def pairs_auc(labels, scores, weights):
     return (wins * total).sum() / total.sum() if total.size else math.nan
 
 
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize(
+    "block", [0, *(pytest.param(block, marks=pytest.mark.slow) for block in range(1, 10))]
+)
 def test_a_thousand_random_tables(block):
     n_defined = 0
     for seed in range(block * 100, block * 100 + 100):

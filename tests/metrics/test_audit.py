@@ -1,0 +1,106 @@
+"""Audit of a stranger's table: the numbers are ours, the errors speak her language."""
+
+import json
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fairtune_hf.metrics import audit_predictions, evaluate_predictions, group_metrics
+
+COLUMNS = {"label_column": "ill", "score_column": "p", "sensitive_column": "skin"}
+
+
+def table(n=300, seed=0):
+    rng = np.random.default_rng(seed)
+    ill = (rng.random(n) < 0.4).astype(int)
+    return pd.DataFrame({
+        "ill": ill, "p": rng.random(n) * 0.7 + 0.3 * ill, "skin": rng.choice(["I", "VI"], n),
+        "sex": rng.choice(["f", "m"], n), "person": rng.integers(0, 150, n),
+        "row_id": [f"r{i}" for i in range(n)],
+    })  # fmt: skip
+
+
+def audit(frame, **changes):
+    return audit_predictions(frame, **(COLUMNS | {"n_resamples": 100} | changes))
+
+
+def test_report_has_the_numbers_of_the_library():
+    got = audit(table(), patient_column="person")
+    ours = table().rename(columns={"ill": "label", "p": "score", "person": "patient"})
+    assert got["evaluation"] == evaluate_predictions(ours, sensitive="skin", n_resamples=100)
+    found = group_metrics(ours.label, ours.score, sensitive_features=ours.skin)
+    assert got["metrics"]["by_group"]["VI"]["brier"] == found.by_group["VI"].brier
+    assert got["metrics"]["equity_scaled_auc"] == found.equity_scaled_auc
+    assert set(got["reliability"]) == {"I", "VI"}
+    assert got["rows"] == 300
+    assert got["collapse"] is None
+    assert json.loads(json.dumps(got, allow_nan=False)) == got
+
+
+def test_intersection_of_columns():
+    got = audit(table(), sensitive_column=["skin", "sex"])
+    assert set(got["evaluation"]["groups"]) == {"I+f", "I+m", "VI+f", "VI+m"}
+    assert got["sensitive"] == "skin+sex"
+
+
+def test_missing_groups_are_left_out_and_counted():
+    frame = table()
+    frame.loc[:11, "skin"] = None
+    got = audit(frame)
+    assert "12 of 300 rows have no skin and are left out." in got["warnings"]
+    assert any("no patient column" in text for text in got["warnings"])
+
+
+def test_reference_is_compared_by_id():
+    frame = table()
+    worse = frame.assign(p=np.random.default_rng(9).random(300)).sample(frac=1, random_state=0)
+    got = audit(frame, reference=worse, patient_column="person", n_resamples=400)
+    names = [entry["metric"] for entry in got["comparisons"]]
+    assert names == ["overall_auc", "min_auc", "auc_gap"]
+    first = got["comparisons"][0]
+    assert first["difference"] > 0
+    assert first["p_value"] < 0.05
+    assert first["p_value_holm"] >= first["p_value"]
+    assert audit(worse)["collapse"] is not None
+
+
+def test_one_class_group_is_null_with_a_warning():
+    frame = table()
+    frame.loc[frame.skin == "VI", "ill"] = 0
+    got = audit(frame)
+    assert got["evaluation"]["groups"]["VI"]["auc"] is None
+    assert any("Group 'VI' has 0 positive" in text for text in got["warnings"])
+
+
+def duplicated(frame):
+    return pd.concat([frame, frame.iloc[:2]])
+
+
+@pytest.mark.parametrize(("change", "arguments", "error", "match"), [
+    (lambda f: f.drop(columns="p"), {}, ValueError, r"'p' is missing among"),
+    (lambda f: f.rename(columns={"skin": "skins"}), {}, ValueError, r"Did you mean 'skins'"),
+    (lambda f: f, {"patient_column": "who"}, ValueError, "'who' is missing"),
+    (lambda f: f.assign(p=f.p.astype(str)), {}, TypeError, r"p: expected numbers, got '0\."),
+    (lambda f: f.assign(ill="yes"), {}, TypeError, r"ill: expected numbers, got 'yes'"),
+    (lambda f: f.assign(ill=0), {}, ValueError, r"ill: expected both classes 0 and 1, got 0 in all"),
+    (lambda f: f.assign(ill=f.ill + 1), {}, ValueError, "ill: expected labels 0 and 1, got 2"),
+    (lambda f: f.assign(ill=f.ill.where(f.index > 3)), {}, ValueError, "got nan in 4 of 300"),
+    (lambda f: f.assign(p=f.p.where(f.index > 3)), {}, ValueError, r"p: expected finite.* 4 NaN"),
+    (duplicated, {}, ValueError, "each row_id once, got 2 repeated, for example 'r0'"),
+    (lambda f: f.iloc[:0], {}, ValueError, "empty table"),
+    (lambda f: f, {"reference": table().iloc[:9]}, ValueError, "same rows"),
+    (lambda f: f, {"reference": table()[["ill", "p"]]}, ValueError, r"reference:.*'skin' is miss"),
+])  # fmt: skip
+def test_clear_errors(change, arguments, error, match):
+    with pytest.raises(error, match=match):
+        audit(change(table()), **arguments)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_rows_in_twenty_seconds():
+    frame = table(100_000).assign(person=np.random.default_rng(0).integers(0, 40_000, 100_000))
+    start = time.perf_counter()
+    audit(frame, patient_column="person", n_resamples=2000)
+    assert time.perf_counter() - start < 20
