@@ -130,7 +130,7 @@ def missing_steps(folder: RunFolder) -> list[str]:
 
 def warning_lines(folder: RunFolder, split: str | None) -> list[str]:
     """Gather the warnings of the run and of a split, counts of small groups hidden."""
-    found = [str(item) for item in folder.run.get("warnings") or []]
+    found = [tables.without_folders(str(item)) for item in folder.run.get("warnings") or []]
     if split is None:
         return list(dict.fromkeys(found))
     part, small = folder.part(split), folder.small_groups(split)

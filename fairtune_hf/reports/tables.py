@@ -6,6 +6,7 @@ Counts of fewer than ten people are hidden here (see `numbers`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -230,6 +231,18 @@ def is_hub_id(identity: str) -> bool:
     return allowed and len(parts) <= 2
 
 
+_FOLDERS = re.compile(r"(?<![\w:/.])(?:~|[A-Za-z]:)?[\\/](?:[^\s\\/'\",;]+[\\/])+")
+
+
+def without_folders(value: Any) -> Any:
+    """Return a value of JSON with the folders of this machine cut off its paths, names kept."""
+    if isinstance(value, dict):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    return _FOLDERS.sub("", value) if isinstance(value, str) else value
+
+
 def _items(part: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
     found = part.get(key)
     return [(str(name), value) for name, value in found.items()] if isinstance(found, dict) else []
@@ -244,4 +257,4 @@ def _plain(value: object) -> str:
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items()) or numbers.MISSING
     if isinstance(value, list | tuple):
         return ", ".join(_plain(item) for item in value) or numbers.MISSING
-    return str(value)
+    return str(without_folders(str(value)))

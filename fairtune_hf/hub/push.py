@@ -1,0 +1,281 @@
+"""Push a run to the Hugging Face Hub: adapter, card, `run.json` and report in one commit.
+
+Nothing leaves the machine before every file was looked at: no pickles, no predictions unless asked,
+no row or patient ids, no paths of this machine, no counts of groups of fewer than ten people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HfHubHTTPError
+
+from fairtune_hf.reports import render_report
+from fairtune_hf.reports.run_folder import RunFolder, read_run
+from fairtune_hf.reports.tables import is_hub_id
+
+from .card import base_kind, base_on_hub, card_text
+from .public import (
+    check_no_ids,
+    check_no_pickle,
+    public_config,
+    public_predictions,
+    public_run,
+)
+
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+# The HTTP library below huggingface_hub changes its name between versions; its error class does not.
+_NETWORK_ERRORS = (
+    OSError,
+    RuntimeError,
+    *(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError"),
+)
+_BASE_FILES = ("config.json", "preprocessor_config.json")
+
+
+@dataclass(frozen=True)
+class PushFile:
+    """One file of a push: its name in the repository and its bytes, or where they lie."""
+
+    name: str = field(metadata={"help": "path in the repository"})
+    content: bytes | Path = field(repr=False, metadata={"help": "bytes, or the file"})
+
+    @property
+    def size_bytes(self) -> int:
+        """Number of bytes."""
+        found = self.content
+        return found.stat().st_size if isinstance(found, Path) else len(found)
+
+
+@dataclass(frozen=True)
+class PushPlan:
+    """What a push would send, and where."""
+
+    repo_id: str = field(metadata={"help": "Hub id of the adapter"})
+    private: bool = field(metadata={"help": "whether the repositories are private"})
+    files: tuple[PushFile, ...] = field(metadata={"help": "files of the adapter's repository"})
+    base_repo_id: str | None = field(
+        default=None, metadata={"help": "Hub id of the base model where it is pushed too"}
+    )
+    base_files: tuple[PushFile, ...] = field(
+        default=(), metadata={"help": "files of the base model's repository"}
+    )
+
+    @property
+    def size_bytes(self) -> int:
+        """Number of bytes of all files."""
+        return sum(file.size_bytes for file in (*self.files, *self.base_files))
+
+    def render(self) -> str:
+        """Render the list of files with their bytes, for a terminal."""
+        kind = "private" if self.private else "public"
+        lines = [f"{self.repo_id} ({kind})", *map(_file_line, self.files)]
+        if self.base_repo_id:
+            lines += [f"{self.base_repo_id} ({kind})", *map(_file_line, self.base_files)]
+        return "\n".join([*lines, f"{self.size_bytes:>14,} bytes in all"])
+
+
+def _file_line(file: PushFile) -> str:
+    return f"{file.size_bytes:>14,}  {file.name}"
+
+
+def push_run(
+    run_dir: Path | str,
+    repo_id: str,
+    *,
+    private: bool = False,
+    dry_run: bool = False,
+    with_base: bool = False,
+    base_dir: Path | str | None = None,
+    with_predictions: bool = False,
+    endpoint: str | None = None,
+    token: str | None = None,
+) -> PushPlan:
+    """Upload a run, or with `dry_run` only say what would be sent.
+
+    The files of a repository arrive in one commit, so a reader never sees half of a push. After an
+    interruption the same call goes on: large files that have arrived are not sent again.
+
+    Args:
+        run_dir: Folder of an evaluated run.
+        repo_id: Hub id, `organisation/name`.
+        private: Make the repositories private.
+        dry_run: Check and list the files; open no connection.
+        with_base: Push the base model too, to `repo_id` with `-base` appended; for a local folder.
+        base_dir: The base model's folder, for `with_base`.
+        with_predictions: Push scores and labels too, without row and patient ids and without the
+            rows of groups of fewer than ten people.
+        endpoint: Address of the Hub; `HF_ENDPOINT` or the public one if not given.
+        token: Access token; the stored one if not given.
+
+    Returns:
+        What was, or would be, sent.
+
+    Raises:
+        FileNotFoundError: The run, its adapter or the base model's folder is not there.
+        ValueError: Something must not be pushed (pickles, ids), or the base model would be missing.
+        ConnectionError: The Hub could not be reached or refused.
+    """
+    plan = plan_push(
+        run_dir,
+        repo_id,
+        private=private,
+        with_base=with_base,
+        base_dir=base_dir,
+        with_predictions=with_predictions,
+    )
+    if dry_run:
+        return plan
+    api = HfApi(endpoint=endpoint, token=token)
+    base_revision = None
+    if plan.base_repo_id:
+        base_revision = _commit(api, plan.base_repo_id, plan.base_files, private)
+    files = tuple(_with_revision(file, base_revision) for file in plan.files)
+    _commit(api, plan.repo_id, files, private)
+    return plan
+
+
+def plan_push(
+    run_dir: Path | str,
+    repo_id: str,
+    *,
+    private: bool = False,
+    with_base: bool = False,
+    base_dir: Path | str | None = None,
+    with_predictions: bool = False,
+) -> PushPlan:
+    """Check everything that `push_run` would send, and return it; see there."""
+    if repo_id.count("/") != 1 or not is_hub_id(repo_id):
+        raise ValueError(
+            f"--repo-id should be organisation/name, of letters, digits and . _ -; got {repo_id!r}."
+        )
+    folder = read_run(run_dir)
+    if not folder.part("test"):
+        raise ValueError(
+            f"run_dir should hold an evaluated run; {folder.path} has no test results, so its card "
+            "could not say how the adapter does. Run `fairtune evaluate --run` on it first."
+        )
+    check_no_pickle(folder.path / "adapter")
+    base_repo_id = f"{repo_id}-base" if with_base else None
+    base_files = _base_files(folder, base_dir) if with_base else ()
+    base = base_repo_id or _base_to_be_had(folder)
+    files = [
+        *_adapter_files(folder, base),
+        PushFile("README.md", card_text(folder, repo_id=repo_id, base_model=base_repo_id).encode()),
+        PushFile("run.json", public_run(folder).encode()),
+        PushFile("report.html", render_report(folder.path).read_bytes()),
+    ]
+    check_no_ids({f.name: f.content for f in files if isinstance(f.content, bytes)}, folder)
+    if with_predictions:
+        files.append(PushFile("predictions.parquet", public_predictions(folder)))
+    return PushPlan(repo_id, private, tuple(files), base_repo_id, base_files)
+
+
+def _adapter_files(folder: RunFolder, base: str | None) -> list[PushFile]:
+    adapter = folder.path / "adapter"
+    missing = [name for name in _ADAPTER if not (adapter / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"run_dir should hold the adapter of a finished run; {adapter} lacks "
+            f"{', '.join(missing)}. Run `fairtune finetune --run` on it."
+        )
+    config = json.loads((adapter / _ADAPTER[0]).read_text(encoding="utf-8"))
+    public = public_config(config, base, folder.part("model").get("revision"))
+    return [PushFile(_ADAPTER[0], public.encode()), PushFile(_ADAPTER[1], adapter / _ADAPTER[1])]
+
+
+def _base_to_be_had(folder: RunFolder) -> str | None:
+    """Return the base model's Hub id, None for the embedded one.
+
+    Raises:
+        ValueError: The base model is a local folder, which a stranger does not have.
+    """
+    kind = base_kind(folder)
+    if kind == "local":
+        name = folder.part("model").get("id")
+        raise ValueError(
+            f"The base model of this run is the local folder {name!r}; without it nobody can load "
+            "the adapter. Push it too with --with-base (and --base-dir FOLDER), if its licence "
+            "allows, or train from a model that is on the Hub."
+        )
+    return base_on_hub(folder) if kind == "hub" else None
+
+
+def _base_files(folder: RunFolder, base_dir: Path | str | None) -> tuple[PushFile, ...]:
+    if base_kind(folder) != "local":
+        raise ValueError(
+            "--with-base is for a base model that is a local folder; the one of this run, "
+            f"{folder.part('model').get('id')}, can be had without it. Leave --with-base out."
+        )
+    if base_dir is None:
+        raise ValueError("--with-base needs the base model's folder: add --base-dir FOLDER.")
+    base = Path(base_dir)
+    weights = sorted(base.glob("*.safetensors"))
+    if not weights or not (base / "config.json").is_file():
+        raise FileNotFoundError(
+            f"--base-dir should be a folder with config.json and *.safetensors; {base} has not."
+        )
+    check_no_pickle(base)
+    recorded = folder.part("model").get("sha256")
+    if recorded and _sha256(weights) != recorded:
+        raise ValueError(
+            f"--base-dir {base} holds other weights than the run was trained from (sha256 differs "
+            "from run.json). Give the folder that `--model` named."
+        )
+    names = [*_BASE_FILES, *(path.name for path in base.glob("*.index.json"))]
+    settings = [base / name for name in dict.fromkeys(names) if (base / name).is_file()]
+    public = [
+        PushFile(path.name, _public_settings(path.read_text(encoding="utf-8")).encode())
+        for path in settings
+    ]
+    return (*public, *(PushFile(path.name, path) for path in weights))
+
+
+def _public_settings(text: str) -> str:
+    """Leave out where the base model lay on this machine."""
+    settings: dict[str, Any] = json.loads(text)
+    settings.pop("_name_or_path", None)
+    return json.dumps(settings, indent=2) + "\n"
+
+
+def _sha256(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _with_revision(file: PushFile, revision: str | None) -> PushFile:
+    """Record the base's commit in the adapter's configuration, once it is known."""
+    if revision is None or file.name != _ADAPTER[0] or not isinstance(file.content, bytes):
+        return file
+    config = json.loads(file.content)
+    return PushFile(
+        file.name, (json.dumps(config | {"revision": revision}, indent=2) + "\n").encode()
+    )
+
+
+def _commit(api: HfApi, repo_id: str, files: tuple[PushFile, ...], private: bool) -> str:
+    operations = [
+        CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=file.content) for file in files
+    ]
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if private and not api.repo_info(repo_id).private:
+            raise ValueError(
+                f"--private was asked, but {repo_id} exists and is public. Make it private on the "
+                "Hub first, or push to another name."
+            )
+        done = api.create_commit(repo_id, operations, commit_message="Push a FairTune run")
+    except _NETWORK_ERRORS as error:
+        raise ConnectionError(
+            f"The push to {repo_id} did not end ({type(error).__name__}: {error}). Nothing of it "
+            "is visible on the Hub. Run the same command again: large files that arrived are not "
+            "sent twice."
+        ) from error
+    return str(done.oid)

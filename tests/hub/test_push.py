@@ -1,0 +1,252 @@
+import importlib.util
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import pandas as pd
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from peft import PeftModel
+from transformers import AutoModelForImageClassification
+
+from fairtune_hf.hub import plan_push, push_run
+
+_file = Path(__file__).with_name("loopback_hub.py")
+_spec = importlib.util.spec_from_file_location("loopback_hub", _file)
+_module = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_module)
+
+REPO = "org/adapter"
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    server = _module.LoopbackHub()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def run(finished_run, tmp_path):
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def hub_run(run):
+    """The run as if its base model had come from the Hub and each picture from its own patient."""
+    table = pd.read_parquet(run / "predictions.parquet")
+    codes = table["row_id"].astype("category").cat.codes.astype("int64")
+    table.assign(patient=codes).to_parquet(run / "predictions.parquet", index=False)
+    change(run, model={"id": "google/vit-base", "revision": "a" * 40, "sha256": "b" * 64})
+    return run
+
+
+def change(run, **parts):
+    file = run / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | parts))
+
+
+def names(plan):
+    return {file.name for file in plan.files}
+
+
+def test_push_then_load_in_a_fresh_process_gives_the_same_logits(run, tiny_vit, hub, tmp_path):
+    push_run(run, REPO, with_base=True, base_dir=tiny_vit, endpoint=hub.url, token="hf_x")
+    lines = hub.files(REPO)["README.md"].decode().split("```python\n")[1].split("```")[0]
+    torch.manual_seed(3)
+    pixels = torch.rand(4, 3, 32, 32)
+    torch.save(pixels, tmp_path / "pixels.pt")
+    script = (
+        "import torch\n" + lines + "model.eval()\n"
+        f"pixels = torch.load({str(tmp_path / 'pixels.pt')!r})\n"
+        f"torch.save(model(pixels).logits, {str(tmp_path / 'logits.pt')!r})\n"
+    )
+    environment = os.environ | {
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HOME": str(tmp_path / "cache"),
+    }
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+    base = AutoModelForImageClassification.from_pretrained(
+        tiny_vit, num_labels=2, ignore_mismatched_sizes=True
+    )
+    model = PeftModel.from_pretrained(base, run / "adapter").eval()
+    with torch.no_grad():
+        expected = model(pixels).logits
+    assert torch.equal(torch.load(tmp_path / "logits.pt"), expected)
+
+
+def test_a_push_sends_adapter_card_record_and_report(hub_run, hub):
+    plan = push_run(hub_run, REPO, endpoint=hub.url, token="hf_x")
+    sent = hub.files(REPO)
+    assert set(sent) == names(plan) == {
+        "adapter_config.json", "adapter_model.safetensors", "README.md", "run.json", "report.html",
+    }  # fmt: skip
+    assert (
+        sent["adapter_model.safetensors"]
+        == (hub_run / "adapter" / "adapter_model.safetensors").read_bytes()
+    )
+    assert plan.size_bytes == sum(map(len, sent.values()))
+    config = json.loads(sent["adapter_config.json"])
+    assert config["base_model_name_or_path"] == "google/vit-base"
+    assert config["revision"] == "a" * 40
+    card = ModelCard(sent["README.md"].decode())
+    assert card.data.base_model == "google/vit-base"
+    assert f"'{REPO}'" in card.text
+
+
+def test_a_dry_run_opens_no_connection_and_lists_bytes(hub_run, hub):
+    plan = push_run(hub_run, REPO, dry_run=True, endpoint=hub.url)
+    assert hub.requests == []
+    weights = (hub_run / "adapter" / "adapter_model.safetensors").stat().st_size
+    assert f"{weights:,}  adapter_model.safetensors" in plan.render()
+    assert "org/adapter (public)" in plan.render()
+
+
+def test_an_interrupted_upload_goes_on_where_it_stopped(hub_run, hub):
+    plan = plan_push(hub_run, REPO, with_predictions=True)
+    scores = next(f for f in plan.files if f.name == "predictions.parquet").content
+    cut = _module.hashlib.sha256(scores).hexdigest()
+    hub.broken.add(cut)
+    with pytest.raises(ConnectionError, match="Run the same command again"):
+        push_run(hub_run, REPO, with_predictions=True, endpoint=hub.url, token="hf_x")
+    assert hub.files(REPO) == {}, "nothing is visible of half a push"
+    arrived = set(hub.large)
+    assert len(arrived) == 1
+    hub.broken.clear()
+    hub.puts.clear()
+    push_run(hub_run, REPO, with_predictions=True, endpoint=hub.url, token="hf_x")
+    assert hub.puts == [cut], "what had arrived is not sent again"
+    assert names(plan) == set(hub.files(REPO))
+
+
+def test_private_is_private(hub_run, hub):
+    push_run(hub_run, REPO, private=True, endpoint=hub.url, token="hf_x")
+    assert hub.repos[REPO]["private"]
+
+
+def test_private_refuses_a_public_repository(hub_run, hub):
+    hub.repos[REPO] = {"private": False, "sha": "0" * 40, "files": {}}
+    with pytest.raises(ValueError, match="exists and is public"):
+        push_run(hub_run, REPO, private=True, endpoint=hub.url, token="hf_x")
+    assert hub.files(REPO) == {}
+
+
+def test_a_local_base_is_pushed_or_refused(run, tiny_vit, hub, tmp_path):
+    with pytest.raises(ValueError, match="--with-base"):
+        push_run(run, REPO, endpoint=hub.url)
+    with pytest.raises(ValueError, match="add --base-dir"):
+        push_run(run, REPO, with_base=True, endpoint=hub.url)
+    other = Path(shutil.copytree(tiny_vit, tmp_path / "other"))
+    weights = other / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    with pytest.raises(ValueError, match="other weights"):
+        push_run(run, REPO, with_base=True, base_dir=other, endpoint=hub.url)
+    assert hub.requests == []
+    push_run(run, REPO, with_base=True, base_dir=tiny_vit, endpoint=hub.url, token="hf_x")
+    assert set(hub.files(f"{REPO}-base")) >= {"config.json", "model.safetensors"}
+    config = json.loads(hub.files(REPO)["adapter_config.json"])
+    assert config["base_model_name_or_path"] == f"{REPO}-base"
+    assert config["revision"] == hub.repos[f"{REPO}-base"]["sha"]
+
+
+def test_a_base_that_is_on_the_hub_is_not_pushed(hub_run, tiny_vit):
+    with pytest.raises(ValueError, match="Leave --with-base out"):
+        plan_push(hub_run, REPO, with_base=True, base_dir=tiny_vit)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("optimizer.pt", b"x"), ("extra.json", b"\x80\x04x"), ("extra.safetensors", b"PK\x03\x04")],
+)
+def test_pickles_are_refused(hub_run, name, content):
+    (hub_run / "adapter" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=name):
+        plan_push(hub_run, REPO)
+
+
+def test_patient_and_row_ids_are_refused(hub_run):
+    row = pd.read_parquet(hub_run / "predictions.parquet")["row_id"].iloc[0]
+    change(hub_run, warnings=[f"Picture {row} is very dark."])
+    with pytest.raises(ValueError, match="names 1 row id") as refused:
+        plan_push(hub_run, REPO)
+    assert row not in str(refused.value)
+    change(hub_run, warnings=[], search={"patient_id": ["P1"]})
+    with pytest.raises(ValueError, match="patient_id"):
+        plan_push(hub_run, REPO)
+
+
+def test_predictions_go_without_ids_and_only_when_asked(hub_run):
+    assert "predictions.parquet" not in names(plan_push(hub_run, REPO))
+    plan = plan_push(hub_run, REPO, with_predictions=True)
+    content = next(f for f in plan.files if f.name == "predictions.parquet").content
+    table = pd.read_parquet(io.BytesIO(content))
+    assert set(table.columns) == {"seed", "split", "label", "score", "sex"}
+    own = pd.read_parquet(hub_run / "predictions.parquet")
+    assert len(table) == len(own)
+    assert sorted(table["score"]) == sorted(own["score"])
+    assert table["score"].tolist() != own["score"].tolist(), "the order of the rows is not told"
+
+
+def test_predictions_of_small_groups_alone_are_refused(run):
+    change(run, model={"id": "google/vit-base", "revision": "a" * 40})
+    with pytest.raises(ValueError, match="fewer than ten people"):
+        plan_push(run, REPO, with_predictions=True)
+
+
+def test_folders_of_this_machine_are_not_told(hub_run):
+    record = json.loads((hub_run / "run.json").read_text())
+    dataset = record["dataset"] | {"options": {"splits_file": "/home/someone/secret/splits.csv"}}
+    change(hub_run, dataset=dataset)
+    for file in plan_push(hub_run, REPO).files:
+        content = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
+        assert b"/home/someone" not in content, file.name
+        if file.name in {"run.json", "README.md"}:
+            assert b"splits.csv" in content
+
+
+def test_counts_of_small_groups_are_hidden_in_the_record(hub_run):
+    record = json.loads((hub_run / "run.json").read_text())
+    record["test"]["groups"]["tiny"] = {"n": 7, "positives": 3, "auc": 0.75, "auc_ci": [0.3, 1.0]}
+    record["test"]["warnings"] = ["Group tiny has 7 rows."]
+    change(hub_run, test=record["test"])
+    file = next(f for f in plan_push(hub_run, REPO).files if f.name == "run.json")
+    test = json.loads(file.content)["test"]
+    hidden = {"n": "<10", "positives": "<10", "auc": None, "auc_ci": None}
+    assert test["groups"]["tiny"] == hidden
+    assert test["warnings"] == ["Group tiny has <10 rows."]
+    assert test["groups"]["F"] == record["test"]["groups"]["F"]
+
+
+@pytest.mark.parametrize("repo_id", ["name", "a/b/c", "a/../b", "../b", "a/"])
+def test_wrong_repo_ids_are_refused(hub_run, repo_id):
+    with pytest.raises(ValueError, match="organisation/name"):
+        plan_push(hub_run, repo_id)
+
+
+def test_unfinished_runs_are_refused(hub_run):
+    change(hub_run, test=None)
+    with pytest.raises(ValueError, match="fairtune evaluate"):
+        plan_push(hub_run, REPO)
+
+
+def test_a_run_without_adapter_is_refused(hub_run):
+    (hub_run / "adapter" / "adapter_model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"adapter_model\.safetensors"):
+        plan_push(hub_run, REPO)
+
+
+def test_an_unreachable_hub_is_a_connection_error(hub_run, hub):
+    hub.close()
+    with pytest.raises(ConnectionError, match="did not end"):
+        push_run(hub_run, REPO, endpoint=hub.url, token="hf_x")
