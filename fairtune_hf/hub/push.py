@@ -30,10 +30,10 @@ from .public import (
 
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 # The HTTP library below huggingface_hub changes its name between versions; its error class does not.
-_NETWORK_ERRORS = (
+_NETWORK_ERRORS: tuple[type[Exception], ...] = (
     OSError,
     RuntimeError,
-    *(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError"),
+    *(k for k in HfHubHTTPError.__mro__ if k.__name__ == "HTTPError" and issubclass(k, Exception)),
 )
 _BASE_FILES = ("config.json", "preprocessor_config.json")
 

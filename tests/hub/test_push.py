@@ -59,6 +59,7 @@ def names(plan):
     return {file.name for file in plan.files}
 
 
+@pytest.mark.slow
 def test_push_then_load_in_a_fresh_process_gives_the_same_logits(run, tiny_vit, hub, tmp_path):
     push_run(run, REPO, with_base=True, base_dir=tiny_vit, endpoint=hub.url, token="hf_x")
     lines = hub.files(REPO)["README.md"].decode().split("```python\n")[1].split("```")[0]
