@@ -7,6 +7,7 @@ Chunks are handed on as they come and not kept, so memory does not grow with the
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -76,7 +77,9 @@ def decode_rows(
         delay=BAR_AFTER_SECONDS,
         disable=not progress,
     )
-    with ThreadPoolExecutor(max_workers=threads) as pool, bar:
+    with ThreadPoolExecutor(max_workers=threads) as pool, bar, warnings.catch_warnings():
+        # Set here, once: the filters are shared by all threads. Odd EXIF data is no news.
+        warnings.filterwarnings("ignore", module="PIL")
         try:
             while True:
                 for rows in queue:

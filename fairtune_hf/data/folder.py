@@ -43,7 +43,8 @@ def read(root: Path, request: ReadRequest) -> RawTable:
     names = _sensitive_columns(request)
     _require(rows.table, names, request, path.name)
     label_column = str(request.label_column)
-    _refuse_empty(rows.table, [FILE, label_column, *names], path.name)
+    told = [FILE, label_column, *names, request.patient_column, request.split_column]
+    _refuse_empty(rows.table, [c for c in told if c], path.name)
     rows.drop(rows.table[FILE].isna(), "file name missing")
     rows.drop(rows.table[label_column].isna(), "label missing")
     table = rows.table

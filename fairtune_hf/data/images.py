@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import warnings
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 178_956_970
 """Twice Pillow's own limit for a warning: a larger picture is refused as a decompression bomb."""
+
+ORIENTATION = 0x0112
+"""The EXIF tag that says which side of the camera was up."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -56,14 +59,16 @@ class FileSource:
     def signature(self) -> str:
         """Return name, size and time of change."""
         try:
-            stat = self.path.stat()
-        except OSError:
+            told = self.path.stat()
+        except (OSError, ValueError):
             return f"{self.name} missing"
-        return f"{self.name} {stat.st_size} {stat.st_mtime_ns} {self.depth16}"
+        return f"{self.name} {told.st_size} {told.st_mtime_ns} {self.depth16}"
 
     def read(self, side: int) -> tuple[Pixels, bytes]:
         """Decode the file; see `ImageSource.read`."""
         try:
+            if not stat.S_ISREG(self.path.stat().st_mode):
+                raise ImageError("is not a file")
             raw = self.path.read_bytes()
         except OSError as error:
             raise ImageError(f"cannot be opened ({error.strerror})") from error
@@ -79,30 +84,18 @@ def decode_picture(raw: bytes, depth16: str = "minmax") -> Image.Image:
         ImageError: if Pillow cannot decode it, it is huge, or it has several frames.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image: Image.Image = Image.open(io.BytesIO(raw))
-            _check_header(image)
-            image.load()
-            if image.getexif().get(0x0112, 1) != 1:
-                image = ImageOps.exif_transpose(image)
+        image: Image.Image = Image.open(io.BytesIO(raw))
+        _check_header(image)
+        image.load()
+        if image.getexif().get(ORIENTATION, 1) != 1:
+            image = ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:
         raise ImageError("is not a picture that Pillow knows") from error
     except ImageError:
         raise
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        TypeError,
-        Image.DecompressionBombError,
-        IndexError,
-        KeyError,
-        OverflowError,
-        MemoryError,
-        NotImplementedError,
-    ) as error:
+    except Exception as error:
+        # Pillow's decoders raise any kind on damaged data (struct.error, zlib.error, KeyError).
+        # Each becomes a reason beside the file's name; the caller stops or counts.
         raise ImageError(f"cannot be decoded ({str(error) or type(error).__name__})") from error
     return to_rgb(image, depth16)
 
