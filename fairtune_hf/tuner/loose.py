@@ -48,9 +48,10 @@ def hold(model: nn.Module, parameter: str) -> None:
     """Move a loose parameter into a holder; nothing happens if it is there already."""
     owner_name, _, name = parameter.rpartition(".")
     owner = model.get_submodule(owner_name)
-    value = owner._parameters.pop(name, None)
+    value = owner._parameters.get(name)
     if value is None:
         return
+    owner._parameters[name] = None  # keeps its place in the order
     owner.add_module(_PREFIX + name, Holder(value))
     _set_properties(owner, (*_held_by(owner), name))
 
@@ -61,7 +62,7 @@ def release(owner: nn.Module, child_name: str) -> None:
     holder = owner._modules.pop(child_name)
     assert isinstance(holder, Holder)
     _set_properties(owner, tuple(held for held in _held_by(owner) if held != name))
-    owner.register_parameter(name, holder.value)
+    owner._parameters[name] = holder.value
 
 
 def _held_by(owner: nn.Module) -> tuple[str, ...]:

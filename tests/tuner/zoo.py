@@ -60,6 +60,12 @@ BUILDERS = {
         "Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersConfig", mlp_ratio=2
     ),
     "beit": lambda: _hf("BeitForImageClassification", "BeitConfig"),
+    "beit_relative": lambda: _hf(
+        "BeitForImageClassification",
+        "BeitConfig",
+        use_relative_position_bias=True,
+        layer_scale_init_value=0.5,
+    ),
     "clip_vision": lambda: _tower("CLIPForImageClassification", "CLIPConfig", "CLIPVisionConfig"),
     "siglip_vision": lambda: _tower(
         "SiglipForImageClassification", "SiglipConfig", "SiglipVisionConfig"
@@ -87,6 +93,7 @@ def build(name, seed=0):
     return BUILDERS[name]().eval()
 
 
+@torch.no_grad()  # with gradients, torch may choose another attention kernel
 def run(model, images):
     """What the model says about images: logits, or ViTMAE's loss with a fixed mask."""
     if "MAE" in type(getattr(model, "base_model", model)).__name__ or hasattr(model, "decoder"):
