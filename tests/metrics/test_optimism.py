@@ -23,15 +23,83 @@ def test_direction_and_missing_values():
     assert low.n_trials == 3
 
 
-def test_calibrated_when_values_and_noise_are_normal():
-    rng = np.random.default_rng(0)
-    errors = []
-    for _ in range(400):
-        truth = rng.normal(0.8, 0.02, 60)
-        seen = truth + rng.normal(0, 0.03, 60)
+NOISE = 0.03
+
+
+def equal(rng, n):
+    return np.zeros(n)
+
+
+def normal(rng, n):
+    return rng.normal(0, NOISE, n)
+
+
+def wide(rng, n):
+    return rng.normal(0, 2 * NOISE, n)
+
+
+def uniform(rng, n):
+    return rng.uniform(-3 * NOISE, 0, n)
+
+
+def plateau(rng, n):
+    return -rng.exponential(2 * NOISE, n)
+
+
+def partly_failed(rng, n):
+    truth = rng.normal(0, 0.7 * NOISE, n)
+    return truth - (rng.random(n) < 0.3) * rng.uniform(3, 8, n) * NOISE
+
+
+def adaptive(rng, n):
+    """A search in 5 dimensions that comes back to where it saw good values."""
+    points, seen, truth = [], [], []
+    for step in range(n):
+        point = rng.uniform(-1, 1, 5)
+        if step >= 10 and rng.random() < 0.9:
+            best = np.argsort(seen)[-max(1, step // 5) :]
+            point = np.clip(points[rng.choice(best)] + rng.normal(0, 0.3, 5), -1, 1)
+        points.append(point)
+        truth.append(-2 * NOISE * (point**2).sum())
+        seen.append(truth[-1] + rng.normal(0, NOISE))
+    return np.array(truth), np.array(seen)
+
+
+def search(kind, rng, n):
+    if kind is adaptive:
+        return adaptive(rng, n)
+    truth = kind(rng, n)
+    return truth, truth + rng.normal(0, NOISE, n)
+
+
+def mean_ratio(kind, n, searches, seed=0):
+    """Mean estimate over mean true luck of simulated searches."""
+    rng = np.random.default_rng(seed)
+    luck, estimate = [], []
+    for _ in range(searches):
+        truth, seen = search(kind, rng, n)
         best = seen.argmax()
-        errors.append(float(selection_optimism(seen, 0.03)) - (seen[best] - truth[best]))
-    assert abs(np.mean(errors)) < 0.003
+        luck.append(seen[best] - truth[best])
+        estimate.append(float(selection_optimism(seen, NOISE)))
+    return np.mean(estimate) / np.mean(luck)
+
+
+def test_calibrated_on_simulated_searches():
+    assert mean_ratio(equal, 60, 200) == pytest.approx(1.0, abs=0.15)
+    assert mean_ratio(normal, 60, 200) == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [20, 60, 100])
+@pytest.mark.parametrize("kind", [equal, normal, wide, uniform, plateau, partly_failed, adaptive])
+def test_calibrated_on_all_kinds_of_searches(kind, n):
+    assert mean_ratio(kind, n, 1500) == pytest.approx(1.0, abs=0.2)
+
+
+def test_the_papers_hundred_trials_on_papila():
+    """100 equal masks and a standard error of 2.8 points: about 7 points of luck."""
+    values = 0.75 + np.random.default_rng(1).normal(0, 0.028, 100)
+    assert float(selection_optimism(values, 0.028)) == pytest.approx(0.07, abs=0.02)
 
 
 @pytest.mark.parametrize(("arguments", "match"), [
