@@ -408,6 +408,9 @@ def save(model: ViTForImageClassification, out: Path) -> None:
     clone = ViTForImageClassification(model.config)
     clone.load_state_dict(model.state_dict())
     clone.half().save_pretrained(out)
+    # Halves are for the wheel's size; whoever loads the model shall compute in float32.
+    config = json.loads((out / "config.json").read_text()) | {"dtype": "float32"}
+    (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     preprocessor = {
         "image_processor_type": "ViTImageProcessor",
         "do_resize": True,

@@ -1,22 +1,23 @@
 """Compare three ways of using the demo backbone on the demo set, over seeds.
 
 Full fine-tuning and linear readout of the pre-trained weights, and training of the same
-architecture from scratch. Each method has its own learning rate, chosen by the mean validation AUC
-of seeds 0 to `--tuning-seeds` - 1; the test split is read for the chosen rate only.
+architecture from scratch. Each method has its own learning rate, the one with the best mean
+validation AUC over the seeds. Every run is a line of `--csv`; the command goes on where it stopped.
 
-    python recipes/benchmarks/demo_backbone.py                    # all of it, on two idle cores
-    python recipes/benchmarks/demo_backbone.py --methods "linear readout" --csv readout.csv
-    python recipes/benchmarks/demo_backbone.py --render *.csv     # the table of several pieces
+    python recipes/benchmarks/demo_backbone.py                         # all of it
+    python recipes/benchmarks/demo_backbone.py --render runs/a.csv runs/b.csv
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import itertools
 import logging
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -30,9 +31,10 @@ import fairtune_hf
 from fairtune_hf.data.demo import draw_demo_set
 
 BACKBONE = Path(fairtune_hf.__file__).parent / "training" / "demo_backbone"
+KEY = ("method", "learning rate", "seed")
 LEARNING_RATES = {
     "full fine-tuning": (3e-4, 7e-4),
-    "linear readout": (1e-2, 3e-2),
+    "linear readout": (1e-2, 3e-2, 1e-1),
     "from scratch": (3e-4, 1e-3),
 }
 
@@ -51,20 +53,44 @@ class DemoData:
             self.pictures[split] = pictures / 127.5 - 1.0
             self.labels[split] = torch.from_numpy(frame["label"].to_numpy()[rows])
             self.groups[split] = frame["skin_type"].to_numpy()[rows]
+        self.flipped_train = self.pictures["train"].flip(-1)
+
+
+class Readout(nn.Module):
+    """The classifier alone, on class-token features computed once; the body is frozen anyway."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.classifier = model.classifier
+
+    def forward(self, pixel_values: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.classifier(pixel_values))
+
+
+@torch.no_grad()
+def freeze(data: DemoData, backbone: Path) -> DemoData:
+    """Return the data with features in place of the pictures."""
+    body = build_model("linear readout", backbone, 0).eval().base_model
+    frozen = copy.copy(data)
+    frozen.pictures = {
+        split: torch.cat([body(pixel_values=p).last_hidden_state[:, 0] for p in part.split(128)])
+        for split, part in data.pictures.items()
+    }
+    flipped = data.pictures["train"].flip(-1)
+    frozen.flipped_train = torch.cat(
+        [body(pixel_values=p).last_hidden_state[:, 0] for p in flipped.split(128)]
+    )
+    return frozen
 
 
 def build_model(method: str, backbone: Path, seed: int) -> nn.Module:
     torch.manual_seed(seed)
     if method == "from scratch":
         config = AutoConfig.from_pretrained(backbone, num_labels=2)
-        return AutoModelForImageClassification.from_config(config)
-    model = AutoModelForImageClassification.from_pretrained(
+        return AutoModelForImageClassification.from_config(config, dtype=torch.float32)
+    return AutoModelForImageClassification.from_pretrained(
         backbone, num_labels=2, ignore_mismatched_sizes=True, dtype=torch.float32
     )
-    if method == "linear readout":
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad = name.startswith("classifier")
-    return model
 
 
 def train(model: nn.Module, data: DemoData, learning_rate: float, seed: int, args) -> None:
@@ -88,7 +114,7 @@ def train(model: nn.Module, data: DemoData, learning_rate: float, seed: int, arg
         for rows in order.split(args.batch_size):
             batch = pictures[rows]
             flipped = torch.rand(len(rows), generator=generator) < 0.5
-            batch[flipped] = batch[flipped].flip(-1)
+            batch[flipped] = data.flipped_train[rows[flipped]]
             loss = F.cross_entropy(model(pixel_values=batch).logits, labels[rows])
             loss.backward()
             nn.utils.clip_grad_norm_(trainable, 1.0)
@@ -115,56 +141,53 @@ def evaluate(model: nn.Module, data: DemoData, split: str) -> dict[str, float]:
     } | result
 
 
-def choose_learning_rate(method: str, run: Callable[[str, float, int, str], dict], args) -> float:
-    found = {}
-    for rate in LEARNING_RATES[method]:
-        runs = [run(method, rate, seed, "validation") for seed in range(args.tuning_seeds)]
-        found[rate] = float(np.mean([r["overall"] for r in runs]))
-    print(method, "validation AUC by learning rate:", {k: round(v, 3) for k, v in found.items()})
-    return max(found, key=lambda rate: found[rate])
-
-
 def compare(args) -> pd.DataFrame:
-    data = DemoData(args.data_seed)
-
-    def run(method: str, rate: float, seed: int, split: str) -> dict[str, float]:
-        model = build_model(method, args.backbone, seed)
-        train(model, data, rate, seed, args)
-        return evaluate(model, data, split)
-
-    rows = []
-    for method in args.methods or LEARNING_RATES:
-        started = time.monotonic()
-        rate = args.learning_rate or choose_learning_rate(method, run, args)
-        for seed in args.seeds:
-            result = run(method, rate, seed, "test")
-            rows.append({"method": method, "learning rate": rate, "seed": seed} | result)
-            print(rows[-1], flush=True)
-            if args.csv:
-                pd.DataFrame(rows).to_csv(args.csv, index=False)
-        print(f"{method}: {time.monotonic() - started:.0f} s", flush=True)
-    return pd.DataFrame(rows)
+    """Run what the file of results does not hold yet."""
+    pictures = DemoData(args.data_seed)
+    features = freeze(pictures, args.backbone)
+    results = pd.read_csv(args.csv) if args.csv.exists() else pd.DataFrame()
+    done = set(zip(*(results[k] for k in KEY), strict=True)) if len(results) else set()
+    for seed, method in itertools.product(args.seeds, args.methods or LEARNING_RATES):
+        for rate in LEARNING_RATES[method]:
+            if (method, rate, seed) in done:
+                continue
+            started = time.monotonic()
+            data = features if method == "linear readout" else pictures
+            model = build_model(method, args.backbone, seed)
+            model = Readout(model) if method == "linear readout" else model
+            train(model, data, rate, seed, args)
+            row = dict(zip(KEY, (method, rate, seed), strict=True))
+            row |= {"validation": evaluate(model, data, "validation")["overall"]}
+            row |= evaluate(model, data, "test")
+            row |= {"seconds": round(time.monotonic() - started, 1)}
+            results = pd.concat([results, pd.DataFrame([row])], ignore_index=True)
+            results.to_csv(args.csv, index=False)
+            print(row, flush=True)
+    return results
 
 
 def render(results: pd.DataFrame) -> str:
-    """Markdown: mean and SD over the seeds, then the differences paired by seed."""
+    """Markdown: mean ± SD over the seeds, then the differences paired by seed."""
     metrics = ["overall", "min-group", "I-III", "IV-VI"]
-    lines = ["| method | learning rate | " + " | ".join(f"{m} AUC" for m in metrics) + " |"]
-    lines.append("|---" * (len(metrics) + 2) + "|")
-    by_method = dict(tuple(results.groupby("method", sort=False)))
-    for method, part in by_method.items():
+    lines = ["| method | learning rate | seeds | " + " | ".join(f"{m} AUC" for m in metrics) + " |"]
+    lines.append("|---" * (len(metrics) + 3) + "|")
+    chosen = {}
+    for method, part in results.groupby("method"):
+        rate = part.groupby("learning rate")["validation"].mean().idxmax()
+        part = part[part["learning rate"] == rate].set_index("seed")[metrics]
+        chosen[method] = part
         cells = [f"{part[m].mean():.3f} ± {part[m].std():.3f}" for m in metrics]
-        lines.append(
-            f"| {method} | {part['learning rate'].iloc[0]:g} | " + " | ".join(cells) + " |"
-        )
-    reference = by_method.pop("full fine-tuning", None)
-    for method, part in by_method.items() if reference is not None else ():
-        gain = reference[metrics].to_numpy() - part[metrics].to_numpy()
+        lines.append(f"| {method} | {rate:g} | {len(part)} | " + " | ".join(cells) + " |")
+    reference = chosen.pop("full fine-tuning", None)
+    for method, part in chosen.items() if reference is not None else ():
+        gain = (reference - part).dropna()
         cells = [
-            f"{m:+.3f} ± {s:.3f} ({w}/{len(gain)})"
-            for m, s, w in zip(gain.mean(0), gain.std(0, ddof=1), (gain > 0).sum(0), strict=True)
+            f"{gain[m].mean():+.3f} ± {gain[m].std():.3f} ({(gain[m] > 0).sum()}/{len(gain)})"
+            for m in metrics
         ]
-        lines.append(f"| full fine-tuning minus {method} | | " + " | ".join(cells) + " |")
+        lines.append(
+            f"| full fine-tuning minus {method} | | {len(gain)} | " + " | ".join(cells) + " |"
+        )
     return "\n".join(lines)
 
 
@@ -173,22 +196,21 @@ def main() -> None:
     parser.add_argument("--backbone", type=Path, default=BACKBONE)
     parser.add_argument("--methods", nargs="*", choices=list(LEARNING_RATES))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--learning-rate", type=float, help="instead of choosing one")
     parser.add_argument(
         "--render", type=Path, nargs="*", help="only print the table of these files"
     )
-    parser.add_argument("--tuning-seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--data-seed", type=int, default=0)
-    parser.add_argument("--csv", type=Path, help="write the result of every run here")
+    parser.add_argument("--csv", type=Path, default=Path("runs/demo_backbone.csv"))
     args = parser.parse_args()
+    args.csv.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     if args.render:
         results = pd.concat([pd.read_csv(path) for path in args.render], ignore_index=True)
     else:
         results = compare(args)
-    print(render(results.sort_values(["method", "seed"])))
+    print(render(results))
 
 
 if __name__ == "__main__":
