@@ -14,17 +14,20 @@ from .config import FairMaskConfig
 from .layer import FairMaskLayer
 
 FILE_PREFIX = "base_model.model."
-"""What the keys in every PEFT adapter's file begin with."""
+"""What the keys in every PEFT adapter's file begin with, as do a `PeftModel`'s own. A model that
+transformers has put an adapter in goes without it until the file is written."""
 
 
 def file_keys(model: nn.Module, adapter_name: str) -> dict[str, str]:
     """Keys of an adapter's values in the model's state dict -> keys in the file."""
-    return {
-        f"{name.removeprefix('_fsdp_wrapped_module.')}.{own}": FILE_PREFIX + key
-        for name, module in model.named_modules()
-        if isinstance(module, FairMaskLayer)
-        for own, key in module.canonical_keys(adapter_name).items()
-    }
+    keys: dict[str, str] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, FairMaskLayer):
+            place = name.removeprefix("_fsdp_wrapped_module.")
+            prefix = FILE_PREFIX if place.startswith(FILE_PREFIX) else ""
+            for own, key in module.canonical_keys(adapter_name).items():
+                keys[f"{place}.{own}"] = prefix + key
+    return keys
 
 
 def shared_parameters(model: nn.Module, adapter_name: str) -> dict[str, nn.Parameter]:
@@ -62,14 +65,17 @@ def values_for_model(
     Raises:
         ValueError: If a key is missing, unexpected or has another shape than the model's parameter.
     """
-    own = {file_key: key for key, file_key in file_keys(model, adapter_name).items()}
+    keys = file_keys(model, adapter_name)
+    own = {file_key.removeprefix(FILE_PREFIX): key for key, file_key in keys.items()}
     in_model = model.state_dict()
     found: dict[str, torch.Tensor] = {}
     unexpected = []
     for key, value in state_dict.items():
-        target = own.get(key) or own.get(FILE_PREFIX + key)
-        if target is None and key not in in_model and key.removeprefix(FILE_PREFIX) not in in_model:
-            unexpected.append(key)
+        bare = key.removeprefix(FILE_PREFIX)
+        target = own.get(bare)
+        # what `modules_to_save` holds has been given the model's names before
+        if target is None and key not in in_model and bare not in in_model:
+            unexpected.append(bare)
         found[target or key] = value
     missing = [key for key, target in own.items() if target not in found]
     faults = [f"missing keys: {_some(missing)}"] if missing else []
@@ -98,7 +104,7 @@ def _wrong_shapes(
 
 def _some(keys: list[str], most: int = 4) -> str:
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(key.removeprefix(FILE_PREFIX) for key in keys[:most]) + more
+    return ", ".join(keys[:most]) + more
 
 
 def load_pretrained_model(
