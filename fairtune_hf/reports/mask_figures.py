@@ -28,8 +28,8 @@ def mask_figure(folder: RunFolder) -> Figure | None:
     parts.append(svg.text(left, top + 8, "blocks from input to output", class_="name"))
     top += 26
     small, column = 8, 0
-    wide = grid.blocks * small + 28
-    per_row = max(1, 400 // wide)
+    wide = max(grid.blocks * small, 110) + 22
+    per_row = max(1, 418 // wide)
     for name, preset in preset_masks(names).items():
         preset_grid = mask_grid(preset, names)
         if preset_grid is None:

@@ -87,8 +87,13 @@ def learning_rate(value: object) -> str:
     return f"{float(value):.2g}" if is_number(value) else MISSING
 
 
+def _names(message: str, group: str) -> bool:
+    """Tell whether a message speaks of a group: its name stands there as a word of its own."""
+    return re.search(rf"(?<!\w){re.escape(group)}(?!\w)", message) is not None
+
+
 def hide_small_counts(message: str, small_groups: Iterable[str]) -> str:
     """Replace the one-digit counts of a warning that speaks of a group of fewer than ten."""
-    if not any(name and name in message for name in small_groups):
+    if not any(name and _names(message, name) for name in small_groups):
         return message
     return re.sub(r"(?<![\w.,\-<])[1-9](?![\w.,%\-]*\w)", SMALL, message)

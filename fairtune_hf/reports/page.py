@@ -6,6 +6,8 @@ are counted, never printed.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,18 +116,44 @@ def run_state(folder: RunFolder) -> str:
     return "searched" if len(folder.trials) else "started"
 
 
-def missing_steps(folder: RunFolder) -> list[str]:
-    """Say what the page cannot show yet and which command adds it."""
+def missing_steps(folder: RunFolder) -> list[tuple[str, str]]:
+    """Say what cannot be shown yet, and the command that adds it."""
     steps = []
     if folder.trials.empty:
-        steps.append("No trials yet: `fairtune search` tries masks and learning rates.")
+        steps.append(("No trials yet; masks and learning rates are tried by", "fairtune search"))
     if folder.predictions.empty:
-        steps.append("No refit yet: `fairtune finetune --run DIR` trains the chosen mask.")
+        steps.append(("No refit yet; the chosen mask is trained by", "fairtune finetune --run DIR"))
+    elif not folder.part("controls"):
+        steps.append(
+            ("No controls to compare with; they are trained by", "fairtune finetune --run DIR")
+        )
     if not folder.part("test"):
-        steps.append("Test rows not read yet: `fairtune evaluate --run DIR` reads them, once.")
-    if not folder.part("controls"):
-        steps.append("No controls yet: without them nothing says whether the mask helped.")
+        steps.append(
+            ("Test rows not read yet; they are read, once, by", "fairtune evaluate --run DIR")
+        )
     return steps
+
+
+_OF_METHOD = re.compile(
+    r"^(?P<method>[\w ]+), (?P<split>validation|test): (?P<words>.*)$", re.DOTALL
+)
+
+
+def merged_warnings(found: Sequence[str]) -> list[str]:
+    """Say a warning once that several methods share, with the methods it holds for."""
+    methods: dict[tuple[str, str], list[str]] = {}
+    plain: list[str] = []
+    for item in dict.fromkeys(found):
+        match = _OF_METHOD.match(item)
+        if match is None:
+            plain.append(item)
+            continue
+        key = (match["split"], match["words"])
+        methods.setdefault(key, []).append(method_name(match["method"]))
+    told = {words for _, words in methods}
+    return [item for item in plain if item not in told] + [
+        f"{split} ({', '.join(names)}): {words}" for (split, words), names in methods.items()
+    ]
 
 
 def warning_lines(folder: RunFolder, split: str | None) -> list[str]:
@@ -135,8 +163,7 @@ def warning_lines(folder: RunFolder, split: str | None) -> list[str]:
         return list(dict.fromkeys(found))
     part, small = folder.part(split), folder.small_groups(split)
     found += [str(item) for item in part.get("warnings") or []]
-    found = [w for i, w in enumerate(found) if not any(o != w and o.endswith(w) for o in found[:i])]
-    lines = [numbers.hide_small_counts(item, small) for item in dict.fromkeys(found)]
+    lines = [numbers.hide_small_counts(item, small) for item in merged_warnings(found)]
     if worst_group(part) in small:
         lines.insert(
             0,

@@ -102,9 +102,9 @@ class Axes:
 
     x: tuple[float, float]
     y: tuple[float, float]
-    left: int = 50
+    left: int = 60
     top: int = 12
-    width: int = WIDTH - 50 - 12
+    width: int = WIDTH - 60 - 12
     height: int = HEIGHT - 12 - 44
 
     def px(self, value: float) -> float:
@@ -142,12 +142,12 @@ class Axes:
         height = self.top + self.height / 2
         parts.append(
             text(
-                12,
+                11,
                 height,
                 y_label,
                 class_="name",
                 text_anchor="middle",
-                transform=f"rotate(-90 12 {height:.0f})",
+                transform=f"rotate(-90 11 {height:.0f})",
             )
         )
         return group(parts)

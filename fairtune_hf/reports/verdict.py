@@ -120,7 +120,12 @@ def verdict_sentence(
     clauses = _clauses(found, order)
     opening = _opening(worst_group, worst_auc, split)
     seeds = f"{n_seeds} seed{'' if n_seeds == 1 else 's'}"
-    sentence = f"{opening} {_join(clauses)}; {seeds}, 95\u202f% intervals paired by patient"
+    known = any(
+        is_number(item.get("difference")) and signed_interval(item.get("ci"))
+        for item in found.values()
+    )
+    method = ", 95\u202f% intervals paired by patient" if known else ""
+    sentence = f"{opening} {_join(clauses)}; {seeds}{method}"
     warnings = _warnings(flags or VerdictFlags())
     return f"{sentence}{warnings}."
 
@@ -145,7 +150,7 @@ def _clauses(found: Mapping[str, Mapping[str, Any]], order: Sequence[str]) -> li
         shown = f"{difference(item['difference'])}"
         written = signed_interval(bounds)
         if not written or not bounds:
-            clauses.append(f"{shown} away from {label}, with no interval to judge it by")
+            clauses.append(f"not told apart from {label} ({shown}, no interval could be computed)")
         elif round(bounds[0], 3) > 0:
             clauses.append(f"higher than under {label} ({shown}, {written})")
         elif round(bounds[1], 3) < 0:

@@ -31,6 +31,7 @@ def test_undefined_numbers_are_a_dash_and_bounds_vanish():
         ("Group tiny has 8 rows.", "Group tiny has <10 rows."),
         ("Group tiny: n=7, positives=2", "Group tiny: n=<10, positives=<10"),
         ("Group big has 3 rows.", "Group big has 3 rows."),
+        ("The destiny of 3 rows.", "The destiny of 3 rows."),
         ("tiny is 1 of 12 groups and 0.5 of 95", "tiny is <10 of 12 groups and 0.5 of 95"),
     ],
 )

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from fairtune_hf.reports import render_report
+from fairtune_hf.reports.page import merged_warnings
 from fairtune_hf.reports.run_folder import write_text
 
 
@@ -167,3 +168,18 @@ def test_broken_files_are_named(make_run, tmp_path):
 def test_the_demo_is_named_a_demo(evaluated, make_run):
     assert "not medicine" in Page(render_report(evaluated)).text
     assert "not medicine" not in Page(render_report(make_run(name="ham10000"))).text
+
+
+def test_a_warning_of_several_methods_is_said_once():
+    found = [
+        "the chosen mask, test: Group a is small.",
+        "full_blocks, test: Group a is small.",
+        "full_blocks, validation: Group a is small.",
+        "Group a is small.",
+        "Something else: here.",
+    ]
+    assert merged_warnings(found) == [
+        "Something else: here.",
+        "test (the chosen mask, full fine-tuning): Group a is small.",
+        "validation (full fine-tuning): Group a is small.",
+    ]

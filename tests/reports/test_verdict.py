@@ -70,7 +70,8 @@ def test_undefined_differences_and_intervals_are_said():
         [compared("full_blocks", None, 0, 0), compared("linear_readout", 0.01, nan, nan)], n_seeds=3
     )
     assert "not compared with full fine-tuning" in sentence
-    assert "with no interval to judge it by" in sentence
+    assert "not told apart from linear readout (+0.010, no interval could be computed)" in sentence
+    assert "paired by patient" not in sentence
 
 
 def test_further_controls_follow():
