@@ -175,8 +175,8 @@ def warning_lines(folder: RunFolder, split: str | None) -> list[str]:
 
 def _flag_words(levelled_down: tuple[str, ...], collapsed: tuple[str, ...]) -> list[str]:
     words = [
-        f"Levelling down beside {method_name(name)}: the gap is smaller because better-off "
-        "groups lost, not because the worst group gained."
+        f"Levelling down beside {method_name(name)}: by the point estimates, groups lost more than "
+        "the worst-off group gained. Read it beside the intervals."
         for name in levelled_down
     ]
     words += [

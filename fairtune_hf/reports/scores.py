@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_curve
 
+from fairtune_hf.metrics.calibration import reliability_curve
+
 from . import numbers
 from .run_folder import RunFolder
 
@@ -33,7 +35,7 @@ class OperatingRow:
         sensitivity: Share of the positive ones that are called positive.
         specificity: Share of the negative ones that are not.
         mean_score: Mean score, to be compared with the prevalence.
-        calibration_error: Mean distance between score and outcome over bins (ECE).
+        calibration_error: Expected calibration error over ten bins of equal width.
     """
 
     name: str
@@ -152,9 +154,8 @@ def _mean(values: Any) -> float:
 
 
 def calibration_error(rows: pd.DataFrame) -> float:
-    """Return the mean distance between mean score and share positive over bins of equal size."""
-    gaps = [
-        (len(held), abs(float(held["score"].mean()) - float(held["label"].mean())))
-        for held in _equal_bins(rows)
-    ]
-    return sum(n * gap for n, gap in gaps) / sum(n for n, _ in gaps)
+    """Return the expected calibration error of scores in [0, 1], NaN of other scores."""
+    if not rows["score"].between(0, 1).all():
+        return math.nan
+    curve = reliability_curve(rows["label"].to_numpy(), rows["score"].to_numpy())
+    return curve.expected_calibration_error

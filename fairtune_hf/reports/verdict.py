@@ -32,7 +32,7 @@ class VerdictFlags:
     """What the sentence must warn of.
 
     Attributes:
-        levelled_down: Methods beside which the gap shrank only because other groups lost.
+        levelled_down: Methods beside which groups lost more than the worst-off one gained.
         collapsed: Methods (`fairtune` or a control) that rank hardly better than chance.
     """
 
@@ -43,8 +43,8 @@ class VerdictFlags:
 def verdict_flags(run: Mapping[str, Any], *, split: str = "test") -> VerdictFlags:
     """Find levelling-down and collapse in the results of a run.
 
-    Levelling down beside a control: the comparison of minimum AUC says so, or the gap is smaller,
-    the best group worse and the worst group no better than under that control. Collapse: overall
+    Levelling down beside a control: the comparison says so (see `metrics.is_levelling_down`), or the
+    gap is smaller, the best group worse and the worst group no better than under that control. Collapse: overall
     AUC below 0.55, or an interval whose lower end does not reach above 0.5.
     """
     own = run.get(split) or {}
@@ -170,7 +170,7 @@ def _warnings(flags: VerdictFlags) -> str:
     parts = []
     if flags.levelled_down:
         names = _join([method_name(name) for name in flags.levelled_down])
-        parts.append(f"groups were levelled down beside {names}")
+        parts.append(f"by the point estimates, levelling down beside {names}")
     if flags.collapsed:
         names = _join([method_name(name) for name in flags.collapsed])
         parts.append(f"{names} ranked hardly better than chance (collapsed)")

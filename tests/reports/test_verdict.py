@@ -48,7 +48,7 @@ def test_it_is_one_sentence_and_names_the_worst_group():
         "On the test set, the AUC of the worst-off group, \u201cdark\u201d at 0.731,"
     )
     assert "; 1 seed," in sentence
-    assert "groups were levelled down beside full fine-tuning" in sentence
+    assert "by the point estimates, levelling down beside full fine-tuning" in sentence
     assert "linear readout ranked hardly better than chance (collapsed)" in sentence
     assert "not compared with linear readout" in sentence
     assert sentence.endswith(".")
