@@ -127,9 +127,9 @@ def decode_plan(
         ValueError: if a picture cannot be decoded (unless skip_corrupt), or is in two splits.
     """
     if plan.raw.pictures is None:
-        drop_missing_files(plan)
+        signatures = drop_missing_files(plan)
         plan.raw.frame = plan.frame.assign(position=np.arange(len(plan.frame)))
-        pictures = _decode(plan, side, cache, place, workers=workers, progress=progress)
+        pictures = _decode(plan, side, signatures, cache, place, workers=workers, progress=progress)
     else:
         pictures = plan.raw.pictures
     _drop_unusable(plan, pictures.failures)
@@ -141,6 +141,7 @@ def decode_plan(
 def _decode(
     plan: Plan,
     side: int,
+    signatures: list[str],
     cache: Path | None,
     place: Path | None,
     *,
@@ -149,7 +150,7 @@ def _decode(
 ) -> Pictures:
     sources = plan.raw.sources or []
     skip = bool(plan.request.options["skip_corrupt"])
-    key = store_key(sources, side)
+    key = store_key(signatures, side)
     if place is None and cache is not None:
         place = _writable(cache, f"{plan.spec.name}-{side}-{key[:16]}", plan)
     if place is not None:

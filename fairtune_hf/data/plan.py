@@ -156,17 +156,18 @@ def check_rows(plan: Plan) -> list[str]:
     return check_groups(plan.frame, str(plan.sensitive), plan.groups)
 
 
-def drop_missing_files(plan: Plan) -> None:
-    """Leave out, or refuse, rows whose picture is not there.
+def drop_missing_files(plan: Plan) -> list[str]:
+    """Leave out, or refuse, rows whose picture is not there; return the others' signatures.
 
     Raises:
         FileNotFoundError: if pictures are missing and the set's rule does not drop them, or all
             are missing.
     """
     sources = plan.raw.sources or []
-    missing = np.asarray([s.signature().endswith(" missing") for s in sources], dtype=bool)
+    signatures = [s.signature() for s in sources]
+    missing = np.asarray([s.endswith(" missing") for s in signatures], dtype=bool)
     if not missing.any():
-        return
+        return signatures
     allowed = plan.spec.missing_files == "drop" or plan.request.options["skip_corrupt"]
     if missing.all() or not allowed:
         names = [s.name for s, gone in zip(sources, missing, strict=True) if gone]
@@ -176,6 +177,7 @@ def drop_missing_files(plan: Plan) -> None:
             "the missing ones add --skip-corrupt."
         )
     plan.drop(missing, "picture missing")
+    return [s for s, gone in zip(signatures, missing, strict=True) if not gone]
 
 
 def _given(resolved: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,12 +60,22 @@ def stratified_split(
     >>> split.groupby(patients).nunique().max()
     np.int64(1)
     """
-    tables = [pd.crosstab(patients, strata[column]) for column in strata]
-    table = pd.concat([patients.groupby(patients).size(), *tables], axis=1)
-    counts = table.to_numpy(dtype=float)
+    codes, ids = pd.factorize(patients, sort=True)
+    cells = [np.zeros(len(patients), dtype=np.int64)]
+    cells += [pd.factorize(strata[column], sort=True)[0] for column in strata]
+    counts = np.column_stack([_count_pairs(codes, cell, len(ids)) for cell in cells])
     parts = deal_patients(counts, np.asarray(fractions, dtype=float), seed)
-    names = np.asarray(SPLITS, dtype=object)[parts]
-    return patients.map(dict(zip(table.index, names, strict=True))).astype(str)
+    names = np.asarray(SPLITS, dtype=object)[parts[codes]]
+    return pd.Series(names, index=patients.index).astype(str)
+
+
+def _count_pairs(
+    rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], height: int
+) -> npt.NDArray[np.float64]:
+    """Count how often each pair of codes occurs, as a table of `height` lines."""
+    width = int(columns.max()) + 1
+    counts = np.bincount(rows * width + columns, minlength=height * width)
+    return counts.reshape(height, width).astype(float)
 
 
 def label_strata(frame: pd.DataFrame, attributes: Sequence[str]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,11 +73,11 @@ def row_bytes(side: int) -> int:
     return side * side * 3
 
 
-def store_key(sources: Sequence[ImageSource], side: int) -> str:
-    """Return the hash that names a store."""
+def store_key(signatures: Iterable[str], side: int) -> str:
+    """Return the hash that names a store, from the signatures of its sources."""
     digest = hashlib.sha256(f"fairtune_hf store {STORE_VERSION} side {side}\n".encode())
-    for source in sources:
-        digest.update(source.signature().encode() + b"\n")
+    for signature in signatures:
+        digest.update(signature.encode() + b"\n")
     return digest.hexdigest()
 
 
@@ -131,7 +131,7 @@ def build_store(
         ValueError: if pictures cannot be decoded and `skip_corrupt` is not set; nothing is left.
         OSError: if the disk has too little room.
     """
-    key = key or store_key(sources, side)
+    key = key or store_key((s.signature() for s in sources), side)
     with _locked(path.with_name(path.name + ".partial")) as partial:
         found = open_store(path, key)
         if found is None:

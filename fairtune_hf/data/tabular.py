@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import pandas as pd
 
@@ -56,10 +56,9 @@ def find_table(root: Path, names: Iterable[str]) -> Path | None:
 def safe_relative(name: str) -> str | None:
     """Return `name` as a relative path with forward slashes, or None if it leaves its folder."""
     cleaned = name.strip().replace("\\", "/")
-    windows = PureWindowsPath(cleaned)
-    if not cleaned or "\0" in cleaned or windows.drive or windows.root or ".." in windows.parts:
+    if not cleaned or "\0" in cleaned or cleaned[0] == "/" or cleaned[1:2] == ":":
         return None
-    return cleaned
+    return None if ".." in cleaned.split("/") else cleaned
 
 
 def _read_excel(path: Path, header: int | None) -> pd.DataFrame:

@@ -40,11 +40,6 @@ def quoted_newline(text):
         lambda t: (t + "\n\n\n").encode(),
         lambda t: t.rstrip("\n").encode(),
         lambda t: t.replace("person", " person ", 1).encode(),
-        lambda t: (
-            t.replace("person", "person,\u00e9", 1).replace("\n", "\n", 1).encode("latin-1")
-            if False
-            else t.encode("latin-1")
-        ),
         lambda t: quoted_newline(t).encode(),
         lambda t: t.replace("images/", "images\\").encode(),
         lambda t: t.replace("images/", "./images/").encode(),

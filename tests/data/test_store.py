@@ -70,6 +70,10 @@ def drawn(rows, bad=()):
     return [Drawn(i, calls, i in bad) for i in range(rows)], calls
 
 
+def key_of(sources, side):
+    return store_key([s.signature() for s in sources], side)
+
+
 def contents(folder):
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
 
@@ -134,7 +138,7 @@ def test_damaged_chunk_of_an_interrupted_build_is_made_again(tmp_path):
     good = contents(tmp_path / "whole")
     data = bytearray(good["images.npy"])
     (partial / "images.npy").write_bytes(data)
-    build = store_module._Build(partial, store_key(sources, SIDE), 256, SIDE)
+    build = store_module._Build(partial, key_of(sources, SIDE), 256, SIDE)
     from fairtune_hf.data.decode import decode_chunk
 
     lines = [
@@ -153,8 +157,8 @@ def test_damaged_chunk_of_an_interrupted_build_is_made_again(tmp_path):
 def test_another_key_starts_over(tmp_path):
     sources, _ = drawn(100)
     build_store(tmp_path / "s", sources, SIDE, progress=False)
-    assert store_key(sources, SIDE) != store_key(sources, SIDE + 1)
-    assert store_key(sources, SIDE) != store_key(sources[:-1], SIDE)
+    assert key_of(sources, SIDE) != key_of(sources, SIDE + 1)
+    assert key_of(sources, SIDE) != key_of(sources[:-1], SIDE)
     store = build_store(tmp_path / "s", sources, SIDE + 1, progress=False)
     assert store.shape == (100, 9, 9, 3)
 
