@@ -4,6 +4,7 @@ from fairtune_hf.data.load import load_dataset_table
 from fairtune_hf.data.prepare import PreparedSummary, prepare
 from fairtune_hf.data.registry import DATASETS, dataset_spec, dataset_specs
 from fairtune_hf.data.splits import hash_split, published_split, stratified_split
+from fairtune_hf.data.subsets import stratified_fraction
 from fairtune_hf.data.table import SPLITS, ImageTable
 from fairtune_hf.data.transforms import TRANSFORM_PRESETS, TransformPreset
 
@@ -20,5 +21,6 @@ __all__ = [
     "load_dataset_table",
     "prepare",
     "published_split",
+    "stratified_fraction",
     "stratified_split",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,12 @@ class ImageTable:
             images=take_rows(self.images, index),
             patient_codes=self.patients[index],
         )
+
+    def to_dataset_dict(self, folder: str | Path | None = None) -> Any:
+        """Return a `datasets.DatasetDict` of the splits held; see `fairtune_hf.data.hf`."""
+        from fairtune_hf.data.hf import to_dataset_dict
+
+        return to_dataset_dict(self, folder)
 
     def counts(self) -> pd.DataFrame:
         """Count rows and patients by split, group and label, every combination listed.
