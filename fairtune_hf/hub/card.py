@@ -160,6 +160,7 @@ def card_content(
         "groups": tables.group_rows(folder, shown),
         "worst_group": worst_group(folder.part(shown)),
         "splits": tables.split_rows(folder),
+        "data_rows": tables.data_rows(folder),
         "search": tables.search_rows(folder),
         "optimism": optimism_words(folder.part("search").get("optimism")),
         "reproduce": tables.reproduce_rows(folder),

@@ -86,6 +86,7 @@ def page_content(folder: RunFolder, drawn: dict[str, Figure]) -> dict[str, Any]:
         "groups": tables.group_rows(folder, shown_split),
         "operating": operating_table(folder, shown_split),
         "splits": tables.split_rows(folder),
+        "data_rows": tables.data_rows(folder),
         "search": tables.search_rows(folder),
         "optimism": optimism_words(folder.part("search").get("optimism")),
         "best_trials": best_trials(folder.trials),

@@ -164,6 +164,36 @@ def split_rows(folder: RunFolder) -> list[tuple[str, str, str]]:
     return rows
 
 
+def data_rows(folder: RunFolder) -> list[tuple[str, tuple[str, ...]]]:
+    """Return each group's pictures and positive labels in every split, small groups hidden.
+
+    Validation and test counts are those of the results; training counts are there when `run.json`
+    has `dataset.counts` ({split: {group: {n, positives, patients}}}).
+    """
+    given = folder.part("dataset").get("counts") or {}
+    names = folder.group_order("test") or folder.group_order("validation")
+    names = names or [str(name) for name in folder.part("dataset").get("groups") or []]
+    rows = []
+    for name in names:
+        cells = []
+        for split in ("train", "validation", "test"):
+            known = (given.get(split) or folder.part(split).get("groups") or {}).get(name) or {}
+            people = known.get("patients", numbers.SMALLEST_SHOWN)
+            few = numbers.is_number(people) and people < numbers.SMALLEST_SHOWN
+            cells.append(_data_cell(known, few or name in folder.small_groups(split)))
+        rows.append((name, tuple(cells)))
+    return rows if any(cell != numbers.MISSING for _, cells in rows for cell in cells) else []
+
+
+def _data_cell(known: Mapping[str, Any], small: bool) -> str:
+    if not numbers.is_number(known.get("n")):
+        return numbers.MISSING
+    if small:
+        return numbers.SMALL
+    n, positive = known["n"], known.get("positives")
+    return f"{numbers.count(n)} ({numbers.positives(n, positive)})"
+
+
 def search_rows(folder: RunFolder) -> list[tuple[str, str]]:
     """Return what the search did, in words and numbers."""
     search = folder.part("search")
