@@ -130,10 +130,9 @@ class FairMaskConfig(PeftConfig):
         """Expand a method's preset; bring bits that say how many blocks they are for to canonical form."""
         if isinstance(self.mask, Mask):
             self.layout = self.mask.layout
-        if isinstance(self.mask, str) and self.mask in PRESETS:
+        if isinstance(self.mask, str) and not is_bits(self.mask):
+            preset_mask(self.mask, self.layout, blocks=0)  # raises if there is no such preset
             also = {*self.train_also, *PRESETS[self.mask].train_also}
             self.train_also = [name for name in TRAIN_ALSO if name in also]
-        elif isinstance(self.mask, str) and not is_bits(self.mask):
-            preset_mask(self.mask, self.layout, blocks=0)  # names the valid presets
         elif (blocks := infer_blocks(self.mask, self.layout)) is not None:
             self.mask = Mask.parse(self.mask, self.layout, blocks).to_dict()
