@@ -1,5 +1,6 @@
 """Data: declarations and readers, groups, splits, leak checks, pictures, transforms."""
 
+from fairtune_hf.data.catalogue import describe_dataset, list_datasets
 from fairtune_hf.data.load import load_dataset_table
 from fairtune_hf.data.prepare import PreparedSummary, prepare
 from fairtune_hf.data.registry import DATASETS, dataset_spec, dataset_specs
@@ -17,7 +18,9 @@ __all__ = [
     "TransformPreset",
     "dataset_spec",
     "dataset_specs",
+    "describe_dataset",
     "hash_split",
+    "list_datasets",
     "load_dataset_table",
     "prepare",
     "published_split",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
+from fairtune_hf.data.folder_hf import SPLIT_COLUMN, is_hf_folder, is_hub_id, read_hf
 from fairtune_hf.data.groups import JOINT, parse_thresholds, read_ages, threshold_groups
-from fairtune_hf.data.images import FileSource
+from fairtune_hf.data.images import FileSource, ImageSource
 from fairtune_hf.data.naming import require_columns, shortened, value_counts
 from fairtune_hf.data.rows import Rows, absent
 from fairtune_hf.data.tabular import find_table, read_table, safe_relative
@@ -30,21 +32,20 @@ STEPS = (
     "Make one folder with the pictures and a metadata.csv that has a column file_name (paths "
     "relative to the folder), a column with the label (two values) and one with the sensitive "
     "attribute; name these with --label-column and --sensitive-column, and with --patient-column "
-    "the column that says which pictures belong to one person."
+    "the column that says which pictures belong to one person. A folder saved by datasets, or an "
+    "id on the Hub (owner/name), does too."
 )
 
 
 def read(root: Path, request: ReadRequest) -> RawTable:
     """Read metadata.csv by the columns that the flags name."""
-    path = find_table(root, TABLES)
-    if path is None:
-        raise absent(root, TABLES[0], STEPS)
-    rows = Rows(read_table(path))
+    source, origin, pictures = _open(root, request)
+    rows = Rows(source)
     names = _sensitive_columns(request)
-    _require(rows.table, names, request, path.name)
+    _require(rows.table, names, request, origin)
     label_column = str(request.label_column)
     told = [FILE, label_column, *names, request.patient_column, request.split_column]
-    _refuse_empty(rows.table, [c for c in told if c], path.name)
+    _refuse_empty(rows.table, [c for c in told if c], origin)
     rows.drop(rows.table[FILE].isna(), "file name missing")
     rows.drop(rows.table[label_column].isna(), "label missing")
     table = rows.table
@@ -63,26 +64,52 @@ def read(root: Path, request: ReadRequest) -> RawTable:
             "no patient column is named: pictures of one person may lie in two splits"
         )
     frame = rows.frame(row_id=table[FILE], patient_id=patients, label=label)
-    if request.split_column:
-        frame["split"] = _split_values(table, request.split_column, path.name)
-    sources = _sources(root, table, path.name, request)
+    split_column = request.split_column or _own_splits(table, pictures)
+    if split_column:
+        frame["split"] = _split_values(table, split_column, origin)
+    sources: Sequence[ImageSource] = (
+        [pictures[name] for name in table[FILE]]
+        if pictures
+        else _sources(root, table, origin, request)
+    )
     return RawTable(
         frame=frame,
         groups=rows.groups,
         label_names=label_names,
         sources=None if request.metadata_only else sources,
-        origin=path.name,
+        origin=origin,
         dropped=rows.dropped,
         warnings=rows.warnings,
         recorded={
             "label_column": label_column,
             "sensitive_column": ",".join(names),
             "patient_column": request.patient_column,
-            "split_column": request.split_column,
+            "split_column": split_column,
         },
         stratify=tuple(names),
         default_sensitive=JOINT.join(names) if JOINT in str(request.sensitive_column) else names[0],
     )
+
+
+def _open(
+    root: Path, request: ReadRequest
+) -> tuple[pd.DataFrame, str, Mapping[str, ImageSource] | None]:
+    """Return the table, what messages call it, and the pictures if they are not files."""
+    path = find_table(root, TABLES)
+    if path is not None:
+        return read_table(path), path.name, None
+    if not is_hub_id(root) and not is_hf_folder(root):
+        raise absent(root, TABLES[0], STEPS)
+    table, pictures = read_hf(root, request.options["depth16"])
+    return table, f"the data set {root}", pictures
+
+
+def _own_splits(table: pd.DataFrame, pictures: Mapping[str, ImageSource] | None) -> str | None:
+    """Return the column with a `datasets` data set's own splits, if it has all three."""
+    if not pictures or SPLIT_COLUMN not in table:
+        return None
+    known = {SPLIT_NAMES.get(str(s).lower()) for s in table[SPLIT_COLUMN].unique()}
+    return SPLIT_COLUMN if known == set(SPLIT_NAMES.values()) else None
 
 
 def binary_label(

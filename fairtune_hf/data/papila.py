@@ -17,8 +17,8 @@ from fairtune_hf.data.tabular import find_table, read_table
 EYES = {"OD": "patient_data_od", "OS": "patient_data_os"}
 COLUMNS = ["ID", "Age", "Gender", "Diagnosis"]
 STEPS = (
-    "Download the archive of Kovalyk et al. 2022 from https://doi.org/10.6084/m9.figshare.14798004 "
-    "and unpack it: the folder expected holds ClinicalData/patient_data_od.xlsx and _os.xlsx (or "
+    "Download the figshare archive that https://doi.org/10.1038/s41597-022-01388-1 (Kovalyk et al. "
+    "2022, data availability) names and unpack it: the folder expected holds ClinicalData/patient_data_od.xlsx and _os.xlsx (or "
     ".csv) and FundusImages/RET002OD.jpg and so on."
 )
 

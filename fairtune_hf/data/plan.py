@@ -19,6 +19,7 @@ from fairtune_hf.data.checks import (
     check_splits,
 )
 from fairtune_hf.data.declaration import DatasetSpec, RawTable, ReadRequest
+from fairtune_hf.data.folder_hf import is_hub_id
 from fairtune_hf.data.groups import JOINT, attribute_parts, intersect
 from fairtune_hf.data.naming import closest, shortened
 from fairtune_hf.data.prepared import is_prepared, prepared_options, read_prepared
@@ -204,6 +205,8 @@ def _check_root(spec: DatasetSpec, data_root: str | Path | None) -> Path:
     if data_root is None:
         raise ValueError(f"{spec.name} needs --data-root, the folder with its files. {spec.steps}")
     root = Path(data_root).expanduser()
+    if spec.name == "folder" and is_hub_id(root):
+        return root
     if not root.exists():
         near = ""
         if root.parent.is_dir():

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from fairtune_hf.data.catalogue import count_differences
 from fairtune_hf.data.checks import cells, check_groups
 from fairtune_hf.data.data_report import render_data_report
 from fairtune_hf.data.load import check_before_pictures, check_side, decode_plan
@@ -31,6 +32,7 @@ from fairtune_hf.data.prepared import (
     write_table,
 )
 from fairtune_hf.data.splits import hash_split
+from fairtune_hf.data.table import SPLITS
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,18 @@ def _identity(plan: Plan, side: int) -> str:
     return hashlib.sha256(f"{told}\n{table_text(plan)}\n{files}".encode()).hexdigest()
 
 
+def published_differences(plan: Plan) -> list[str]:
+    """Say where this preparation differs from the published counts, which may be meant."""
+    frame = plan.frame
+    found = {
+        "rows": len(frame),
+        "positives": int(frame["label"].sum()),
+        "patients": int(frame["patient_id"].nunique()),
+        **{split: int((frame["split"] == split).sum()) for split in SPLITS},
+    }
+    return count_differences(plan.spec, found)
+
+
 def _summary(plan: Plan, folder: Path, **written: Path) -> PreparedSummary:
     frame, raw = plan.frame, plan.raw
     return PreparedSummary(
@@ -200,7 +214,7 @@ def _summary(plan: Plan, folder: Path, **written: Path) -> PreparedSummary:
         label_names=raw.label_names,
         counts=count_cells(plan),
         dropped=dict(raw.dropped),
-        warnings=tuple(dict.fromkeys(raw.warnings)),
+        warnings=tuple(dict.fromkeys([*raw.warnings, *published_differences(plan)])),
         options={**plan.request.options, **raw.recorded},
         split_hash=hash_split(frame),
         table=folder / TABLE,

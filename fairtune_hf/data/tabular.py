@@ -46,6 +46,8 @@ def read_table(path: Path, *, header: int | None = 0) -> pd.DataFrame:
 
 def find_table(root: Path, names: Iterable[str]) -> Path | None:
     """Return the first of `names` that is a file in `root`, compared without case."""
+    if not root.is_dir():
+        return None
     present = {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_file()}
     for name in names:
         if name.lower() in present:
