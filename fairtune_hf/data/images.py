@@ -50,7 +50,7 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class FileSource:
-    """A picture file that Pillow reads: JPEG, PNG, TIFF, BMP, any mode."""
+    """A picture file: what Pillow reads (JPEG, PNG, TIFF, BMP, any mode), or DICOM."""
 
     path: Path
     name: str
@@ -74,7 +74,14 @@ class FileSource:
             raise ImageError(f"cannot be opened ({error.strerror})") from error
         if not raw:
             raise ImageError("is empty (0 bytes)")
-        return square(decode_picture(raw, self.depth16), side), hashlib.sha256(raw).digest()
+        return square(decode_bytes(raw, self.depth16), side), hashlib.sha256(raw).digest()
+
+
+def decode_bytes(raw: bytes, depth16: str = "minmax") -> Image.Image:
+    """Decode a picture file of any kind, DICOM too; see `decode_picture`."""
+    from fairtune_hf.data.dicom import decode_dicom, is_dicom
+
+    return decode_dicom(raw) if is_dicom(raw) else decode_picture(raw, depth16)
 
 
 def decode_picture(raw: bytes, depth16: str = "minmax") -> Image.Image:
