@@ -1,4 +1,4 @@
-"""The tuner layer: one module of the model, and for each adapter a copy in which some parameters are its own.
+"""The tuner layer: a module of the model, and for each adapter a copy with parameters of its own.
 
 A copy shares everything it does not train with the wrapped module: frozen parameters and the model's
 config. A layer that an adapter does not train runs the wrapped module.

@@ -15,13 +15,13 @@ def plain_name(name: str) -> str:
 def plain_modules(model: nn.Module) -> dict[str, nn.Module]:
     """The modules of the model as it was before FairMask layers were put in, by name."""
     found: dict[str, nn.Module] = {}
-    wrappers: list[str] = []
+    wrapper = ""  # the layer whose inside comes next: modules are listed depth first
     for name, module in model.named_modules():
-        owner = next((w for w in reversed(wrappers) if name.startswith(w + ".")), None)
-        if owner is not None and not (name + ".").startswith(f"{owner}.base_layer."):
+        inside = bool(wrapper) and name.startswith(wrapper + ".")
+        if inside and not (name + ".").startswith(f"{wrapper}.base_layer."):
             continue
         if hasattr(module, "fairmask_copies"):
-            wrappers.append(name)
+            wrapper = name
             continue
         found[plain_name(name)] = module
     return found

@@ -1,6 +1,7 @@
 """The configuration: fields, canonical form, what it refuses, and how it is saved."""
 
 import dataclasses
+import doctest
 import json
 import re
 
@@ -8,7 +9,14 @@ import numpy as np
 import peft
 import pytest
 
-from fairtune_hf.tuner import FairMaskConfig, Mask
+from fairtune_hf.tuner import FairMaskConfig, Mask, config, loose
+
+
+@pytest.mark.parametrize("module", [config, loose])
+def test_doctests(module):
+    found = doctest.testmod(module)
+    assert found.attempted
+    assert not found.failed
 
 
 def test_every_field_has_its_help_in_one_place():
