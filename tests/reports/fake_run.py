@@ -84,13 +84,13 @@ def draw_trials(number: int = 14, epochs: int = 6, master: int = 0):
             {
                 "number": trial,
                 "state": state,
-                "value": values[-1] if done else None,
+                "value": values[-1] if values else None,
                 "learning_rate": float(10 ** rng.uniform(-4, -2.5)),
                 "mask": mask,
                 "preset": preset,
                 "epochs": ran,
                 "seconds": 4.0 * ran,
-                "overall_auc": values[-1] + 0.05 if done else None,
+                "overall_auc": values[-1] + 0.05 if values else None,
                 "auc_gap": 0.08 if done else None,
             }
         )

@@ -86,6 +86,19 @@ def test_the_best_quarter_is_taken_from_completed_trials(evaluated):
     assert best_masks(read_run(evaluated)) == done["mask"].head(5).tolist()
 
 
+def test_the_best_so_far_is_a_completed_trial(evaluated, tmp_path):
+    """A pruned trial's last value counts for nothing, however high it is."""
+    path = Path(shutil.copytree(evaluated, tmp_path / "run"))
+    trials = pd.read_csv(path / "trials.csv", dtype={"mask": str})
+    trials.loc[trials["state"] == "PRUNED", "value"] = 0.99
+    trials.to_csv(path / "trials.csv", index=False)
+    drawn = draw_figures(read_run(path))
+    best = trials.loc[trials["state"] == "COMPLETE", "value"].max()
+    assert drawn["search_history"].data["best_so_far"].max() == best
+    assert not drawn["pareto"].data["value"].eq(0.99).any()
+    assert best_masks(read_run(path)) == best_masks(read_run(evaluated))
+
+
 def test_mask_frequency_counts(drawn, evaluated):
     masks = best_masks(read_run(evaluated))
     expected = np.mean([[int(bit) for bit in mask] for mask in masks], axis=0)
