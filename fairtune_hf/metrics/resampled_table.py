@@ -18,7 +18,7 @@ from fairtune_hf.metrics.resampling import Design, ResampledAuc, ResampledAverag
 
 
 class ResampledTable:
-    """Prepared once from the rows, then asked for (patients, resamples) matrices of counts."""
+    """Prepared once from the rows, then asked for (resamples, patients) matrices of counts."""
 
     def __init__(
         self,
@@ -31,14 +31,26 @@ class ResampledTable:
         self._labels, self._scores, self._groups = labels, scores, groups
         self._clusters, self._n_clusters = design.clusters, design.n_clusters
         self._threshold = threshold
+        self._kept: tuple[FloatArray | None, dict[str, FloatArray]] = (None, {})
+
+    def _once(self, name: str, counts: FloatArray, value: Callable[[], FloatArray]) -> FloatArray:
+        """Return a value of the matrix asked about last, computed once for all metrics."""
+        if self._kept[0] is not counts:
+            self._kept = (counts, {})
+        found = self._kept[1]
+        if name not in found:
+            found[name] = value()
+        return found[name]
 
     def overall_auc(self, counts: FloatArray) -> FloatArray:
         """Return the AUC of all rows, shape (resamples,)."""
-        return self._auc(counts)
+        return self._once("overall", counts, lambda: self._auc(counts))
 
     def group_aucs(self, counts: FloatArray) -> FloatArray:
         """Return each group's AUC, shape (groups, resamples)."""
-        return np.stack([auc(counts) for auc in self._group_auc])
+        return self._once(
+            "groups", counts, lambda: np.stack([auc(counts) for auc in self._group_auc])
+        )
 
     def aucs(self, counts: FloatArray) -> FloatArray:
         """Return (1 + groups, resamples): the overall AUC, then each group's."""
@@ -50,28 +62,30 @@ class ResampledTable:
 
     def cells(self, counts: FloatArray) -> FloatArray:
         """Return the confusion matrices, shape (label, prediction, group, resamples)."""
-        shape = (2, 2, len(self._groups.names), counts.shape[1])
-        return np.asarray(self._cell_counts @ counts, dtype=np.float64).reshape(shape)
+        shape = (2, 2, len(self._groups.names), len(counts))
+        return self._once(
+            "cells", counts, lambda: np.asarray(self._cell_counts @ counts.T).reshape(shape)
+        )
 
     def group_log_losses(self, counts: FloatArray) -> FloatArray:
         """Return each group's log loss, shape (groups, resamples)."""
-        return _divide(self._group_losses @ counts, self.cells(counts).sum(axis=(0, 1)))
+        return _divide(self._group_losses @ counts.T, self.cells(counts).sum(axis=(0, 1)))
 
     def log_loss(self, counts: FloatArray) -> FloatArray:
         """Return the log loss of all rows, shape (resamples,)."""
-        total = np.asarray(self._group_losses @ counts).sum(axis=0)
+        total = np.asarray(self._group_losses @ counts.T).sum(axis=0)
         return _divide(total, self._rows(counts))
 
     def brier(self, counts: FloatArray) -> FloatArray:
         """Return the mean squared error of the probability, shape (resamples,)."""
-        return _divide(self._squares @ counts, self._rows(counts))
+        return _divide(self._squares @ counts.T, self._rows(counts))
 
     def ece(self, counts: FloatArray) -> FloatArray:
         """Return the expected calibration error (10 equal bins), shape (resamples,)."""
-        return _divide(np.abs(self._bin_gaps @ counts).sum(axis=0), self._rows(counts))
+        return _divide(np.abs(self._bin_gaps @ counts.T).sum(axis=0), self._rows(counts))
 
     def _rows(self, counts: FloatArray) -> FloatArray:
-        return np.asarray(self._sum_by(np.ones(self._labels.size)) @ counts, dtype=np.float64)
+        return np.asarray(self._sum_by(np.ones(self._labels.size)) @ counts.T, dtype=np.float64)
 
     def _sum_by(self, values: FloatArray, rows: IntArray | None = None) -> FloatArray:
         """Sum values by patient, into a vector or (with `rows`) the rows of a matrix."""

@@ -1,7 +1,7 @@
 """Resampling by patient, and statistics over thousands of resamples without a loop over them.
 
-A resample is a column of counts: how often each patient was drawn. A statistic takes a matrix
-(patients, resamples) and returns one number per column. Scores are sorted once, before.
+A resample is a row of counts: how often each patient was drawn. A statistic takes a matrix
+(resamples, patients) and returns one number per row. Scores are sorted once, before.
 """
 
 from __future__ import annotations
@@ -59,16 +59,16 @@ def _cluster_codes(patients: object | None, n_rows: int) -> IntArray:
 
 
 def draw_counts(design: Design, n_resamples: int, rng: np.random.Generator) -> Iterator[FloatArray]:
-    """Yield matrices (patients, at most CHUNK resamples) of how often each patient is drawn."""
+    """Yield matrices (at most CHUNK resamples, patients) of how often each patient is drawn."""
     members = [np.flatnonzero(design.strata == code) for code in np.unique(design.strata)]
     for start in range(0, n_resamples, CHUNK):
         width = min(CHUNK, n_resamples - start)
-        counts = np.zeros((design.n_clusters, width))
+        counts = np.zeros((width, design.n_clusters))
         for inside in members:
-            drawn = rng.integers(0, inside.size, size=(inside.size, width), dtype=np.int32)
-            flat = drawn.astype(np.int64) * width + np.arange(width)
-            found = np.bincount(flat.ravel(), minlength=inside.size * width)
-            counts[inside] = found.reshape(inside.size, width)
+            drawn = rng.integers(0, inside.size, size=(width, inside.size), dtype=np.int64)
+            drawn += inside.size * np.arange(width)[:, None]
+            found = np.bincount(drawn.ravel(), minlength=inside.size * width)
+            counts[:, inside] = found.reshape(width, inside.size)
         yield counts
 
 
@@ -90,19 +90,21 @@ class ResampledAuc:
         self._positive = clusters[positive]
         self._first = np.searchsorted(below, scores[positive], side="left")
         self._last = np.searchsorted(below, scores[positive], side="right")
+        self._has_ties = not np.array_equal(self._first, self._last)
 
     def __call__(self, counts: FloatArray) -> FloatArray:
-        """Return the AUC of each column of (patients, resamples); NaN without both classes."""
-        width = counts.shape[1]
-        sums = np.zeros((self._negative.size + 1, width))
-        np.cumsum(counts[self._negative], axis=0, out=sums[1:])
-        weights = counts[self._positive]
-        beaten = sums[self._first]
-        beaten += sums[self._last]
-        wins = 0.5 * np.einsum("ij,ij->j", weights, beaten)
-        pairs = weights.sum(axis=0) * sums[-1]
+        """Return the AUC of each row of (resamples, patients); NaN without both classes."""
+        sums = np.zeros((len(counts), self._negative.size + 1))
+        np.cumsum(counts.take(self._negative, axis=1), axis=1, out=sums[:, 1:])
+        weights = counts.take(self._positive, axis=1)
+        beaten = sums.take(self._first, axis=1)
+        if self._has_ties:
+            beaten += sums.take(self._last, axis=1)
+            beaten *= 0.5
+        pairs = weights.sum(axis=1) * sums[:, -1]
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(np.where(pairs > 0, wins / pairs, np.nan), dtype=np.float64)
+            ratio = np.einsum("ij,ij->i", weights, beaten) / pairs
+        return np.asarray(np.where(pairs > 0, ratio, np.nan), dtype=np.float64)
 
 
 class ResampledAveragePrecision:
@@ -112,24 +114,24 @@ class ResampledAveragePrecision:
         order = np.argsort(-scores, kind="stable")
         falling = -scores[order]
         self._clusters = clusters[order]
-        self._is_positive = (labels[order] == 1).astype(np.float64)[:, None]
+        self._is_positive = (labels[order] == 1).astype(np.float64)
         # A tied row is judged at the end of its tie, where the threshold lets all of it in.
         self._last = np.searchsorted(falling, falling, side="right") - 1
 
     def __call__(self, counts: FloatArray) -> FloatArray:
-        """Return the average precision of each column of counts; NaN without a positive."""
-        weights = counts[self._clusters]
+        """Return the average precision of each row of counts; NaN without a positive."""
+        weights = counts.take(self._clusters, axis=1)
         positive = weights * self._is_positive
-        taken = np.cumsum(weights, axis=0)[self._last]
-        found = np.cumsum(positive, axis=0)[self._last]
+        taken = np.cumsum(weights, axis=1).take(self._last, axis=1)
+        found = np.cumsum(positive, axis=1).take(self._last, axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             precision = np.where(taken > 0, found / taken, 0.0)
-            value = (positive * precision).sum(axis=0) / positive.sum(axis=0)
+            value = (positive * precision).sum(axis=1) / positive.sum(axis=1)
         return np.asarray(value, dtype=np.float64)
 
 
 def leave_out(design: Design, max_blocks: int = 500) -> Iterator[FloatArray]:
-    """Yield matrices (patients, at most CHUNK) of 1 and 0: each column leaves out one block.
+    """Yield matrices (at most CHUNK, patients) of 1 and 0: each row leaves out one block.
 
     A block is one patient, or with more than `max_blocks` patients every `max_blocks`-th one in
     the order of the strata, so that each block holds a like share of every stratum.
@@ -138,8 +140,8 @@ def leave_out(design: Design, max_blocks: int = 500) -> Iterator[FloatArray]:
     block = np.empty(design.n_clusters, dtype=np.int64)
     block[np.argsort(design.strata, kind="stable")] = np.arange(design.n_clusters) % n_blocks
     for start in range(0, n_blocks, CHUNK):
-        columns = np.arange(start, min(start + CHUNK, n_blocks))
-        yield np.asarray(block[:, None] != columns, dtype=np.float64)
+        left_out = np.arange(start, min(start + CHUNK, n_blocks))
+        yield np.asarray(block != left_out[:, None], dtype=np.float64)
 
 
 def rarer_class_patients(labels: IntArray, clusters: IntArray) -> int:

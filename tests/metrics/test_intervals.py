@@ -60,13 +60,13 @@ def test_p_value_meets_the_interval_at_five_percent(n_patients):
 def test_leave_out_is_the_jackknife():
     labels = np.array([0, 1, 0, 1, 0, 0])
     design = patient_design(labels, group_codes(list("aabbbb"), 6), [0, 0, 1, 2, 3, 4])
-    blocks = np.concatenate(list(leave_out(design)), axis=1)
+    blocks = np.concatenate(list(leave_out(design)))
     assert blocks.shape == (5, 5)
     assert (blocks.sum(axis=0) == 4).all()
     assert (blocks.sum(axis=1) == 4).all()
-    few = np.concatenate(list(leave_out(design, max_blocks=2)), axis=1)
-    assert few.shape == (5, 2)
-    assert (few.sum(axis=1) == 1).all()
+    few = np.concatenate(list(leave_out(design, max_blocks=2)))
+    assert few.shape == (2, 5)
+    assert (few.sum(axis=0) == 1).all()
 
 
 def by_hand(labels, scores):

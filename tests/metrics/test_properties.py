@@ -137,7 +137,7 @@ def test_a_resample_is_a_weighted_table(rows, seed):
     counts = next(draw_counts(design, 3, np.random.default_rng(seed)))
     got = ResampledAuc(labels, scores, design.clusters)(counts)
     for column in range(3):
-        weights = counts[design.clusters, column]
+        weights = counts[column, design.clusters]
         kept = weights > 0
         found = group_metrics(
             labels[kept], scores[kept], sensitive_features=groups[kept], sample_weight=weights[kept]

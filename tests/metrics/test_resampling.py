@@ -26,7 +26,7 @@ def table():
 
 
 def all_counts(design, n, seed=0):
-    return np.concatenate(list(draw_counts(design, n, np.random.default_rng(seed))), axis=1)
+    return np.concatenate(list(draw_counts(design, n, np.random.default_rng(seed))))
 
 
 def test_auc_of_resamples_equals_scikit_learn_on_repeated_rows(table):
@@ -35,7 +35,7 @@ def test_auc_of_resamples_equals_scikit_learn_on_repeated_rows(table):
     counts = all_counts(design, 40)
     got = ResampledAuc(labels, scores, design.clusters)(counts)
     for column in range(40):
-        rows = np.repeat(np.arange(300), counts[design.clusters, column].astype(int))
+        rows = np.repeat(np.arange(300), counts[column, design.clusters].astype(int))
         assert got[column] == pytest.approx(roc_auc_score(labels[rows], scores[rows]), abs=1e-12)
 
 
@@ -49,7 +49,7 @@ def test_each_metric_of_resamples_equals_the_metric_of_repeated_rows(table, metr
     got = statistic(metric, groups)(prepared, counts)
     assert got.shape == (5,)
     for column in range(5):
-        rows = np.repeat(np.arange(300), counts[design.clusters, column].astype(int))
+        rows = np.repeat(np.arange(300), counts[column, design.clusters].astype(int))
         names = np.array(groups.names)[groups.codes[rows]]
         found = group_metrics(labels[rows], scores[rows], sensitive_features=names, threshold=0.4)
         assert got[column] == pytest.approx(point_value(found, metric), abs=1e-12)
@@ -72,7 +72,7 @@ def test_patients_stay_whole_and_strata_keep_their_size(table):
     counts = all_counts(design, 100)
     for stratum in np.unique(design.strata):
         inside = design.strata == stratum
-        assert (counts[inside].sum(axis=0) == inside.sum()).all()
+        assert (counts[:, inside].sum(axis=1) == inside.sum()).all()
 
 
 def test_stratum_is_group_and_any_positive():
@@ -85,12 +85,12 @@ def test_stratum_is_group_and_any_positive():
 def test_a_longer_run_begins_like_a_shorter_one(table):
     labels, _, patients, groups = table
     design = patient_design(labels, groups, patients)
-    assert (all_counts(design, CHUNK * 3)[:, : CHUNK * 2] == all_counts(design, CHUNK * 2)).all()
+    assert (all_counts(design, CHUNK * 3)[: CHUNK * 2] == all_counts(design, CHUNK * 2)).all()
     assert (all_counts(design, 8, seed=1) != all_counts(design, 8, seed=2)).any()
 
 
 def test_resample_without_a_class_is_nan():
     auc = ResampledAuc(np.array([0, 1]), np.array([0.1, 0.9]), np.array([0, 1]))
-    got = auc(np.array([[1.0, 2.0, 0.0], [1.0, 0.0, 0.0]]))
+    got = auc(np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 0.0]]))
     assert got[0] == 1.0
     assert np.isnan(got[1:]).all()
