@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fairtune_hf.metrics.audit import audit_predictions
 from fairtune_hf.metrics.bootstrap import bootstrap_interval
 from fairtune_hf.metrics.calibration import ReliabilityCurve, reliability_curve
-from fairtune_hf.metrics.comparison import Comparison, compare_predictions
+from fairtune_hf.metrics.comparison import Comparison, compare_metrics, compare_predictions
 from fairtune_hf.metrics.delong import AucEstimate, delong_auc, delong_difference
 from fairtune_hf.metrics.evaluation import evaluate_predictions
 from fairtune_hf.metrics.flags import collapse_reason, is_levelling_down
@@ -48,6 +48,7 @@ __all__ = [
     "bootstrap_interval",
     "choose_operating_point",
     "collapse_reason",
+    "compare_metrics",
     "compare_predictions",
     "compute_metrics",
     "delong_auc",

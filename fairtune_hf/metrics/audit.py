@@ -15,7 +15,7 @@ import pandas as pd
 
 from fairtune_hf.metrics.arrays import check_labels, check_scores, group_codes, joined_groups
 from fairtune_hf.metrics.calibration import are_probabilities, reliability_curve
-from fairtune_hf.metrics.comparison import Comparison, compare_predictions
+from fairtune_hf.metrics.comparison import compare_metrics
 from fairtune_hf.metrics.evaluation import evaluate_predictions, known_rows
 from fairtune_hf.metrics.flags import collapse_reason
 from fairtune_hf.metrics.groups import GroupMetrics, measure
@@ -196,18 +196,15 @@ def _compare(
     table: pd.DataFrame, other: pd.DataFrame, name: str, settings: tuple[int, int, float]
 ) -> list[dict[str, Any]]:
     n_resamples, seed, threshold = settings
-    found: list[Comparison] = [
-        compare_predictions(
-            table,
-            other,
-            sensitive=name,
-            metric=metric,
-            n_resamples=n_resamples,
-            seed=seed,
-            threshold=threshold,
-        )
-        for metric in COMPARED
-    ]
+    found = compare_metrics(
+        table,
+        other,
+        sensitive=name,
+        metrics=COMPARED,
+        n_resamples=n_resamples,
+        seed=seed,
+        threshold=threshold,
+    ).values()
     adjusted = holm_p_values({result.metric: result.p_value for result in found})
     return [
         _json_able(

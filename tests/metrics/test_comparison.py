@@ -4,7 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairtune_hf.metrics import compare_predictions, group_metrics, is_levelling_down
+from fairtune_hf.metrics import (
+    compare_metrics,
+    compare_predictions,
+    group_metrics,
+    is_levelling_down,
+)
 from fairtune_hf.metrics.bootstrap import bootstrap_p_value
 
 
@@ -120,6 +125,18 @@ def test_p_value_agrees_with_the_interval():
 ])  # fmt: skip
 def test_levelling_down(differences, worst, flag):
     assert is_levelling_down(differences, worst) is flag
+
+
+def test_several_metrics_on_the_same_resamples():
+    ours, theirs = table(), table(signal=0.5, noise=2)
+    metrics = ["min_auc", "log_loss", "balanced_accuracy", "auc_f"]
+    together = compare_metrics(ours, theirs, sensitive="sex", metrics=metrics, n_resamples=60)
+    assert list(together) == metrics
+    for metric in ("min_auc", "balanced_accuracy", "auc_f"):
+        alone = compare_predictions(ours, theirs, sensitive="sex", metric=metric, n_resamples=60)
+        assert together[metric] == alone
+    assert np.isnan(together["log_loss"].difference)  # the scores are no probabilities
+    assert np.isnan(together["log_loss"].p_value)
 
 
 def test_one_seed_says_what_is_missing():
