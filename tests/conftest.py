@@ -47,6 +47,14 @@ def pictures_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_folder(tmp_path_factory.mktemp("pictures") / "set")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_picture_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared pictures go to a folder of the tests' own."""
+    cache = tmp_path_factory.mktemp("cache")
+    os.environ["FAIRTUNE_CACHE"] = str(cache)
+    return cache
+
+
 @pytest.fixture
 def pictures(pictures_template: Path, tmp_path: Path) -> Path:
     """A copy of the drawn folder that a test may damage."""
@@ -71,7 +79,7 @@ def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def folder_flags(root: Path) -> list[str]:
+def name_columns(root: Path) -> list[str]:
     """Flags that name the columns of `draw_folder`."""
     return [
         "--dataset=folder",
@@ -84,6 +92,11 @@ def folder_flags(root: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def folder_flags(pictures_template: Path) -> list[str]:
+    return name_columns(pictures_template)
+
+
+@pytest.fixture(scope="session")
 def finished_run(
     pictures_template: Path, tiny_vit: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
@@ -91,7 +104,7 @@ def finished_run(
     from fairtune_hf.cli.main import main
 
     out = tmp_path_factory.mktemp("runs") / "run"
-    flags = [*folder_flags(pictures_template), f"--model={tiny_vit}", f"--out={out}"]
+    flags = [*name_columns(pictures_template), f"--model={tiny_vit}", f"--out={out}"]
     fit = ["--trials=8", "--epochs=2", "--batch-size=16", "--learning-rate-max=0.01"]
     assert main(["search", *flags, *fit]) == 0
     assert main(["finetune", f"--run={out}", "--seeds=2"]) == 0

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import folder_flags
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -104,23 +103,27 @@ def test_trials_are_presets_first_and_the_best_is_chosen(finished_run: Path, rec
     assert readouts["learning_rate"].nunique() >= 2
 
 
-def test_search_keeps_test_rows_out(finished_run: Path) -> None:
+def test_search_keeps_test_rows_out(finished_run: Path, tiny_vit: Path) -> None:
     from fairtune_hf.search import SearchArguments, search_masks
     from fairtune_hf.training import FitArguments, RunFolder, load_backbone
 
     table = fairtune_hf.load_dataset_table("demo", sensitive="skin_type")
     with pytest.raises(ValueError, match="got test rows too"):
         search_masks(
-            table, load_backbone(), RunFolder(finished_run), SearchArguments(), FitArguments()
+            table,
+            load_backbone(tiny_vit),
+            RunFolder(finished_run),
+            SearchArguments(),
+            FitArguments(),
         )
 
 
 def test_the_same_commands_again_do_nothing(
-    finished_run: Path, pictures_template: Path, tiny_vit: Path
+    finished_run: Path, folder_flags: list[str], tiny_vit: Path
 ) -> None:
     trained = ["trials.csv", "predictions.parquet", "adapter/adapter_model.safetensors"]
     before = [(finished_run / name).stat().st_mtime_ns for name in trained]
-    flags = [*folder_flags(pictures_template), f"--model={tiny_vit}", f"--out={finished_run}"]
+    flags = [*folder_flags, f"--model={tiny_vit}", f"--out={finished_run}"]
     fit = ["--trials=8", "--epochs=2", "--batch-size=16", "--learning-rate-max=0.01"]
     assert main(["search", *flags, *fit]) == 0
     assert main(["finetune", f"--run={finished_run}", "--seeds=2"]) == 0
@@ -128,11 +131,11 @@ def test_the_same_commands_again_do_nothing(
 
 
 def test_a_search_cut_short_equals_one_in_one_go(
-    finished_run: Path, pictures_template: Path, tiny_vit: Path, tmp_path: Path
+    finished_run: Path, folder_flags: list[str], tiny_vit: Path, tmp_path: Path
 ) -> None:
     """Eight trials, and three then eight: the same trials and values, by the same seed."""
     out = tmp_path / "run"
-    flags = [*folder_flags(pictures_template), f"--model={tiny_vit}", f"--out={out}"]
+    flags = [*folder_flags, f"--model={tiny_vit}", f"--out={out}"]
     fit = ["--epochs=2", "--batch-size=16", "--learning-rate-max=0.01"]
     assert main(["search", *flags, *fit, "--trials=3"]) == 0
     assert main(["search", *flags, *fit, "--trials=8"]) == 0

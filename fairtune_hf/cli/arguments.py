@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
+
+from fairtune_hf.data import dataset_specs
 
 
 @dataclass(kw_only=True)
@@ -31,6 +33,27 @@ class DataArguments:
     )
 
 
+def _data_options() -> type:
+    """Make a dataclass of every contested choice any data set has, by the declarations' own words."""
+    found = {
+        option.name: option
+        for spec in dataset_specs().values()
+        for option in spec.all_options.values()
+    }
+    fields: list[tuple[str, object, object]] = [
+        (
+            name,
+            bool | None if isinstance(option.default, bool) else str | None,
+            field(default=None, metadata={"help": f"{option.help.rstrip('.')}."}),
+        )
+        for name, option in sorted(found.items())
+    ]
+    return make_dataclass("DataOptions", fields, kw_only=True)  # type: ignore[arg-type]
+
+
+DataOptions = _data_options()
+
+
 @dataclass(kw_only=True)
 class ModelArguments:
     """What is fine-tuned."""
@@ -40,6 +63,22 @@ class ModelArguments:
         metadata={"help": "Checkpoint folder or Hub id; without it the demo backbone."},
     )
     revision: str | None = field(default=None, metadata={"help": "Revision of a Hub id."})
+
+
+@dataclass(kw_only=True)
+class PrepareArguments:
+    """What to prepare."""
+
+    list: bool = field(
+        default=False, metadata={"help": "List the data sets, their options and how to get them."}
+    )
+    metadata_only: bool = field(
+        default=False, metadata={"help": "Read no picture; write only table.csv."}
+    )
+    image_size: int = field(
+        default=256, metadata={"help": "Side of the prepared pictures in pixels."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of splits without published seeds."})
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,7 @@ class DemoArguments:
 
     out: str = field(default="runs/demo", metadata={"help": "Folder of the run."})
     trials: int = field(default=12, metadata={"help": "Finished trials in all."})
-    epochs: int = field(default=4, metadata={"help": "Epochs of one training."})
+    epochs: int = field(default=3, metadata={"help": "Epochs of one training."})
     seeds: int = field(default=3, metadata={"help": "Refits of the choice and of each control."})
     seed: int = field(
         default=0, metadata={"help": "Seed of the demo set, the search and the first refit."}

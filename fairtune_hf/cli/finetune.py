@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from fairtune_hf.cli.arguments import (
     DataArguments,
+    DataOptions,
     MaskArguments,
     ModelArguments,
     OutputArguments,
@@ -17,7 +18,8 @@ from fairtune_hf.cli.arguments import (
 from fairtune_hf.cli.inputs import (
     clear_if_asked,
     is_first_process,
-    load_inputs,
+    load_model,
+    load_table,
     open_run,
     resolve_config,
     say,
@@ -37,6 +39,7 @@ PARSER = RecipeParser(
         RefitArguments,
         MaskArguments,
         DataArguments,
+        DataOptions,
         ModelArguments,
         FitArguments,
         OutputArguments,
@@ -49,9 +52,9 @@ _T = TypeVar("_T")
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse, load and check; return the refits to run."""
-    (run, refits, mask, data, model, training, output), given = PARSER.parse(arguments)
+    (run, refits, mask, data, options, model, training, output), given = PARSER.parse(arguments)
     if run.run is None:
-        return _plan_by_hand(refits, mask, data, model, training, output)
+        return _plan_by_hand(refits, mask, data, options, model, training, output)
     contradicting = sorted(given - _WITH_RUN)
     if contradicting:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in contradicting)
@@ -73,9 +76,9 @@ def _plan_refits(folder: RunFolder, config: dict[str, Any], count: int) -> Calla
     seeds = range(training.seed, training.seed + count)
     if _is_refitted(folder, record, seeds):
         return lambda: say(f"{folder.path}: all refits are done; nothing to do.")
-    table, backbone = load_inputs(
-        _restore(DataArguments, config), _restore(ModelArguments, config), training, splits=_SPLITS
-    )
+    backbone = load_model(_restore(ModelArguments, config))
+    data, options = _restore(DataArguments, config), _restore(DataOptions, config)
+    table = load_table(data, options, training, backbone, splits=_SPLITS)
     check_same_inputs(record, table, backbone)
 
     def run() -> None:
@@ -89,6 +92,7 @@ def _plan_by_hand(
     refits: RefitArguments,
     mask: MaskArguments,
     data: DataArguments,
+    options: Any,
     model: ModelArguments,
     training: FitArguments,
     output: OutputArguments,
@@ -99,10 +103,11 @@ def _plan_by_hand(
             "Example: fairtune finetune --run runs/demo"
         )
     output.out = output.out or f"runs/{data.dataset}-by-hand"
-    config = resolve_config(data, model, mask, training)
+    config = resolve_config(data, options, model, mask, training)
     folder = open_run(output, config)
-    table, backbone = load_inputs(data, model, training, splits=_SPLITS)
+    backbone = load_model(model)
     bits = _parse_mask(mask, backbone)
+    table = load_table(data, options, training, backbone, splits=_SPLITS)
     choice = describe_choice(
         mask=bits,
         layout=mask.layout,

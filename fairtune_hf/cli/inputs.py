@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,34 +32,47 @@ def is_first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def load_inputs(
-    data: DataArguments,
-    model: ModelArguments,
-    training: FitArguments,
-    *,
-    splits: tuple[str, ...],
-) -> tuple[ImageTable, Backbone]:
-    """Load the checkpoint and the rows of the given splits, with pictures of the side it needs."""
+def load_model(model: ModelArguments) -> Backbone:
+    """Load the checkpoint, or the demo backbone and say so."""
+    # Deprecations that the Hugging Face libraries raise in each other are not the user's to mend.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    backbone = load_backbone(model.model, revision=model.revision)
     if model.model is None:
         say(
             "No --model given: using the embedded demo backbone, a small ViT for trying things out."
         )
-    stored = round(backbone.image_size * TRANSFORM_PRESETS[training.transforms].stored_over_model)
+    return load_backbone(model.model, revision=model.revision)
+
+
+def load_table(
+    data: DataArguments,
+    options: Any,
+    training: FitArguments,
+    backbone: Backbone,
+    *,
+    splits: tuple[str, ...],
+) -> ImageTable:
+    """Load the rows of the given splits, with pictures of the side the model and the preset need."""
+    preset = TRANSFORM_PRESETS[training.transforms]
     settings = dataclasses.asdict(data)
     table = load_dataset_table(
         settings.pop("dataset"),
         settings.pop("data_root"),
-        image_size=stored,
+        image_size=round(backbone.image_size * preset.stored_over_model),
         seed=training.seed,
         splits=splits,
         **settings,
+        **given_options(options),
     )
     for warning in table.warnings:
         say(f"Warning: {warning}")
-    return table, backbone
+    return table
+
+
+def given_options(options: Any) -> dict[str, str]:
+    """Return the data set's options that were given, from a `DataOptions`."""
+    return {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
 
 
 def resolve_config(*parts: Any) -> dict[str, Any]:
@@ -67,7 +81,7 @@ def resolve_config(*parts: Any) -> dict[str, Any]:
     for part in parts:
         if not isinstance(part, OutputArguments):
             config |= dataclasses.asdict(part)
-    return config
+    return {name: value for name, value in config.items() if value is not None}
 
 
 def open_run(output: OutputArguments, config: Mapping[str, Any]) -> RunFolder:

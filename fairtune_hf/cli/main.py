@@ -21,6 +21,7 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 COMMANDS = {
     "demo": "Search, refit, evaluate and report on the embedded demo set; no download.",
+    "prepare": "Decode a data set once, check it, and show its groups, labels and splits.",
     "search": "Search the mask and the learning rate with the best worst-group AUC.",
     "finetune": "Train the mask a search chose, and its controls, with several seeds.",
     "evaluate": "Measure the refits on whole splits, with intervals and paired comparisons.",

@@ -68,6 +68,13 @@ class RecipeParser(HfArgumentParser):
         """One line a flag, under the heading of its dataclass, and an example."""
         lines = [*textwrap.wrap(self.purpose, _WIDTH), "", f"Example: {self.example}", ""]
         for part in self.parts:
+            if part.__name__ == "DataOptions":  # long, and of one data set at a time
+                lines += [
+                    _help_line(
+                        "--label-rule ...", "Options of a data set: see `fairtune prepare --list`."
+                    )
+                ]
+                continue
             lines += [self._field_line(f) for f in dataclasses.fields(part)]
         lines += [
             _help_line("--config FILE", "YAML file of these flags; flags on the command line win.")

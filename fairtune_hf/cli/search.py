@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fairtune_hf.cli.arguments import DataArguments, ModelArguments, OutputArguments
+from fairtune_hf.cli.arguments import DataArguments, DataOptions, ModelArguments, OutputArguments
 from fairtune_hf.cli.inputs import (
     clear_if_asked,
     is_first_process,
-    load_inputs,
+    load_model,
+    load_table,
     open_run,
     resolve_config,
     say,
@@ -22,19 +23,20 @@ PARSER = RecipeParser(
     "Search which blocks' LayerNorm, attention and MLP to fine-tune, and the learning rate, so that the "
     "worst group's validation AUC is highest. The same command on its own folder resumes.",
     "fairtune search --dataset nih_chestxray14 --data-root DIR --sensitive sex --trials 20 --out runs/nih",
-    (DataArguments, ModelArguments, SearchArguments, FitArguments, OutputArguments),
+    (DataArguments, DataOptions, ModelArguments, SearchArguments, FitArguments, OutputArguments),
 )
 
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse, load and check; return the search to run."""
-    (data, model, search, training, output), _ = PARSER.parse(arguments)
+    (data, options, model, search, training, output), _ = PARSER.parse(arguments)
     output.out = output.out or f"runs/{data.dataset}"
-    config = resolve_config(data, model, search, training)
+    config = resolve_config(data, options, model, search, training)
     folder = open_run(output, config)
     if not output.overwrite and is_searched(folder, search.trials):
         return lambda: say(f"{folder.path}: all {search.trials} trials are done; nothing to do.")
-    table, backbone = load_inputs(data, model, training, splits=("train", "validation"))
+    backbone = load_model(model)
+    table = load_table(data, options, training, backbone, splits=("train", "validation"))
 
     def run() -> None:
         clear_if_asked(folder, output)

@@ -110,7 +110,7 @@ def _search_record(
     training: FitArguments,
 ) -> dict[str, Any]:
     trials = study.trials()
-    values = [t.value for t in study.trials(TrialState.COMPLETE)]
+    values = [float(t.value) for t in study.trials(TrialState.COMPLETE) if t.value is not None]
     return {
         "trials": search.trials,
         "completed": len(values),

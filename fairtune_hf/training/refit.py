@@ -79,7 +79,7 @@ def refit(
     *,
     seeds: Sequence[int],
     datasets: dict[str, ImageDataset] | None = None,
-    on_seed: Callable[[int], None] | None = None,
+    on_seed: Callable[[int], object] | None = None,
 ) -> pd.DataFrame:
     """Train a choice once a seed and write its predictions; the first seed's adapter is saved.
 
@@ -142,9 +142,15 @@ def finetune(
         unit="model",
         disable=not show_progress,
     ) as bar:
+        trained: dict[Choice, RunFolder] = {}
         for name, (entry, where) in methods.items():
             bar.set_postfix_str(name)
             choice = Choice.from_record(entry, entry["layout"])
+            if (
+                choice in trained
+            ):  # the search chose a control itself: the same training, not done twice
+                where.take_refits_of(trained[choice])
+            trained.setdefault(choice, where)
             refit(
                 choice,
                 table,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,14 @@ class RunFolder:
         if not self.predictions_file.is_file():
             return None
         return pd.read_parquet(self.predictions_file)
+
+    def take_refits_of(self, twin: RunFolder) -> None:
+        """Copy the predictions and the adapter of the same training from another folder."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(twin.adapter, self.adapter, dirs_exist_ok=True)
+        predictions = twin.read_predictions()
+        if predictions is not None:
+            self.write_predictions(predictions)
 
     def write_predictions(self, frame: pd.DataFrame) -> None:
         """Write predictions.parquet in one step."""

@@ -111,12 +111,17 @@ def test_bad_input_is_refused_with_a_message_and_nothing_written(
     pictures: Path,
     tiny_vit: Path,
     tmp_path: Path,
+    own_picture_cache: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     flags = base_flags(pictures)
     damage(pictures, flags)
     out = tmp_path / "out"
-    before = sorted(tmp_path.rglob("*"))
+
+    def files() -> list[Path]:
+        return sorted([*tmp_path.rglob("*"), *own_picture_cache.rglob("*")])
+
+    before = files()
     command = "finetune" if "mask" in flags else "search"
     arguments = [f"--{name}={value}" for name, value in flags.items()]
     code = main([command, *arguments, f"--model={tiny_vit}", "--epochs=1", f"--out={out}"])
@@ -127,7 +132,7 @@ def test_bad_input_is_refused_with_a_message_and_nothing_written(
         assert word in flat, message
     assert "Traceback" not in message
     assert not out.exists()
-    assert sorted(tmp_path.rglob("*")) == before
+    assert files() == before
 
 
 def test_unknown_yaml_key_is_refused_with_the_closest_one(
