@@ -1,0 +1,48 @@
+"""The rendered examples are golden: made again from their run's files, they come out the same.
+
+After a change that is meant, render them anew with `fairtune report --run hub_cards/examples/demo`
+and look at the difference before committing it.
+"""
+
+import shutil
+
+import pytest
+from huggingface_hub import ModelCard
+
+from fairtune_hf.hub import render_card, template_folder
+from fairtune_hf.reports import render_report
+
+EXAMPLE = template_folder() / "examples" / "demo"
+INPUTS = ("run.json", "trials.csv", "curves.csv", "predictions.parquet")
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("example") / "demo"
+    folder.mkdir()
+    for name in INPUTS:
+        shutil.copy(EXAMPLE / name, folder / name)
+    render_report(folder)
+    render_card(folder)
+    return folder
+
+
+def outputs():
+    found = [p for p in EXAMPLE.rglob("*") if p.is_file() and p.name not in INPUTS]
+    return sorted(str(path.relative_to(EXAMPLE)) for path in found)
+
+
+def test_nothing_is_missing_and_nothing_is_left_over(rendered):
+    made = {str(p.relative_to(rendered)) for p in rendered.rglob("*") if p.is_file()}
+    assert made - set(INPUTS) == set(outputs())
+
+
+@pytest.mark.parametrize("name", outputs())
+def test_an_example_comes_out_the_same(rendered, name):
+    assert (rendered / name).read_text() == (EXAMPLE / name).read_text()
+
+
+def test_the_example_card_loads():
+    card = ModelCard.load(EXAMPLE / "README.md")
+    assert card.data.library_name == "peft"
+    assert card.data.eval_results
