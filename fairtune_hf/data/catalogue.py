@@ -41,7 +41,7 @@ def describe_dataset(spec: DatasetSpec) -> str:
 def count_differences(spec: DatasetSpec, found: dict[str, int]) -> list[str]:
     """Say where counts differ from the published ones."""
     return [
-        f"{name}: {found[name]} found, {expected} published"
+        f"the published set has {expected} {name} and this one {found[name]}"
         for name, expected in spec.expected_counts.items()
         if name in found and found[name] != expected
     ]

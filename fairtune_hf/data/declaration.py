@@ -243,5 +243,7 @@ COMMON_OPTIONS = (
         "pictures of more than 8 bits: each scaled from its own range, or from 0..65535",
         ("minmax", "full"),
     ),
+    OptionSpec("folds", 0, "3 or more: split patients into so many stratified folds; see fold"),
+    OptionSpec("fold", 0, "which fold, from 0, is the test split; the next one is for validation"),
     OptionSpec("splits_file", "", "a table with row_id and split to use instead of the rule"),
 )

@@ -28,6 +28,7 @@ from fairtune_hf.data.splits import (
     label_strata,
     published_split,
     read_split_file,
+    stratified_folds,
     stratified_split,
 )
 from fairtune_hf.data.table import SPLITS
@@ -224,10 +225,20 @@ def _check_root(spec: DatasetSpec, data_root: str | Path | None) -> Path:
 def _assign_splits(plan: Plan, seed: int) -> None:
     frame, spec, raw = plan.frame, plan.spec, plan.raw
     rule = plan.request.options["split_rule"]
-    given = plan.request.options["splits_file"]
+    given, folds = (plan.request.options[name] for name in ("splits_file", "folds"))
+    prepared = "split_rule" in raw.recorded
     if given:
         split = read_split_file(Path(given), frame["row_id"])
         rule = "file"
+    elif folds and not prepared:
+        split = stratified_folds(
+            frame["patient_id"],
+            label_strata(frame, _balanced(plan)),
+            folds=folds,
+            fold=plan.request.options["fold"],
+            seed=seed,
+        )
+        rule = "folds"
     elif "split" in frame.columns:
         split = frame["split"]
         rule = raw.recorded.get("split_rule", "column" if spec.name == "folder" else rule)
@@ -239,12 +250,16 @@ def _assign_splits(plan: Plan, seed: int) -> None:
             test_share=spec.test_share,
         )
     else:
-        by = raw.stratify if raw.stratify is not None else spec.stratify
-        strata = label_strata(frame, by)
+        strata = label_strata(frame, _balanced(plan))
         split = stratified_split(frame["patient_id"], strata, seed=seed, fractions=spec.fractions)
     raw.frame = frame.assign(split=split)
-    used = seed if rule == "stratified" else None
+    used = seed if rule in ("stratified", "folds") else None
     raw.recorded |= {"split_rule": rule, "split_seed": raw.recorded.get("split_seed", used)}
+
+
+def _balanced(plan: Plan) -> tuple[str, ...]:
+    """Return the attributes that a stratified split balances beside the label."""
+    return plan.spec.stratify if plan.raw.stratify is None else plan.raw.stratify
 
 
 def _unknown_rows(plan: Plan, sensitive: str) -> None:

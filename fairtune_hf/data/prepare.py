@@ -19,8 +19,10 @@ from fairtune_hf.data.catalogue import count_differences
 from fairtune_hf.data.checks import cells, check_groups
 from fairtune_hf.data.data_report import render_data_report
 from fairtune_hf.data.load import check_before_pictures, check_side, decode_plan
+from fairtune_hf.data.near_duplicates import find_near_duplicates
 from fairtune_hf.data.plan import Plan, choose_groups, make_plan
 from fairtune_hf.data.prepared import (
+    NEAR,
     PICTURES,
     REPORT,
     TABLE,
@@ -33,6 +35,8 @@ from fairtune_hf.data.prepared import (
 )
 from fairtune_hf.data.splits import hash_split
 from fairtune_hf.data.table import SPLITS
+
+_PLACES = {split: place for place, split in enumerate(SPLITS)}
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class PreparedSummary:
             wide = part.pivot_table(
                 index="group", columns=["split", "label"], values="rows", sort=False
             )
-            wide = wide.astype(int).rename_axis(index=str(attribute))
+            wide = wide.astype(int).rename({"": "unknown"}).rename_axis(index=str(attribute))
             lines += ["", wide.to_string()]
         lines += ["", *(f"left out: {n} rows, {reason}" for reason, n in self.dropped.items())]
         lines += [f"warning: {w}" for w in self.warnings]
@@ -89,6 +93,7 @@ def prepare(
     workers: int | None = None,
     progress: bool = True,
     overwrite: bool = False,
+    near_duplicates: bool = True,
     **options: Any,
 ) -> PreparedSummary:
     """Write a data set's table, pictures and report to the folder `out`.
@@ -111,6 +116,8 @@ def prepare(
         workers: Threads that decode; all cores by default.
         progress: Show a bar when decoding takes long.
         overwrite: Replace what an earlier, different preparation left in `out`.
+        near_duplicates: Compare pictures across splits by how they look, list the pairs that
+            nearly match in `near_duplicates.csv` and warn.
         **options: Options of the data set; see `dataset_spec(name).all_options`.
 
     Raises:
@@ -148,6 +155,11 @@ def prepare(
         release_folder(folder)
         raise
     warn_of_groups(plan, sensitive)
+    if near_duplicates:
+        near = find_near_duplicates(plan.frame, pictures)
+        plan.raw.warnings += near.warnings
+        if len(near.pairs):
+            near.pairs.to_csv(folder / NEAR, index=False, lineterminator="\n")
     write_table(plan, folder / TABLE)
     page = render_data_report(plan, pictures)
     (folder / REPORT).write_text(page, encoding="utf-8")
@@ -229,5 +241,11 @@ def count_cells(plan: Plan) -> pd.DataFrame:
         named = [*groups, ""] if (plan.frame[name] == "").any() else list(groups)
         wide = cells(plan.frame, name, named).reset_index()
         long = wide.melt(["split", "group"], var_name="label", value_name="rows")
+        # In the order of the splits, then of the labels; the groups keep theirs.
+        long = long.sort_values(
+            ["split", "label"],
+            key=lambda c: c.map(_PLACES) if c.name == "split" else c,
+            kind="stable",
+        )
         parts.append(long.assign(attribute=name))
     return pd.concat(parts, ignore_index=True)

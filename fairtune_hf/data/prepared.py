@@ -21,6 +21,7 @@ from fairtune_hf.data.table import FIXED_COLUMNS
 from fairtune_hf.data.tabular import read_table
 
 TABLE, PICTURES, REPORT, MANIFEST = "table.csv", "pictures", "data_report.html", "prepared.json"
+NEAR = "near_duplicates.csv"
 SCHEMA_VERSION = 1
 FREE_OPTIONS = ("unknown", "skip_corrupt", "duplicates", "splits_file")
 """Options that may differ between preparing and loading: they choose among the prepared rows."""
@@ -54,7 +55,7 @@ def claim_folder(folder: Path, identity: str, overwrite: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out must be a folder; {folder} is a file. Choose another name.")
-    present = [n for n in (TABLE, PICTURES, REPORT, MANIFEST) if (folder / n).exists()]
+    present = [n for n in (TABLE, PICTURES, REPORT, MANIFEST, NEAR) if (folder / n).exists()]
     if present and _manifest(folder).get("identity") != identity:
         if not overwrite:
             raise held_by_another(folder)

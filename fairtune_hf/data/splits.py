@@ -60,13 +60,41 @@ def stratified_split(
     >>> split.groupby(patients).nunique().max()
     np.int64(1)
     """
+    parts = _deal_rows(patients, strata, fractions, seed)
+    names = np.asarray(SPLITS, dtype=object)[parts]
+    return pd.Series(names, index=patients.index).astype(str)
+
+
+def stratified_folds(
+    patients: pd.Series, strata: pd.DataFrame, *, folds: int, fold: int, seed: int
+) -> pd.Series:
+    """Split patients into stratified folds: `fold` is the test, the next one the validation.
+
+    With one seed, each patient is in the test split of exactly one fold.
+
+    Raises:
+        ValueError: if there are fewer than three folds, or `fold` is not one of them.
+    """
+    if folds < 3 or not 0 <= fold < folds:
+        raise ValueError(
+            f"folds must be 3 or more and fold between 0 and folds - 1; folds={folds} and "
+            f"fold={fold} came."
+        )
+    parts = _deal_rows(patients, strata, [1.0] * folds, seed)
+    names = np.where(
+        parts == fold, "test", np.where(parts == (fold + 1) % folds, "validation", "train")
+    )
+    return pd.Series(names, index=patients.index).astype(str)
+
+
+def _deal_rows(
+    patients: pd.Series, strata: pd.DataFrame, fractions: Sequence[float], seed: int
+) -> npt.NDArray[np.int64]:
     codes, ids = pd.factorize(patients, sort=True)
     cells = [np.zeros(len(patients), dtype=np.int64)]
     cells += [pd.factorize(strata[column], sort=True)[0] for column in strata]
     counts = np.column_stack([_count_pairs(codes, cell, len(ids)) for cell in cells])
-    parts = deal_patients(counts, np.asarray(fractions, dtype=float), seed)
-    names = np.asarray(SPLITS, dtype=object)[parts[codes]]
-    return pd.Series(names, index=patients.index).astype(str)
+    return deal_patients(counts, np.asarray(fractions, dtype=float), seed)[codes]
 
 
 def _count_pairs(

@@ -7,7 +7,14 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import train_test_split
 
-from fairtune_hf.data import groups, hash_split, published_split, splits, stratified_split
+from fairtune_hf.data import (
+    groups,
+    hash_split,
+    load_dataset_table,
+    published_split,
+    splits,
+    stratified_split,
+)
 from fairtune_hf.data.checks import auc_interval_width
 from fairtune_hf.data.groups import (
     attribute_parts,
@@ -114,3 +121,19 @@ def test_interval_width_shrinks_with_rows():
     widths = [auc_interval_width(n, n) for n in (2, 5, 10, 50, 500)]
     assert widths == sorted(widths, reverse=True)
     assert 0 < widths[-1] < 0.1 < widths[0] <= 1
+
+
+def test_folds_put_each_patient_in_one_test_split(make_folder, columns, table_of):
+    root = make_folder(table_of(100))
+    tests = []
+    for fold in range(5):
+        table = load_dataset_table("folder", root, folds=5, fold=fold, image_size=8, **columns)
+        assert table.frame.groupby("patient_id")["split"].nunique().max() == 1
+        assert table.options["split_rule"] == "folds"
+        tests.append(set(table.subset("test").frame["row_id"]))
+        sizes = table.frame["split"].value_counts()
+        assert abs(sizes["test"] - 40) <= 6
+        assert abs(sizes["validation"] - 40) <= 6
+    assert sum(len(t) for t in tests) == len(set.union(*tests)) == 200
+    with pytest.raises(ValueError, match=r"folds must be 3 or more .* folds=5 and fold=5 came"):
+        load_dataset_table("folder", root, folds=5, fold=5, **columns)
