@@ -77,7 +77,8 @@ def _plan_refits(folder: RunFolder, config: dict[str, Any], count: int) -> Calla
     if _is_refitted(folder, record, seeds):
         return lambda: say(f"{folder.path}: all refits are done; nothing to do.")
     backbone = load_model(_restore(ModelArguments, config))
-    data, options = _restore(DataArguments, config), _restore(DataOptions, config)
+    data = _restore(DataArguments, config)
+    options: Any = _restore(DataOptions, config)
     table = load_table(data, options, training, backbone, splits=_SPLITS)
     check_same_inputs(record, table, backbone)
 

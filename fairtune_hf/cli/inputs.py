@@ -37,7 +37,6 @@ def load_model(model: ModelArguments) -> Backbone:
     # Deprecations that the Hugging Face libraries raise in each other are not the user's to mend.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     if model.model is None:
         say(
             "No --model given: using the embedded demo backbone, a small ViT for trying things out."
@@ -70,7 +69,7 @@ def load_table(
     return table
 
 
-def given_options(options: Any) -> dict[str, str]:
+def given_options(options: Any) -> dict[str, Any]:
     """Return the data set's options that were given, from a `DataOptions`."""
     return {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
 from transformers.utils import cached_file
+from transformers.utils import logging as transformers_logging
 
 from fairtune_hf.tuner import count_blocks
 
@@ -117,15 +120,17 @@ def _check_local_folder(path: Path) -> None:
 
 def _load_classifier(path: str, revision: str | None) -> PreTrainedModel:
     try:
-        model = AutoModelForImageClassification.from_pretrained(
-            path,
-            revision=revision or "main",
-            num_labels=2,
-            ignore_mismatched_sizes=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-        )
+        with _quiet_transformers():  # a head of another size is what we expect, not a problem
+            model = AutoModelForImageClassification.from_pretrained(
+                path,
+                revision=revision or "main",
+                id2label={0: "LABEL_0", 1: "LABEL_1"},
+                label2id={"LABEL_0": 0, "LABEL_1": 1},
+                ignore_mismatched_sizes=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype=torch.float32,
+            )
     except (OSError, ValueError) as error:
         raise ValueError(
             f"--model: expected an image-classification checkpoint in safetensors format, and {path!r} could not be "
@@ -133,6 +138,22 @@ def _load_classifier(path: str, revision: str | None) -> PreTrainedModel:
         ) from error
     # The base is never trained; every copy starts frozen and the tuner decides what trains.
     return model.eval()
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    before, bar = (
+        transformers_logging.get_verbosity(),
+        transformers_logging.is_progress_bar_enabled(),
+    )
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+        if bar:
+            transformers_logging.enable_progress_bar()
 
 
 def _normalisation(path: str, revision: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:

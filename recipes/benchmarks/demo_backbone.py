@@ -33,7 +33,7 @@ from fairtune_hf.data.demo import draw_demo_set
 BACKBONE = Path(fairtune_hf.__file__).parent / "training" / "demo_backbone"
 KEY = ("method", "learning rate", "seed")
 LEARNING_RATES = {
-    "full fine-tuning": (3e-4, 7e-4),
+    "full fine-tuning": (7e-4, 1.5e-3, 3e-3),
     "linear readout": (1e-2, 3e-2, 1e-1),
     "from scratch": (3e-4, 1e-3),
 }
