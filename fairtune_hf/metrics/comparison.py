@@ -173,6 +173,17 @@ def compare_metrics(
     Raises:
         TypeError: As `compare_predictions`.
         ValueError: As `compare_predictions`.
+
+    Example:
+        >>> frame = pd.DataFrame({
+        ...     "label": [0, 1] * 20, "score": [0.2, 0.8] * 20, "sex": ["f"] * 20 + ["m"] * 20,
+        ... })
+        >>> reference = frame.assign(score=0.5)
+        >>> found = compare_metrics(
+        ...     frame, reference, sensitive="sex", metrics=["min_auc", "brier"], n_resamples=50
+        ... )
+        >>> found["min_auc"].difference, round(found["brier"].difference, 2)
+        (0.5, -0.21)
     """
     settings = _Settings(check_resamples(n_resamples), seed, check_threshold(threshold))
     paired = _pair(frame, reference, sensitive)
