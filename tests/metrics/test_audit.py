@@ -101,6 +101,6 @@ def test_clear_errors(change, arguments, error, match):
 @pytest.mark.slow
 def test_a_hundred_thousand_rows_in_twenty_seconds():
     frame = table(100_000).assign(person=np.random.default_rng(0).integers(0, 40_000, 100_000))
-    start = time.perf_counter()
+    start = time.process_time()  # of one core, whatever else the machine does
     audit(frame, patient_column="person", n_resamples=2000)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
