@@ -149,7 +149,7 @@ def rejected(n_seeds, seed_spread, harder, tables):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_seeds", "seed_spread"),
-    [(1, 0.0), (3, 0.0), (3, 0.1), (3, 0.3), (5, 0.0), (5, 0.1), (5, 0.3)],
+    [(1, 0.0), (3, 0.0), (3, 0.1), (3, 0.3), (5, 0.1)],
 )
 def test_paired_test_keeps_its_level(n_seeds, seed_spread):
     """Of methods of the same quality, 3 to 7 % have p < 5 %, whatever the seeds add."""
