@@ -140,8 +140,9 @@ def _new_rows(mark):
     names = names.replace(" ", "")
     if names == "test_name,model_id,config_cls,config_kwargs":
         return ROWS
-    # not the shorter table of methods that choose layers by their index
-    if names == "config_class,mandatory_kwargs" and len(mark.args[1]) > 20:
+    # not the table of methods that choose layers by their index, which LNTuning is not in either
+    methods = {getattr(row[0], "__name__", "") for row in mark.args[1] if isinstance(row, tuple)}
+    if names == "config_class,mandatory_kwargs" and "LNTuningConfig" in methods:
         return [(PerturbedFairMaskConfig, {}), (PerturbedFairMaskConfig, {"mask": "attention"})]
     if names == "config_cls" and len(mark.args[1]) > 10:  # all methods, not a choice of some
         return [PerturbedFairMaskConfig]

@@ -95,7 +95,7 @@ MUTATIONS = {
         "anatomy.py",
         "enumerate(self.blocks):\n            for unit",
         "enumerate(self.blocks[::-1]):\n            for unit",
-        ([CONTRACT, "architectures", KEYS], "keys or swin"),
+        (["architectures"], "each_bit"),
     ),
     "the second norm is forgotten": (
         "mask.py",

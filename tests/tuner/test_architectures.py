@@ -114,6 +114,35 @@ def test_an_adapter_fits_and_comes_back(name, config, zoo, perturb, tmp_path):
     assert torch.equal(zoo.run(model.merge_and_unload(), images), after)
 
 
+WHERE = {
+    "vit": ["vit.layers.0", "vit.layers.1", "vit.layers.2"],
+    "dinov2": [f"dinov2.encoder.layer.{i}" for i in range(3)],
+    "clip_vision": [f"vision_model.encoder.layers.{i}" for i in range(3)],
+    "swin": [f"swin.encoder.layers.{stage}.blocks.{b}" for stage, b in ((0, 0), (1, 0), (1, 1))],
+    "timm_vit": ["blocks.0", "blocks.1", "blocks.2"],
+    "timm_wrapper": [f"timm_model.blocks.{i}" for i in range(3)],
+}
+PART = {"vit": ("layernorm", "attention", "mlp"), "dinov2": ("norm", "attention", "mlp")}
+PART |= {"clip_vision": ("layer_norm", "self_attn", "mlp"), "swin": PART["vit"]}
+PART |= {"timm_vit": ("norm", "attn", "mlp"), "timm_wrapper": ("norm", "attn", "mlp")}
+
+
+@pytest.mark.parametrize("name", WHERE)
+def test_each_bit_trains_the_module_it_names(name, zoo):
+    base = zoo.build(name)
+    for bit in range(9):
+        model = adapt(base, mask=[int(bit == i) for i in range(9)])
+        trained = {
+            n.removeprefix("base_model.model.")
+            for n, p in model.named_parameters()
+            if p.requires_grad
+        }
+        trained = {n for n in trained if "head." not in n and "classifier." not in n}
+        assert trained
+        begin = f"{WHERE[name][bit // 3]}.{PART[name][bit % 3]}"
+        assert all(n.startswith(begin) for n in trained), (bit, trained)
+
+
 def test_biases_of_attention_params_in_fused_and_split_form(zoo):
     for name in ("vit", "timm_vit"):
         base = zoo.build(name)

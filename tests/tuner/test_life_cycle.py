@@ -148,6 +148,26 @@ def test_disabling_unmerges(three, base, said):
     assert torch.equal(said(model), alone["a"])
 
 
+def test_disabling_puts_the_base_values_back_at_once(three, base):
+    # also for code that reads the weights without running the model
+    model, _ = three
+    originals = dict(base.named_parameters())
+    model.merge_adapter()
+    with model.disable_adapter():
+        layers = [m for m in model.modules() if isinstance(m, FairMaskLayer)]
+        assert not any(layer.merged for layer in layers)
+        values = peft.get_base_model_state_dict(model)
+        assert all(torch.equal(values[k], originals[k]) for k in values if k in originals)
+
+
+def test_merging_while_disabled_has_no_effect_on_what_is_said(three, base, said):
+    model, alone = three
+    with model.disable_adapter():
+        model.merge_adapter()
+        assert torch.equal(said(model), said(base))
+    assert torch.equal(said(model), alone["a"])
+
+
 def test_safe_merge_refuses_values_that_are_not_finite_and_changes_nothing(base, said):
     model = adapt(base, A)
     broken = next(layer for layer in model.modules() if isinstance(layer, FairMaskLayer))
@@ -254,13 +274,21 @@ def test_other_methods_load_through_transformers_still_works(zoo, tmp_path):
     assert not info.missing_keys
 
 
-def test_attention_implementation_reaches_the_copies(zoo, perturb):
-    base, images = zoo.build("vit"), zoo.images("vit")
+@pytest.mark.parametrize("family", ["vit", "dinov2", "clip_vision"])
+def test_attention_implementation_reaches_the_copies(family, zoo, perturb):
+    base, images = zoo.build(family), zoo.images(family)
     model = perturb(adapt(base, {"mask": "attention"}))
-    model.base_model.model.set_attn_implementation("eager")
-    layer = next(m for n, m in model.named_modules() if n.endswith("layers.0.attention"))
-    assert layer.fairmask_copies["default"].config is model.base_model.model.config
-    assert model.base_model.model(images, output_attentions=True).attentions is not None
+    expected = zoo.run(model, images)
+    bare = model.base_model.model
+    bare.set_attn_implementation("eager")
+    copies = [
+        module.fairmask_copies["default"]
+        for module in model.modules()
+        if isinstance(module, FairMaskLayer) and hasattr(module, "is_causal")
+    ]
+    assert len(copies) == 3
+    assert all(c.config._attn_implementation == "eager" for c in copies)
+    assert torch.allclose(zoo.run(model, images), expected, atol=1e-6)
 
 
 def test_task_type_that_wraps_the_head_again_is_refused(base):
