@@ -133,3 +133,59 @@ class EvaluateArguments:
         default=2000, metadata={"help": "Bootstrap resamples behind each interval."}
     )
     bootstrap_seed: int = field(default=0, metadata={"help": "Seed of the resampling."})
+
+
+@dataclass(kw_only=True)
+class AuditArguments:
+    """Anybody's predictions, to be measured like our own."""
+
+    predictions: str | None = field(
+        default=None,
+        metadata={"help": "CSV or parquet of any model's predictions, instead of --run."},
+    )
+    label_column: str | None = field(
+        default=None, metadata={"help": "Column of the label (0 or 1)."}
+    )
+    score_column: str | None = field(
+        default=None, metadata={"help": "Column of the score of label 1."}
+    )
+    sensitive_column: str | None = field(default=None, metadata={"help": "Column of the group."})
+    patient_column: str | None = field(default=None, metadata={"help": "Column of the patient."})
+    reference: str | None = field(
+        default=None, metadata={"help": "Another model's predictions of the same rows."}
+    )
+    out: str | None = field(
+        default=None, metadata={"help": "JSON file for every number of --predictions."}
+    )
+
+
+@dataclass(kw_only=True)
+class ReportArguments:
+    """Several runs in one report."""
+
+    runs: list[str] | None = field(
+        default=None, metadata={"help": "Folders of several runs to set side by side."}
+    )
+    out: str | None = field(
+        default=None, metadata={"help": "With --runs: folder of the comparison."}
+    )
+
+
+@dataclass(kw_only=True)
+class PushArguments:
+    """Where a run is pushed."""
+
+    repo_id: str | None = field(default=None, metadata={"help": "Repository on the Hub, ORG/NAME."})
+    private: bool = field(default=False, metadata={"help": "Make the repository private."})
+    dry_run: bool = field(
+        default=False, metadata={"help": "List the files and bytes; send nothing."}
+    )
+    with_base: bool = field(
+        default=False, metadata={"help": "Push the base model too, to NAME-base."}
+    )
+    base_dir: str | None = field(
+        default=None, metadata={"help": "Folder of the base model, with --with-base."}
+    )
+    with_predictions: bool = field(
+        default=False, metadata={"help": "Push the predictions too, without row ids."}
+    )

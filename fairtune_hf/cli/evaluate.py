@@ -1,27 +1,36 @@
-"""`fairtune evaluate`: the numbers of a run, from its predictions."""
+"""`fairtune evaluate`: the numbers of a run from its predictions, or of anybody's predictions."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from fairtune_hf.cli.arguments import EvaluateArguments, RunArguments
+import pandas as pd
+
+from fairtune_hf.cli.arguments import AuditArguments, EvaluateArguments, RunArguments
 from fairtune_hf.cli.inputs import say
 from fairtune_hf.cli.parser import RecipeParser
-from fairtune_hf.reports import evaluate_run, format_table
+from fairtune_hf.metrics import audit_predictions
+from fairtune_hf.reports import evaluate_run, format_audit, format_table
 from fairtune_hf.training import RunFolder
+from fairtune_hf.training.run_folder import write_text
 
 PARSER = RecipeParser(
     "evaluate",
     "Measure every refit of a run on whole splits, with intervals by patient, and compare the chosen mask "
-    "with its controls. Numbers go to run.json.",
+    "with its controls (numbers go to run.json); or, with --predictions, measure any model's predictions.",
     "fairtune evaluate --run runs/nih",
-    (RunArguments, EvaluateArguments),
+    (RunArguments, EvaluateArguments, AuditArguments),
 )
+_NEEDED = ("label_column", "score_column", "sensitive_column")
 
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse and check; return the evaluation to run."""
-    (run, evaluation), _ = PARSER.parse(arguments)
+    (run, evaluation, audit), _ = PARSER.parse(arguments)
+    if audit.predictions is not None:
+        return _plan_audit(audit, evaluation)
     folder = require_run(run)
     require_predictions(folder)
 
@@ -34,6 +43,56 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
         say(f"Next: fairtune report --run {folder.path}")
 
     return execute
+
+
+def _plan_audit(audit: AuditArguments, evaluation: EvaluateArguments) -> Callable[[], None]:
+    """Read and measure the tables; what is wrong with them is bad input."""
+    missing = [name for name in _NEEDED if getattr(audit, name) is None]
+    if missing:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+        raise ValueError(
+            f"{flags}: expected with --predictions, and not given. Name the columns of the label (0 or 1), the score "
+            "of label 1 and the group."
+        )
+    frame = _read_table("--predictions", Path(str(audit.predictions)))
+    reference = (
+        None if audit.reference is None else _read_table("--reference", Path(audit.reference))
+    )
+    try:
+        found = audit_predictions(
+            frame,
+            label_column=str(audit.label_column),
+            score_column=str(audit.score_column),
+            sensitive_column=str(audit.sensitive_column).split(","),
+            patient_column=audit.patient_column,
+            reference=reference,
+            n_resamples=evaluation.resamples,
+            seed=evaluation.bootstrap_seed,
+        )
+    except TypeError as error:  # a column of words where numbers belong
+        raise ValueError(str(error)) from error
+
+    def execute() -> None:
+        print(format_audit(found))
+        if audit.out is not None:
+            write_text(Path(audit.out), json.dumps(found, indent=1, allow_nan=False) + "\n")
+            say(f"Every number is in {audit.out}")
+
+    return execute
+
+
+def _read_table(flag: str, path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{flag}: expected a CSV or parquet file, and there is no file {path}. Check the path."
+        )
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    if path.suffix in (".csv", ".tsv"):
+        return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", encoding="utf-8-sig")
+    raise ValueError(
+        f"{flag}: expected a file that ends in .csv, .tsv or .parquet, got {path.name}. Convert it first."
+    )
 
 
 def require_run(run: RunArguments) -> RunFolder:

@@ -25,8 +25,15 @@ from fairtune_hf.cli.inputs import (
     say,
 )
 from fairtune_hf.cli.parser import RecipeParser
-from fairtune_hf.search import describe_choice, describe_dataset
-from fairtune_hf.training import Backbone, FitArguments, RunFolder, check_same_inputs, finetune
+from fairtune_hf.search import describe_choice
+from fairtune_hf.training import (
+    Backbone,
+    FitArguments,
+    RunFolder,
+    check_same_inputs,
+    describe_dataset,
+    finetune,
+)
 from fairtune_hf.tuner import Mask
 
 PARSER = RecipeParser(

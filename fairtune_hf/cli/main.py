@@ -26,6 +26,8 @@ COMMANDS = {
     "finetune": "Train the mask a search chose, and its controls, with several seeds.",
     "evaluate": "Measure the refits on whole splits, with intervals and paired comparisons.",
     "report": "Write report.html and the model card of a run.",
+    "card": "Write the model card of an evaluated run.",
+    "push": "Upload adapter, card, numbers and report of a run to the Hub.",
     "recipes": "List the recipes that come with the package.",
 }
 

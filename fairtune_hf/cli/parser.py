@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import yaml
 from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
 
 _WIDTH = 100
 
@@ -37,6 +38,11 @@ class RecipeParser(HfArgumentParser):
         self.purpose, self.example = purpose, example
         self.parts = list(dataclass_types)
         super().__init__(self.parts, prog=f"fairtune {command}", allow_abbrev=False)
+        for action in self._actions:
+            if (
+                action.type is string_to_bool
+            ):  # a switch may stand alone, also one without a default
+                action.nargs, action.const = "?", True
         self.add_argument("--config", help="YAML file of flags; flags given here override it.")
 
     def parse(self, arguments: Sequence[str]) -> tuple[tuple[Any, ...], frozenset[str]]:

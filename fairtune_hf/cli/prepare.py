@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 from collections.abc import Callable, Sequence
 
 from fairtune_hf.cli.arguments import (
@@ -14,8 +13,7 @@ from fairtune_hf.cli.arguments import (
 )
 from fairtune_hf.cli.inputs import given_options
 from fairtune_hf.cli.parser import RecipeParser
-from fairtune_hf.data import dataset_specs, prepare
-from fairtune_hf.data.declaration import DatasetSpec
+from fairtune_hf.data import list_datasets, prepare
 
 PARSER = RecipeParser(
     "prepare",
@@ -30,7 +28,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse and prepare; what is wrong with the data is bad input, found before anything is written."""
     (data, options, preparation, output), _ = PARSER.parse(arguments)
     if preparation.list:
-        return lambda: print("\n\n".join(map(_describe, dataset_specs().values())))
+        return lambda: print(list_datasets())
     if output.out is None:
         raise ValueError(
             "--out: expected the folder to prepare into, got none. Example: --out prepared/ham"
@@ -48,16 +46,3 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
         **given_options(options),
     )
     return lambda: print(summary.render())
-
-
-def _describe(spec: DatasetSpec) -> str:
-    """A data set in a few lines: source, licence, how to get it, its options with their defaults."""
-    lines = [spec.name]
-    for title in ("title", "source", "licence", "label_rule", "steps"):
-        text = str(getattr(spec, title))
-        lines += textwrap.wrap(text, 96, initial_indent="  ", subsequent_indent="  ")
-    for option in spec.all_options.values():
-        choices = f" ({', '.join(option.choices)})" if option.choices else ""
-        flag = f"--{option.name.replace('_', '-')} [{option.default}]{choices}: {option.help}"
-        lines += textwrap.wrap(flag, 96, initial_indent="    ", subsequent_indent="      ")
-    return "\n".join(lines)

@@ -1,26 +1,31 @@
-"""`fairtune report`: the page and the model card of a run."""
+"""`fairtune report`: the page and the model card of a run, or several runs side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from fairtune_hf.cli.arguments import RunArguments
+from fairtune_hf.cli.arguments import ReportArguments, RunArguments
 from fairtune_hf.cli.evaluate import require_run
 from fairtune_hf.cli.parser import RecipeParser
 from fairtune_hf.hub import render_card
-from fairtune_hf.reports import render_report
+from fairtune_hf.reports import render_comparison, render_report
+from fairtune_hf.training import RunFolder
 
 PARSER = RecipeParser(
     "report",
-    "Write report.html (one self-contained page) and README.md (the model card) into a run's folder.",
+    "Write report.html (one self-contained page) and README.md (the model card) into a run's folder; or, "
+    "with --runs, a comparison of several runs as HTML, Markdown, LaTeX and CSV.",
     "fairtune report --run runs/nih",
-    (RunArguments,),
+    (RunArguments, ReportArguments),
 )
 
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse and check; return the rendering to run."""
-    (run,), _ = PARSER.parse(arguments)
+    (run, report), _ = PARSER.parse(arguments)
+    if report.runs is not None:
+        return _plan_comparison(report)
     folder = require_run(run)
 
     def execute() -> None:
@@ -30,3 +35,17 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
         print(f"Report: {page}")
 
     return execute
+
+
+def _plan_comparison(report: ReportArguments) -> Callable[[], None]:
+    if report.out is None:
+        raise ValueError(
+            "--out: expected a folder for the comparison of --runs, got none. Example: --out runs/all"
+        )
+    runs, out = [Path(path) for path in report.runs or []], Path(report.out)
+    for path in runs:
+        if RunFolder(path).read()["test"] is None:
+            raise ValueError(
+                f"--runs: expected evaluated runs, and {path} has no test results. Run `fairtune evaluate --run {path}` first."
+            )
+    return lambda: print(f"Comparison: {render_comparison(runs, out)}")

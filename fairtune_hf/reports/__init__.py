@@ -3,12 +3,13 @@
 from .comparison import render_comparison
 from .evaluation import evaluate_run
 from .page import render_report
-from .terminal import format_table
+from .terminal import format_audit, format_table
 from .verdict import VerdictFlags, run_verdict, verdict_flags, verdict_sentence, worst_group
 
 __all__ = [
     "VerdictFlags",
     "evaluate_run",
+    "format_audit",
     "format_table",
     "render_comparison",
     "render_report",

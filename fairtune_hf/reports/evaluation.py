@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from fairtune_hf.metrics import compare_predictions, evaluate_predictions
+from fairtune_hf.metrics import Comparison, compare_metrics, evaluate_predictions
 from fairtune_hf.reports.run_folder import write_text
 from fairtune_hf.reports.verdict import run_verdict
 
@@ -48,9 +48,7 @@ def evaluate_run(run_dir: Path | str, *, n_resamples: int = 2000, seed: int = 0)
     for name, entry in (record["controls"] or {}).items():
         reference = _read_predictions(run_dir / "controls" / name)
         entry.update(_measure(reference, first_seed, options))
-        record["comparisons"] += [
-            _compare(predictions, reference, name, metric, options) for metric in COMPARED_METRICS
-        ]
+        record["comparisons"] += _compare(predictions, reference, name, options)
     record["warnings"] = _collect_warnings(record)
     record["verdict"] = None  # made anew from the comparisons
     record["verdict"] = run_verdict(record)
@@ -92,20 +90,24 @@ def _measure(predictions: pd.DataFrame, first_seed: int, options: dict[str, Any]
 
 
 def _compare(
-    predictions: pd.DataFrame,
-    reference: pd.DataFrame,
-    name: str,
-    metric: str,
-    options: dict[str, Any],
-) -> dict[str, Any]:
-    found = compare_predictions(
+    predictions: pd.DataFrame, reference: pd.DataFrame, name: str, options: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the paired comparisons with one control on the test rows."""
+    found: dict[str, Comparison] = compare_metrics(
         predictions[predictions["split"] == "test"],
         reference[reference["split"] == "test"],
-        metric=metric,
+        metrics=COMPARED_METRICS,
         **options,
     )
-    entry = {"method": "fairtune", "reference": name, "split": "test", **dataclasses.asdict(found)}
-    return {key: _json_able(value) for key, value in entry.items() if key != "warnings"}
+    place = {"method": "fairtune", "reference": name, "split": "test"}
+    return [
+        {
+            key: _json_able(value)
+            for key, value in {**place, **dataclasses.asdict(item)}.items()
+            if key != "warnings"
+        }
+        for item in found.values()
+    ]
 
 
 def _json_able(value: Any) -> Any:

@@ -168,7 +168,7 @@ def data_rows(folder: RunFolder) -> list[tuple[str, tuple[str, ...]]]:
     """Return each group's pictures and positive labels in every split, small groups hidden.
 
     Validation and test counts are those of the results; training counts are there when `run.json`
-    has `dataset.counts` ({split: {group: {n, positives, patients}}}).
+    has `dataset.counts` ({split: {group: {n, positives, n_patients}}}).
     """
     given = folder.part("dataset").get("counts") or {}
     names = folder.group_order("test") or folder.group_order("validation")
@@ -178,7 +178,7 @@ def data_rows(folder: RunFolder) -> list[tuple[str, tuple[str, ...]]]:
         cells = []
         for split in ("train", "validation", "test"):
             known = (given.get(split) or folder.part(split).get("groups") or {}).get(name) or {}
-            people = known.get("patients", numbers.SMALLEST_SHOWN)
+            people = known.get("n_patients", numbers.SMALLEST_SHOWN)
             few = numbers.is_number(people) and people < numbers.SMALLEST_SHOWN
             cells.append(_data_cell(known, few or name in folder.small_groups(split)))
         rows.append((name, tuple(cells)))

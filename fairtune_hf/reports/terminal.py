@@ -34,6 +34,30 @@ def format_table(run: Mapping[str, Any]) -> str:
     return "\n".join([heading, "", *_aligned([header, *lines])])
 
 
+def format_audit(audit: Mapping[str, Any]) -> str:
+    """Lay out the result of `audit_predictions` as text: overall, each group, comparisons, warnings."""
+    found = audit["evaluation"]
+    header = ["", "rows", "positives", "AUC"]
+    groups = [
+        [
+            name,
+            numbers.count(row["n"]),
+            numbers.positives(row["n"], row["positives"]),
+            _cell(row, "auc"),
+        ]
+        for name, row in found["groups"].items()
+    ]
+    lines = [f"{audit['rows']} rows, groups by {_printable(str(audit['sensitive']))}", ""]
+    lines += [f"{METRICS[name]}: {_cell(found, name)}" for name in COLUMNS]
+    lines += ["", *_aligned([header, *groups]), ""]
+    for item in audit["comparisons"] or []:
+        bounds = numbers.signed_interval(item["ci"])
+        shown = f"{numbers.difference(item['difference'])} [{bounds}]" if bounds else "undefined"
+        lines.append(f"{METRICS[item['metric']]} minus the reference's: {shown}")
+    lines += [_printable(f"Warning: {text}") for text in audit["warnings"]]
+    return "\n".join(lines).rstrip()
+
+
 def _heading(run: Mapping[str, Any], split: str) -> str:
     dataset = run.get("dataset") or {}
     worst = worst_group(run.get(split))
@@ -47,12 +71,13 @@ def _heading(run: Mapping[str, Any], split: str) -> str:
 
 
 def _cells(result: Mapping[str, Any]) -> list[str]:
-    cells = []
-    for name in COLUMNS:
-        value = numbers.fraction(result.get(name))
-        bounds = numbers.interval(result.get(f"{name}_ci"))
-        cells.append(f"{value} [{bounds}]" if bounds else value)
-    return cells
+    return [_cell(result, name) for name in COLUMNS]
+
+
+def _cell(result: Mapping[str, Any], name: str) -> str:
+    value = numbers.fraction(result.get(name))
+    bounds = numbers.interval(result.get(f"{name}_ci"))
+    return f"{value} [{bounds}]" if bounds else value
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

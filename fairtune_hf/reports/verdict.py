@@ -149,7 +149,9 @@ def _clauses(found: Mapping[str, Mapping[str, Any]], order: Sequence[str]) -> li
         bounds = item.get("ci")
         shown = f"{difference(item['difference'])}"
         written = signed_interval(bounds)
-        if not written or not bounds:
+        if bounds and item["difference"] == bounds[0] == bounds[1] == 0:
+            clauses.append(f"that of {label}, which the search itself chose")
+        elif not written or not bounds:
             clauses.append(f"not told apart from {label} ({shown}, no interval could be computed)")
         elif round(bounds[0], 3) > 0:
             clauses.append(f"higher than under {label} ({shown}, {written})")

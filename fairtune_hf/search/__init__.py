@@ -1,7 +1,7 @@
 """The outer loop: the space, the study and the run of a search."""
 
 from fairtune_hf.search.arguments import SearchArguments
-from fairtune_hf.search.record import CONTROLS, describe_choice, describe_dataset
+from fairtune_hf.search.record import CONTROLS, describe_choice
 from fairtune_hf.search.run import search_masks
 from fairtune_hf.search.space import HpSpace, ModelInit, hp_space, model_init, suggest_mask
 
@@ -11,7 +11,6 @@ __all__ = [
     "ModelInit",
     "SearchArguments",
     "describe_choice",
-    "describe_dataset",
     "hp_space",
     "model_init",
     "search_masks",

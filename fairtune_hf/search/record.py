@@ -14,7 +14,12 @@ from fairtune_hf.search.study import SearchStudy
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.refit import Choice
-from fairtune_hf.training.run_folder import RunFolder, describe_hardware, describe_versions
+from fairtune_hf.training.run_folder import (
+    RunFolder,
+    describe_dataset,
+    describe_hardware,
+    describe_versions,
+)
 from fairtune_hf.tuner import Mask, mask_bit_names
 
 CONTROLS = {"full_blocks": "full_blocks", "linear_readout": "none"}
@@ -60,20 +65,6 @@ def write_record(
         warnings=warnings,
     )
     return Choice.from_record(record["choice"], search.layout)
-
-
-def describe_dataset(table: ImageTable) -> dict[str, Any]:
-    """Return the `dataset` entry of run.json for the splits the table holds."""
-    return {
-        "name": table.name,
-        "sensitive": table.sensitive,
-        "rows": {split: len(table.subset(split)) for split in table.splits},
-        "split_hash": table.split_hash,
-        "groups": list(table.groups),
-        "label_names": list(table.label_names),
-        "options": table.options,
-        "dropped": table.dropped,
-    }
 
 
 def describe_choice(

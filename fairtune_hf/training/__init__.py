@@ -4,7 +4,7 @@ from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone, load_backbone
 from fairtune_hf.training.dataset import ImageDataset, collate_batch
 from fairtune_hf.training.refit import Choice, build_datasets, check_same_inputs, finetune, refit
-from fairtune_hf.training.run_folder import RunFolder
+from fairtune_hf.training.run_folder import RunFolder, describe_dataset
 from fairtune_hf.training.trainer import FairTrainer
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "build_datasets",
     "check_same_inputs",
     "collate_batch",
+    "describe_dataset",
     "finetune",
     "load_backbone",
     "refit",

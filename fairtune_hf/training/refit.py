@@ -21,7 +21,7 @@ from fairtune_hf.data import ImageTable
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.dataset import ImageDataset
-from fairtune_hf.training.run_folder import RunFolder
+from fairtune_hf.training.run_folder import RunFolder, describe_dataset
 from fairtune_hf.training.trainer import FairTrainer
 from fairtune_hf.tuner import FairMaskConfig
 
@@ -161,9 +161,8 @@ def finetune(
                 datasets=datasets,
                 on_seed=lambda _: bar.update(),
             )
-    rows = {split: len(table.subset(split)) for split in table.splits}
     folder.update(
-        dataset={**record["dataset"], "rows": rows},
+        dataset=describe_dataset(table),
         warnings=list(dict.fromkeys([*(record["warnings"] or []), *table.warnings])),
     )
 

@@ -17,6 +17,8 @@ import pandas as pd
 import torch
 import yaml
 
+from fairtune_hf.data import ImageTable
+
 SCHEMA_VERSION = 1
 _PARTS = [
     "dataset",
@@ -166,4 +168,32 @@ def describe_hardware() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpus": gpus,
+    }
+
+
+def describe_dataset(table: ImageTable) -> dict[str, Any]:
+    """Return the `dataset` entry of run.json for the splits the table holds."""
+    return {
+        "name": table.name,
+        "sensitive": table.sensitive,
+        "rows": {split: len(table.subset(split)) for split in table.splits},
+        "counts": {split: _count_groups(table.subset(split)) for split in table.splits},
+        "split_hash": table.split_hash,
+        "groups": list(table.groups),
+        "label_names": list(table.label_names),
+        "options": table.options,
+        "dropped": table.dropped,
+    }
+
+
+def _count_groups(part: ImageTable) -> dict[str, dict[str, int]]:
+    """Rows, positives and patients of each group of one split."""
+    frame = part.frame.assign(group=part.group_names)
+    return {
+        name: {
+            "n": len(rows),
+            "positives": int(rows["label"].sum()),
+            "n_patients": int(rows["patient_id"].nunique()),
+        }
+        for name, rows in ((name, frame[frame["group"] == name]) for name in part.groups)
     }

@@ -53,8 +53,8 @@ def test_people_are_counted_not_pictures(evaluated, tmp_path):
 def test_data_counts_by_group(evaluated, tmp_path):
     counts = {
         "train": {
-            "light": {"n": 500, "positives": 200, "patients": 300},
-            "dark": {"n": 30, "positives": 12, "patients": 9},
+            "light": {"n": 500, "positives": 200, "n_patients": 300},
+            "dark": {"n": 30, "positives": 12, "n_patients": 9},
         }
     }
     folder = changed(evaluated, tmp_path, lambda r: r["dataset"].update(counts=counts))

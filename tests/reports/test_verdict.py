@@ -124,3 +124,9 @@ def test_a_carried_verdict_is_kept_and_a_missing_one_is_made():
     run = {"comparisons": [compared("full_blocks", 0.2, 0.1, 0.3)], "test": None}
     assert run_verdict(run | {"verdict": "As written."}) == "As written."
     assert "higher than under full fine-tuning" in run_verdict(run)
+
+
+def test_a_control_the_search_chose_is_said_to_be_the_same():
+    sentence = verdict_sentence([compared("full_blocks", 0.0, 0.0, 0.0)], n_seeds=3)
+    assert "was that of full fine-tuning, which the search itself chose" in sentence
+    assert "noise" not in sentence

@@ -1,0 +1,66 @@
+"""A search that is interrupted ends soon, keeps what it has, and goes on to the exact total."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+COMMAND = str(Path(sys.executable).parent / "fairtune")
+
+
+def finished(out: Path) -> int:
+    file = out / "trials.csv"
+    return len(pd.read_csv(file)) if file.is_file() else 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)],
+    ids=["ctrl-c", "term", "kill"],
+)
+def test_interrupted_search_resumes_to_the_exact_total(
+    sent: signal.Signals,
+    code: int,
+    finished_run: Path,
+    folder_flags: list[str],
+    tiny_vit: Path,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "run"
+    fit = ["--trials=8", "--epochs=2", "--batch-size=16", "--learning-rate-max=0.01"]
+    words = [COMMAND, "search", *folder_flags, f"--model={tiny_vit}", *fit, f"--out={out}"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    deadline = time.monotonic() + 120
+    while finished(out) < 3:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    asked = time.monotonic()
+    process.send_signal(sent)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert time.monotonic() - asked < 10
+    if code == 130:
+        assert "go on with\n  fairtune search" in message
+        assert "Traceback" not in message
+    subprocess.run(words, check=True)
+    columns = ["value", "learning_rate", "mask"]
+    trials, whole = (
+        pd.read_csv(f / "trials.csv", dtype={"mask": str}) for f in (out, finished_run)
+    )
+    done = trials[trials["state"].isin(["COMPLETE", "PRUNED"])]
+    assert len(done) == 8
+    assert "RUNNING" not in set(trials["state"])
+    # The same points with the same values as without the interruption, in whatever order.
+    pd.testing.assert_frame_equal(
+        done[columns].sort_values(columns, ignore_index=True),
+        whole[columns].sort_values(columns, ignore_index=True),
+    )
