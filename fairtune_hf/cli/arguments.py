@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, make_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import Any, TypeVar
 
 from fairtune_hf.data import dataset_specs
+
+_T = TypeVar("_T")
 
 
 @dataclass(kw_only=True)
@@ -160,6 +164,24 @@ class AuditArguments:
 
 
 @dataclass(kw_only=True)
+class ExternalArguments:
+    """Another data set for a run's adapter; columns of one's own data are named as for --predictions."""
+
+    dataset: str | None = field(
+        default=None, metadata={"help": "With --run: another data set to score."}
+    )
+    data_root: str | None = field(
+        default=None, metadata={"help": "Folder the other data set lies in."}
+    )
+    sensitive: str | None = field(
+        default=None, metadata={"help": "Attribute of the other data set."}
+    )
+    split_column: str | None = field(
+        default=None, metadata={"help": "Your own data: column of the split."}
+    )
+
+
+@dataclass(kw_only=True)
 class ReportArguments:
     """Several runs in one report."""
 
@@ -189,3 +211,9 @@ class PushArguments:
     with_predictions: bool = field(
         default=False, metadata={"help": "Push the predictions too, without row ids."}
     )
+
+
+def restore(kind: type[_T], config: Mapping[str, Any]) -> _T:
+    """Build one of these dataclasses from the recorded configuration of a run."""
+    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in config.items() if name in names})

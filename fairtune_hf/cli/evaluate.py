@@ -5,33 +5,52 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from fairtune_hf.cli.arguments import AuditArguments, EvaluateArguments, RunArguments
-from fairtune_hf.cli.inputs import say
+from fairtune_hf.cli.arguments import (
+    AuditArguments,
+    DataArguments,
+    DataOptions,
+    EvaluateArguments,
+    ExternalArguments,
+    ModelArguments,
+    RunArguments,
+    restore,
+)
+from fairtune_hf.cli.inputs import load_model, load_table, say
 from fairtune_hf.cli.parser import RecipeParser
-from fairtune_hf.metrics import audit_predictions
+from fairtune_hf.metrics import audit_predictions, evaluate_predictions
 from fairtune_hf.reports import evaluate_run, format_audit, format_table
-from fairtune_hf.training import RunFolder
+from fairtune_hf.training import (
+    FitArguments,
+    RunFolder,
+    check_same_base,
+    describe_dataset,
+    score_external,
+)
 from fairtune_hf.training.run_folder import write_text
 
 PARSER = RecipeParser(
     "evaluate",
     "Measure every refit of a run on whole splits, with intervals by patient, and compare the chosen mask "
-    "with its controls (numbers go to run.json); or, with --predictions, measure any model's predictions.",
+    "with its controls (numbers go to run.json); with --dataset, score another data set with the run's adapter; with "
+    "--predictions, measure any model's predictions.",
     "fairtune evaluate --run runs/nih",
-    (RunArguments, EvaluateArguments, AuditArguments),
+    (RunArguments, EvaluateArguments, AuditArguments, ExternalArguments, DataOptions),
 )
 _NEEDED = ("label_column", "score_column", "sensitive_column")
 
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse and check; return the evaluation to run."""
-    (run, evaluation, audit), _ = PARSER.parse(arguments)
+    (run, evaluation, audit, external, options), _ = PARSER.parse(arguments)
     if audit.predictions is not None:
         return _plan_audit(audit, evaluation)
     folder = require_run(run)
+    if external.dataset is not None:
+        return _plan_external(folder, evaluation, audit, external, options)
     require_predictions(folder)
 
     def execute() -> None:
@@ -41,6 +60,50 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
         print(format_table(record))
         print(record["verdict"])
         say(f"Next: fairtune report --run {folder.path}")
+
+    return execute
+
+
+def _plan_external(
+    folder: RunFolder,
+    evaluation: EvaluateArguments,
+    audit: AuditArguments,
+    external: ExternalArguments,
+    options: Any,
+) -> Callable[[], None]:
+    """Load the run's base and the other data set; return its scoring and measurement."""
+    config = folder.read_config()
+    training = restore(FitArguments, config)
+    backbone = load_model(restore(ModelArguments, config))
+    check_same_base(folder.read(), backbone)
+    data = DataArguments(
+        dataset=str(external.dataset),
+        data_root=external.data_root,
+        sensitive=external.sensitive,
+        label_column=audit.label_column,
+        sensitive_column=audit.sensitive_column,
+        patient_column=audit.patient_column,
+        split_column=external.split_column,
+    )
+    table = load_table(data, options, training, backbone, splits=("train", "validation", "test"))
+    where = RunFolder(folder.path / "external" / table.name)
+
+    def execute() -> None:
+        predictions = score_external(folder, table, backbone, training)
+        where.write_predictions(predictions)
+        found = evaluate_predictions(
+            predictions,
+            sensitive=table.sensitive,
+            n_resamples=evaluation.resamples,
+            seed=evaluation.bootstrap_seed,
+        )
+        where.update(dataset=describe_dataset(table), test=found, warnings=list(table.warnings))
+        print(
+            format_table(
+                {"dataset": {"name": table.name, "sensitive": table.sensitive}, "test": found}
+            )
+        )
+        say(f"All rows of {table.name} were scored; numbers in {where.record_file}")
 
     return execute
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from fairtune_hf.cli.arguments import (
     DataArguments,
@@ -14,6 +13,7 @@ from fairtune_hf.cli.arguments import (
     OutputArguments,
     RefitArguments,
     RunArguments,
+    restore,
 )
 from fairtune_hf.cli.inputs import (
     clear_if_asked,
@@ -54,7 +54,6 @@ PARSER = RecipeParser(
 )
 _WITH_RUN = frozenset({"run", "seeds", "data_root", "config"})
 _SPLITS = ("train", "validation", "test")
-_T = TypeVar("_T")
 
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:
@@ -79,13 +78,13 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
 
 def _plan_refits(folder: RunFolder, config: dict[str, Any], count: int) -> Callable[[], None]:
     record = folder.read()
-    training = _restore(FitArguments, config)
+    training = restore(FitArguments, config)
     seeds = range(training.seed, training.seed + count)
     if _is_refitted(folder, record, seeds):
         return lambda: say(f"{folder.path}: all refits are done; nothing to do.")
-    backbone = load_model(_restore(ModelArguments, config))
-    data = _restore(DataArguments, config)
-    options: Any = _restore(DataOptions, config)
+    backbone = load_model(restore(ModelArguments, config))
+    data = restore(DataArguments, config)
+    options: Any = restore(DataOptions, config)
     table = load_table(data, options, training, backbone, splits=_SPLITS)
     check_same_inputs(record, table, backbone)
 
@@ -161,9 +160,3 @@ def _is_refitted(folder: RunFolder, record: dict[str, Any], seeds: range) -> boo
         if predictions is None or not set(seeds) <= set(predictions["seed"]):
             return False
     return True
-
-
-def _restore(kind: type[_T], config: dict[str, Any]) -> _T:
-    """Build a dataclass from the recorded configuration of a run."""
-    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in config.items() if name in names})

@@ -3,7 +3,15 @@
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone, load_backbone
 from fairtune_hf.training.dataset import ImageDataset, collate_batch
-from fairtune_hf.training.refit import Choice, build_datasets, check_same_inputs, finetune, refit
+from fairtune_hf.training.external import score_external
+from fairtune_hf.training.refit import (
+    Choice,
+    build_datasets,
+    check_same_base,
+    check_same_inputs,
+    finetune,
+    refit,
+)
 from fairtune_hf.training.run_folder import RunFolder, describe_dataset
 from fairtune_hf.training.trainer import FairTrainer
 
@@ -15,10 +23,12 @@ __all__ = [
     "ImageDataset",
     "RunFolder",
     "build_datasets",
+    "check_same_base",
     "check_same_inputs",
     "collate_batch",
     "describe_dataset",
     "finetune",
     "load_backbone",
     "refit",
+    "score_external",
 ]

@@ -178,6 +178,15 @@ def check_same_inputs(record: dict[str, Any], table: ImageTable, backbone: Backb
             f"--data-root: expected the rows and the split of the search (split hash {record['dataset']['split_hash'][:12]}), "
             f"got {table.split_hash[:12]}. The data changed since the search: restore it, or search again into a new folder."
         )
+    check_same_base(record, backbone)
+
+
+def check_same_base(record: dict[str, Any], backbone: Backbone) -> None:
+    """Refuse other weights than the run's.
+
+    Raises:
+        ValueError: The hash of the weights differs from run.json's.
+    """
     if record["model"]["sha256"] != backbone.sha256:
         raise ValueError(
             f"--model: expected the weights of the search (sha256 {record['model']['sha256'][:12]}), got "
@@ -206,7 +215,9 @@ def _train_and_score(
     )
     trainer.train()
     frames = [
-        _prediction_frame(table.subset(split), split, seed, trainer.predict_scores(datasets[split]))
+        describe_predictions(
+            table.subset(split), split, seed, trainer.predict_scores(datasets[split])
+        )
         for split in _SCORED_SPLITS
     ]
     if save_to is not None and trainer.is_world_process_zero():
@@ -214,7 +225,14 @@ def _train_and_score(
     return pd.concat(frames, ignore_index=True)
 
 
-def _prediction_frame(table: ImageTable, split: str, seed: int, scores: np.ndarray) -> pd.DataFrame:
+def describe_predictions(
+    table: ImageTable, split: str, seed: int, scores: np.ndarray
+) -> pd.DataFrame:
+    """Lay out the scores of one split and seed as rows of predictions.parquet.
+
+    Raises:
+        FloatingPointError: A score is not a number.
+    """
     if not np.isfinite(scores).all():
         raise FloatingPointError(
             f"{int((~np.isfinite(scores)).sum())} of {len(scores)} {split} scores are not numbers (seed {seed}): the "

@@ -121,3 +121,28 @@ def test_prepare_takes_options_as_flags(pictures: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
     assert main([*words, "--skip-corrupt", f"--out={tmp_path / 'b'}"]) == 0
     assert len(pd.read_csv(tmp_path / "b" / "table.csv")) == 179
+
+
+def test_another_data_set_is_scored_with_the_adapter(
+    finished_run: Path, folder_flags: list[str], pictures: Path, tmp_path: Path
+) -> None:
+    """On the run's own pictures the test rows get the scores of the refit."""
+    flags = [f for f in folder_flags if not f.startswith("--data-root")]
+    words = [
+        "evaluate",
+        f"--run={finished_run}",
+        *flags,
+        f"--data-root={pictures}",
+        "--resamples=100",
+    ]
+    assert main(words) == 0
+    where = finished_run / "external" / "folder"
+    scored = pd.read_parquet(where / "predictions.parquet").set_index("row_id")
+    own = pd.read_parquet(finished_run / "predictions.parquet")
+    own = own[own["seed"] == 0].set_index("row_id")
+    assert len(scored) == 180
+    assert (scored.loc[own.index, "score"] - own["score"]).abs().max() < 1e-5
+    found = json.loads((where / "run.json").read_text())["test"]
+    assert found["overall_auc"] == pytest.approx(
+        roc_auc_score(scored["label"], scored["score"]), abs=1e-12
+    )

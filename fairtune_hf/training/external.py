@@ -1,0 +1,55 @@
+"""Score another data set with a run's adapter: external validation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from peft import PeftModel
+
+from fairtune_hf.data import ImageTable
+from fairtune_hf.training.arguments import FitArguments
+from fairtune_hf.training.backbone import Backbone
+from fairtune_hf.training.dataset import ImageDataset
+from fairtune_hf.training.refit import describe_predictions
+from fairtune_hf.training.run_folder import RunFolder
+from fairtune_hf.training.trainer import FairTrainer
+
+
+def score_external(
+    folder: RunFolder, table: ImageTable, backbone: Backbone, arguments: FitArguments
+) -> pd.DataFrame:
+    """Score every row of a table with the run's adapter, whatever its split.
+
+    Args:
+        folder: A run with an adapter.
+        table: The other data set.
+        backbone: The base the adapter was trained on.
+        arguments: The run's settings; only the precision matters here.
+
+    Returns:
+        Predictions laid out like the run's own, with the split called `external`.
+
+    Raises:
+        FileNotFoundError: The run has no adapter.
+    """
+    if not (folder.adapter / "adapter_config.json").is_file():
+        raise FileNotFoundError(
+            f"--run: expected an adapter in {folder.adapter}, and there is none. "
+            f"Run `fairtune finetune --run {folder.path}` first."
+        )
+    model = PeftModel.from_pretrained(backbone.copy_with_new_head(), str(folder.adapter))
+    seed = folder.read()["choice"]["seed"]
+    trainer = FairTrainer(
+        model=model,
+        args=arguments.to_training_arguments(
+            folder.path, learning_rate=0.0, seed=seed, evaluate_each_epoch=False
+        ),
+    )
+    rows = ImageDataset(
+        table,
+        image_mean=backbone.image_mean,
+        image_std=backbone.image_std,
+        image_size=backbone.image_size,
+    )
+    scores: np.ndarray = trainer.predict_scores(rows)
+    return describe_predictions(table, "external", seed, scores)
