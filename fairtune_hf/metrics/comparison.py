@@ -197,13 +197,14 @@ def compare_metrics(
     by_group, worst = _group_differences(ours, theirs)
     found = {}
     for metric, draws in resampled.items():
-        combined = _combine(paired, draws, (ours, theirs), metric, settings.seed)
         n_patients = _smallest_count(paired, design, metric)
+        rng = np.random.default_rng([settings.seed, 1])
+        combined = _combine(paired, draws, _points((ours, theirs), metric), n_patients, rng)
         found[metric] = Comparison(
             metric=metric,
             difference=_mean(ours, metric) - _mean(theirs, metric),
-            ci=bootstrap_interval(combined, n_patients=n_patients),
-            p_value=bootstrap_p_value(combined, n_patients),
+            ci=bootstrap_interval(combined),
+            p_value=bootstrap_p_value(combined),
             n_seeds=min(len(ours), len(theirs)),
             n_patients=design.n_clusters,
             levelling_down=is_levelling_down(by_group, worst),
@@ -298,19 +299,22 @@ def _resample(
 def _combine(
     paired: _Paired,
     draws: tuple[FloatArray, FloatArray],
-    measured: tuple[list[GroupMetrics], list[GroupMetrics]],
-    metric: str,
-    seed: int,
+    points: tuple[FloatArray, FloatArray],
+    n_patients: int,
+    rng: np.random.Generator,
 ) -> FloatArray:
     """Return draws (n_resamples,) of the difference, patients and seeds both varying."""
     ours, theirs = draws
-    points, their_points = (
-        np.array([point_value(found, metric) for found in side]) for side in measured
-    )
-    rng = np.random.default_rng([seed, 1])
     if list(paired.scores) == list(paired.reference_scores):
-        return combine_seeds(ours - theirs, points - their_points, rng)
-    return combine_unpaired((ours, points), (theirs, their_points), rng)
+        return combine_seeds(ours - theirs, points[0] - points[1], rng, n_patients)
+    return combine_unpaired((ours, points[0]), (theirs, points[1]), rng, n_patients)
+
+
+def _points(
+    measured: tuple[list[GroupMetrics], list[GroupMetrics]], metric: str
+) -> tuple[FloatArray, FloatArray]:
+    ours, theirs = (np.array([point_value(found, metric) for found in side]) for side in measured)
+    return ours, theirs
 
 
 def _seed_messages(ours: int, theirs: int) -> list[str]:

@@ -11,6 +11,7 @@ from fairtune_hf.metrics import (
     is_levelling_down,
 )
 from fairtune_hf.metrics.bootstrap import bootstrap_p_value
+from fairtune_hf.metrics.seeds import combine_seeds
 
 
 def table(seeds=(0, 1), signal=1.0, noise=1, n=500):
@@ -158,3 +159,18 @@ def test_seeds_that_differ_widen_the_interval():
     ]  # fmt: skip
     by_hand = 4.303 * np.std(points, ddof=1) / np.sqrt(3)
     assert np.ptp(got.ci) / 2 == pytest.approx(by_hand, rel=0.15)
+
+
+def test_few_patients_widen_and_one_patient_has_no_interval():
+    draws, points = np.random.default_rng(0).normal(size=(1, 4000)), np.array([0.0])
+    rng = np.random.default_rng(0)
+    plain, few = (combine_seeds(draws, points, rng, n) for n in (np.inf, 10))
+    assert np.std(few) / np.std(plain) == pytest.approx(np.sqrt(10 / 9) * 2.2622 / 1.96, rel=1e-3)
+    assert np.isnan(combine_seeds(draws, points, rng, 1)).all()
+    frame = table((0,), n=60)
+    frame.loc[frame.sex == "f", "label"] = 0
+    frame.loc[frame[frame.sex == "f"].index[0], "label"] = 1
+    got = compare_predictions(frame, frame, sensitive="sex", metric="auc_f", n_resamples=50)
+    assert got.difference == 0.0
+    assert np.isnan(got.ci).all()
+    assert np.isnan(got.p_value)

@@ -131,8 +131,8 @@ def null_draws(rng, n_seeds, seed_spread, harder):
         value = METRICS[metric]
         points = np.array([(value(a, ones) - value(b, ones))[0] for a, b in pairs])
         parts = [np.stack([value(a, c) - value(b, c) for a, b in pairs]) for c in chunks]
-        draws = combine_seeds(np.concatenate(parts, axis=1), points, rng)
-        yield metric, bootstrap_p_value(draws, n_patients)
+        draws = combine_seeds(np.concatenate(parts, axis=1), points, rng, n_patients)
+        yield metric, bootstrap_p_value(draws)
 
 
 def rejected(n_seeds, seed_spread, harder, tables):
