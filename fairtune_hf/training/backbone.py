@@ -20,7 +20,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Pr
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from fairtune_hf.tuner import count_blocks
+from fairtune_hf.tuner import count_blocks, describe
 
 DEMO_BACKBONE = Path(__file__).parent / "demo_backbone"
 DEMO_BACKBONE_ID = "fairtune_hf/demo-backbone"
@@ -51,19 +51,21 @@ class Backbone:
     def copy_with_new_head(self) -> PreTrainedModel:
         """Copy the model and draw a new head from torch's global random state."""
         model = copy.deepcopy(self.model)
-        for name in ("classifier", "head"):
-            head = getattr(model, name, None)
-            if isinstance(head, torch.nn.Linear):
-                torch.nn.init.normal_(
-                    head.weight, std=model.config.get_text_config().initializer_range
-                )
-                if head.bias is not None:
-                    torch.nn.init.zeros_(head.bias)
-                return model
-        raise ValueError(
-            f"The model {self.id!r} ({type(model).__name__}) was expected to end in a linear layer called "
-            "`classifier` or `head`, and has none. Use an image-classification checkpoint."
-        )
+        names = [
+            leaf.name.rpartition(".")[0] for leaf in describe(model).leaves if leaf.region == "head"
+        ]
+        heads = [model.get_submodule(name) for name in dict.fromkeys(names)]
+        if not heads or not all(isinstance(head, torch.nn.Linear) for head in heads):
+            raise ValueError(
+                f"The model {self.id!r} ({type(model).__name__}) was expected to end in a linear classification head, "
+                "and has none. Use an image-classification checkpoint."
+            )
+        for head in heads:
+            std = getattr(model.config, "initializer_range", 0.02)
+            torch.nn.init.normal_(head.weight, std=std)
+            if head.bias is not None:
+                torch.nn.init.zeros_(head.bias)
+        return model
 
     def describe(self) -> dict[str, str | None]:
         """Return the `model` entry of run.json."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import get_peft_model
 from sklearn.metrics import log_loss
-from transformers import set_seed
+from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, set_seed
 
 from fairtune_hf.data import ImageTable, load_dataset_table
 from fairtune_hf.training import (
@@ -122,6 +122,26 @@ def test_a_new_head_comes_from_the_seed_and_the_rest_is_kept(backbone: Backbone)
     assert one.classifier.out_features == 2
     name = "vit.layernorm.weight"
     assert torch.equal(one.state_dict()[name], backbone.model.state_dict()[name])
+
+
+def test_a_new_head_is_drawn_whatever_the_architecture_calls_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    settings = {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "hidden_size": 16,
+    }
+    config = DeiTConfig(**settings, image_size=32, patch_size=16, num_labels=5)
+    DeiTForImageClassificationWithTeacher(config).save_pretrained(tmp_path)
+    plain = load_backbone(tmp_path)
+    set_seed(1)
+    copied = plain.copy_with_new_head()
+    for name in ("cls_classifier", "distillation_classifier"):
+        head, before = getattr(copied, name), getattr(plain.model, name)
+        assert head.out_features == 2
+        assert not torch.equal(head.weight, before.weight)
+        assert float(head.bias.detach().abs().sum()) == 0
 
 
 def test_checkpoints_without_safetensors_are_refused(tmp_path: Path) -> None:
