@@ -65,7 +65,7 @@ def intervals(rng, labels, codes, patients):
     jackknife = np.concatenate([auc(counts) for counts in leave_out(design, max_blocks=200)])
     inside = codes == 0
     n_patients = rarer_class_patients(labels[inside], design.clusters[inside])
-    estimate = float(auc(np.ones((design.n_clusters, 1)))[0])
+    estimate = float(auc(np.ones((1, design.n_clusters)))[0])
     for method in ("percentile", "bca"):
         yield bootstrap_interval(
             draws, n_patients=n_patients, method=method, estimate=estimate, jackknife=jackknife
