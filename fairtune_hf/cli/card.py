@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from fairtune_hf.cli.arguments import RunArguments
-from fairtune_hf.cli.evaluate import require_run
 from fairtune_hf.cli.parser import RecipeParser
+from fairtune_hf.cli.stored_run import require_run
 from fairtune_hf.hub import render_card
 
 PARSER = RecipeParser(

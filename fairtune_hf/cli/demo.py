@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fairtune_hf.cli import evaluate, finetune, report, search
-from fairtune_hf.cli.inputs import say
+from fairtune_hf.cli.messages import say
 from fairtune_hf.cli.parser import RecipeParser
 from fairtune_hf.cli.recipes import recipes_folder
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
-import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,22 +12,12 @@ from typing import Any
 from transformers.utils import logging as transformers_logging
 
 from fairtune_hf.cli.arguments import DataArguments, ModelArguments, OutputArguments
+from fairtune_hf.cli.messages import is_first_process, say
 from fairtune_hf.data import TRANSFORM_PRESETS, ImageTable, load_dataset_table
 from fairtune_hf.training import Backbone, FitArguments, RunFolder, load_backbone
 
 # A run may be continued from another place, with more trials, or with its data moved.
 _MAY_CHANGE = frozenset({"out", "overwrite", "trials", "data_root"})
-
-
-def say(message: str) -> None:
-    """Tell the user something, once, whatever the number of processes."""
-    if is_first_process():
-        print(message, file=sys.stderr)
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that writes."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def load_model(model: ModelArguments) -> Backbone:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fairtune_hf.cli.arguments import PushArguments, RunArguments
-from fairtune_hf.cli.evaluate import require_run
 from fairtune_hf.cli.parser import RecipeParser
+from fairtune_hf.cli.stored_run import require_run
 from fairtune_hf.hub import plan_push, push_run
 
 PARSER = RecipeParser(

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fairtune_hf.cli.arguments import ReportArguments, RunArguments
-from fairtune_hf.cli.evaluate import require_run
 from fairtune_hf.cli.parser import RecipeParser
+from fairtune_hf.cli.stored_run import require_run
 from fairtune_hf.hub import render_card
 from fairtune_hf.reports import render_comparison, render_report
 from fairtune_hf.training import RunFolder

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from fairtune_hf.cli.arguments import DataArguments, DataOptions, ModelArguments, OutputArguments
 from fairtune_hf.cli.inputs import (
     clear_if_asked,
-    is_first_process,
     load_model,
     load_table,
     open_run,
     resolve_config,
-    say,
 )
+from fairtune_hf.cli.messages import is_first_process, say
 from fairtune_hf.cli.parser import RecipeParser
 from fairtune_hf.search import SearchArguments, search_masks
 from fairtune_hf.training import FitArguments, RunFolder

@@ -1,0 +1,67 @@
+"""Anybody's predictions, measured like our own; imports neither model nor Trainer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from fairtune_hf.cli.arguments import AuditArguments, EvaluateArguments
+from fairtune_hf.cli.messages import say
+from fairtune_hf.metrics import audit_predictions
+from fairtune_hf.reports import format_audit
+from fairtune_hf.reports.run_folder import write_text
+
+_NEEDED = ("label_column", "score_column", "sensitive_column")
+
+
+def plan_audit(audit: AuditArguments, evaluation: EvaluateArguments) -> Callable[[], None]:
+    """Read and measure the tables; what is wrong with them is bad input."""
+    missing = [name for name in _NEEDED if getattr(audit, name) is None]
+    if missing:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+        raise ValueError(
+            f"{flags}: expected with --predictions, and not given. Name the columns of the label (0 or 1), the score "
+            "of label 1 and the group."
+        )
+    frame = _read_table("--predictions", Path(str(audit.predictions)))
+    reference = (
+        None if audit.reference is None else _read_table("--reference", Path(audit.reference))
+    )
+    try:
+        found = audit_predictions(
+            frame,
+            label_column=str(audit.label_column),
+            score_column=str(audit.score_column),
+            sensitive_column=str(audit.sensitive_column).split(","),
+            patient_column=audit.patient_column,
+            reference=reference,
+            n_resamples=evaluation.resamples,
+            seed=evaluation.bootstrap_seed,
+        )
+    except TypeError as error:  # a column of words where numbers belong
+        raise ValueError(str(error)) from error
+
+    def execute() -> None:
+        print(format_audit(found))
+        if audit.out is not None:
+            write_text(Path(audit.out), json.dumps(found, indent=1, allow_nan=False) + "\n")
+            say(f"Every number is in {audit.out}")
+
+    return execute
+
+
+def _read_table(flag: str, path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{flag}: expected a CSV or parquet file, and there is no file {path}. Check the path."
+        )
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    if path.suffix in (".csv", ".tsv"):
+        return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", encoding="utf-8-sig")
+    raise ValueError(
+        f"{flag}: expected a file that ends in .csv, .tsv or .parquet, got {path.name}. Convert it first."
+    )

@@ -1,0 +1,117 @@
+"""A run that an earlier step left in a folder: found, measured, or used on other data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fairtune_hf.cli.arguments import (
+    AuditArguments,
+    DataArguments,
+    EvaluateArguments,
+    ExternalArguments,
+    ModelArguments,
+    RunArguments,
+    restore,
+)
+from fairtune_hf.cli.inputs import load_model, load_table
+from fairtune_hf.cli.messages import say
+from fairtune_hf.metrics import evaluate_predictions
+from fairtune_hf.reports import evaluate_run, format_table
+from fairtune_hf.training import (
+    FitArguments,
+    RunFolder,
+    check_same_base,
+    describe_dataset,
+    score_external,
+)
+
+
+def plan_evaluation(folder: RunFolder, evaluation: EvaluateArguments) -> Callable[[], None]:
+    """Check that the refits are there; return their measurement."""
+    require_predictions(folder)
+
+    def execute() -> None:
+        record = evaluate_run(
+            folder.path, n_resamples=evaluation.resamples, seed=evaluation.bootstrap_seed
+        )
+        print(format_table(record))
+        print(record["verdict"])
+        say(f"Next: fairtune report --run {folder.path}")
+
+    return execute
+
+
+def plan_external(
+    folder: RunFolder,
+    evaluation: EvaluateArguments,
+    audit: AuditArguments,
+    external: ExternalArguments,
+    options: Any,
+) -> Callable[[], None]:
+    """Load the run's base and the other data set; return its scoring and measurement."""
+    config = folder.read_config()
+    training = restore(FitArguments, config)
+    backbone = load_model(restore(ModelArguments, config))
+    check_same_base(folder.read(), backbone)
+    data = DataArguments(
+        dataset=str(external.dataset),
+        data_root=external.data_root,
+        sensitive=external.sensitive,
+        label_column=audit.label_column,
+        sensitive_column=audit.sensitive_column,
+        patient_column=audit.patient_column,
+        split_column=external.split_column,
+    )
+    table = load_table(data, options, training, backbone, splits=("train", "validation", "test"))
+    where = RunFolder(folder.path / "external" / table.name)
+
+    def execute() -> None:
+        predictions = score_external(folder, table, backbone, training)
+        where.write_predictions(predictions)
+        found = evaluate_predictions(
+            predictions,
+            sensitive=table.sensitive,
+            n_resamples=evaluation.resamples,
+            seed=evaluation.bootstrap_seed,
+        )
+        where.update(dataset=describe_dataset(table), test=found, warnings=list(table.warnings))
+        print(
+            format_table(
+                {"dataset": {"name": table.name, "sensitive": table.sensitive}, "test": found}
+            )
+        )
+        say(f"All rows of {table.name} were scored; numbers in {where.record_file}")
+
+    return execute
+
+
+def require_run(run: RunArguments) -> RunFolder:
+    """Return the folder `--run` names.
+
+    Raises:
+        ValueError: No `--run`.
+        FileNotFoundError: No run there.
+    """
+    if run.run is None:
+        raise ValueError(
+            "--run: expected the folder of an earlier step, got none. Example: --run runs/demo"
+        )
+    folder = RunFolder(run.run)
+    folder.read()
+    return folder
+
+
+def require_predictions(folder: RunFolder) -> None:
+    """Refuse a run whose refits have not been done.
+
+    Raises:
+        FileNotFoundError: The choice or a control has no predictions.
+    """
+    controls = folder.read()["controls"] or {}
+    for where in (folder, *(folder.control(name) for name in controls)):
+        if not where.predictions_file.is_file():
+            raise FileNotFoundError(
+                f"--run: expected the predictions of the refits in {where.predictions_file}, and there are none. "
+                f"Run `fairtune finetune --run {folder.path}` first; it goes on where it stopped."
+            )
