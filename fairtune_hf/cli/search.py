@@ -42,8 +42,10 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
         if is_first_process():
             folder.write_config(config)
         choice = search_masks(table, backbone, folder, search, training)
+        optimism = folder.read()["search"]["optimism"]
         say(
             f"Chosen mask {choice.mask} at learning rate {choice.learning_rate:.2e}; trials in {folder.trials_file}.\n"
+            f"The best of many noisy values is lucky: expect its validation {search.objective} to be {optimism:.3f} too high.\n"
             f"Next: fairtune finetune --run {folder.path}"
         )
 
