@@ -37,7 +37,14 @@ def test_interrupted_search_resumes_to_the_exact_total(
     out = tmp_path / "run"
     fit = ["--trials=8", "--epochs=2", "--batch-size=16", "--learning-rate-max=0.01"]
     words = [COMMAND, "search", *folder_flags, f"--model={tiny_vit}", *fit, f"--out={out}"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    process = subprocess.Popen(
+        words,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+        # A test run in the background is told to ignore Ctrl-C; the command it starts must not be.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 120
     while finished(out) < 3:
         assert time.monotonic() < deadline
