@@ -1,1 +1,5 @@
-"""The methods the paper compares with; none is here yet beyond the controls of a search."""
+"""The methods the paper compares with, one file each, over the same Trainer."""
+
+from fairtune_hf.baselines.method import Hyperparameter, LabelledImages, Method, Stage
+
+__all__ = ["Hyperparameter", "LabelledImages", "Method", "Stage"]
