@@ -14,9 +14,11 @@ import torch
 from accelerate.utils import broadcast_object_list
 from scipy.special import softmax
 from torch import Tensor, nn
+from torch.utils.data import Sampler, WeightedRandomSampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
+from fairtune_hf.baselines.method import Method, Stage
 from fairtune_hf.training.dataset import ImageDataset, collate_batch
 
 # What can go wrong in one trial and be right in the next.
@@ -29,15 +31,26 @@ class FairTrainer(Trainer):
     Args:
         class_weights: One weight a class for the cross entropy; the loss is the mean of weight times
             cross entropy over the batch, not divided by the sum of the weights.
+        method: What is done beside plain fine-tuning: its loss, its drawing of rows, its last step.
         **kwargs: Everything `transformers.Trainer` takes.
     """
 
-    def __init__(self, *, class_weights: tuple[float, float] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        class_weights: tuple[float, float] | None = None,
+        method: Method | None = None,
+        **kwargs: Any,
+    ) -> None:
         kwargs.setdefault("data_collator", collate_batch)
         if kwargs.get("compute_metrics") is not None:
             kwargs["compute_metrics"] = _RefuseDiverged(kwargs["compute_metrics"])
         super().__init__(**kwargs)
         self.remove_callback(PrinterCallback)
+        self.method = method or Method()
+        self._stage: Stage | None = None
+        self._own_weight_decay = self.args.weight_decay
+        self.add_callback(_AskMethod(self))
         self._class_weights = None if class_weights is None else torch.tensor(class_weights)
         for dataset in (self.train_dataset, self.eval_dataset):
             if isinstance(dataset, ImageDataset):
@@ -52,20 +65,41 @@ class FairTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Cross entropy of the label; the group code never reaches the model."""
-        rest = {
-            name: value for name, value in inputs.items() if name not in ("labels", "sensitive")
-        }
-        outputs = model(**rest)
-        losses = nn.functional.cross_entropy(
-            outputs.logits.float(), inputs["labels"], reduction="none"
-        )
-        if self._class_weights is not None:
-            losses = losses * self._class_weights.to(losses.device)[inputs["labels"]]
-        loss = losses.mean()
+        """The method's loss, cross entropy of the label by default; the group code never reaches the model."""
+        loss, outputs = self.method.compute_loss(model, inputs, self._class_weights)
         if not return_outputs:
             return loss
         return loss, {"loss": loss, "logits": outputs.logits}
+
+    def use_stage(self, stage: Stage) -> None:
+        """Train a stage of a method from the next `train` on, at the stage's own settings."""
+        self.method, self._stage = stage.method, stage
+
+    def _hp_search_setup(self, trial: Any) -> None:
+        """Set the trial's arguments, then what the method's stage decides itself."""
+        super()._hp_search_setup(trial)
+        if trial is None or self._stage is None:
+            return
+        stage = self._stage
+        if stage.learning_rate is not None:
+            self.args.learning_rate = stage.learning_rate
+        self.args.weight_decay = (
+            self._own_weight_decay if stage.weight_decay is None else stage.weight_decay
+        )
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        """Draw rows with replacement where the method weighs them, else each once an epoch."""
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        weights = (
+            self.method.row_weights(dataset.labels, dataset.sensitive)
+            if isinstance(dataset, ImageDataset)
+            else None
+        )
+        if weights is None:
+            return super()._get_train_sampler(train_dataset)
+        # A generator of its own, so that every process draws the same rows and takes its share.
+        generator = torch.Generator().manual_seed(self.args.seed)
+        return WeightedRandomSampler(weights.cpu(), len(weights), generator=generator)  # type: ignore[arg-type]
 
     def predict_scores(self, dataset: ImageDataset) -> np.ndarray:
         """Score every row: the probability of the second label, float64 in [0, 1], shape `(n,)`."""
@@ -139,3 +173,25 @@ class _RestartAugmentation(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._dataset.set_epoch(round(state.epoch), seed=1009 * args.seed + args.process_index)
+
+
+class _AskMethod(TrainerCallback):
+    """Tell the method that training starts, and let it change the model after the last epoch."""
+
+    def __init__(self, trainer: FairTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        dataset, method = self._trainer.train_dataset, self._trainer.method
+        if isinstance(dataset, ImageDataset):
+            dataset.views = method.views
+            method.start_training(dataset)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer = self._trainer
+        if round(state.epoch) < args.num_train_epochs:
+            return
+        train, validation = trainer.train_dataset, trainer.eval_dataset
+        if isinstance(train, ImageDataset) and isinstance(validation, ImageDataset):
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            trainer.method.finish(model, train, validation)
