@@ -66,6 +66,12 @@ def diagonal_curvature(
     finally:
         for hook in hooks:
             hook.remove()
+    silent = [name for name, records in passes.items() if not records]
+    if silent:
+        raise RuntimeError(
+            f"FairPrune: expected every layer to run in a forward pass; {', '.join(silent[:3])} did not. "
+            "Run the model module by module, or leave these layers out."
+        )
     return {
         name: _sum_of_squares(layer, passes[name]) / len(difference)
         for name, layer in layers.items()
@@ -74,12 +80,7 @@ def diagonal_curvature(
 
 def _sum_of_squares(layer: Weighted, passes: Sequence[Sequence[Tensor]]) -> Tensor:
     """Square each row's gradient of the weight and add up the rows."""
-    of_rows: Tensor | None = None
-    for inputs, gradient in passes:
-        one = _row_gradients(layer, inputs, gradient)
-        of_rows = one if of_rows is None else of_rows + one
-    if of_rows is None:
-        return torch.zeros_like(layer.weight)
+    of_rows = torch.stack([_row_gradients(layer, *one) for one in passes]).sum(dim=0)
     return of_rows.square().sum(dim=0).reshape(layer.weight.shape)
 
 
@@ -179,7 +180,7 @@ class FairPrune(Method):
         prune_share: float = 0.35,
         beta: float = 0.33,
         step: float = 0.1,
-        batches: int = 20,
+        batches: int = 10,
         batch_size: int = 16,
     ) -> None:
         if not 0 <= prune_share < 1:

@@ -60,8 +60,6 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         """Move pictures and labels to a device and return self."""
         for name in ("images", "labels", "sensitive", "_scale", "_shift"):
             setattr(self, name, getattr(self, name).to(device))
-        self._generator = torch.Generator(device)
-        self.set_epoch(0)
         return self
 
     def set_epoch(self, epoch: int, *, seed: int | None = None) -> None:
