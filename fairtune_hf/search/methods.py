@@ -276,13 +276,14 @@ def read_candidate(choice: dict[str, Any]) -> Candidate:
 
 def record_failure(folder: RunFolder, spec: MethodSpec, table: ImageTable, reason: str) -> None:
     """Write that a method failed and why, as a row of the comparison."""
+    before = folder.read()["method"] if folder.record_file.is_file() else None
     folder.update(
         dataset=describe_dataset(table),
         method={
+            **(before or {}),
             "name": spec.name,
             "source": spec.method.source,
             "tunes": ["learning_rate", *(h.name for h in spec.method.hyperparameters)],
-            "trainable_parameters": None,
             "failure": reason,
         },
         controls={},
