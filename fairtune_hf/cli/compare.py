@@ -143,7 +143,7 @@ class _Comparison:
         run.refit_choice(self.tables["full"], seeds=self.seeds)
         method = record["method"]
         spent = (method.get("refit_seconds") or 0.0) + time.perf_counter() - start
-        run.folder.update(method={**method, "refit_seconds": round(spent, 3)})
+        run.folder.update(method={**method, "refit_seconds": round(spent, 3), "failure": None})
         found = evaluate_method(
             run.folder.path,
             n_resamples=self.evaluation.resamples,

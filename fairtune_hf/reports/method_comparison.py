@@ -23,7 +23,7 @@ from .tables import METRICS
 from .templating import page_environment
 
 REFERENCE = "full"
-_DASH = "\u2013"
+_DASH = numbers.MISSING
 _TESTED = ("min_auc", "overall_auc", "auc_gap")
 
 
@@ -188,7 +188,8 @@ def _tests(setting: str, held: pd.DataFrame) -> PlainTable:
                 continue
             row = by_metric.loc[metric]
             span = numbers.signed_interval((row["difference_low"], row["difference_high"]))
-            cells.append(f"{numbers.difference(row['difference'])} [{span}]")
+            shown = numbers.difference(row["difference"])
+            cells.append(f"{shown} [{span}]" if span else shown)
             cells.append(_p_value(row["p_holm"]))
         rows.append((str(method), *cells))
     heads = ["Method"]

@@ -42,9 +42,7 @@ def train_bare(
     evaluation_rows = max(256, 2 * rows)
     if device.type == "cuda" and bf16:
         compiled = frozenset((rows, evaluation_rows) if compile_blocks else ())
-        FastForward(
-            model, dtype=torch.bfloat16, residual=torch.bfloat16, compiled_rows=compiled
-        )
+        FastForward(model, dtype=torch.bfloat16, residual=torch.bfloat16, compiled_rows=compiled)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         trained,
