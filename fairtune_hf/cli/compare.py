@@ -32,7 +32,7 @@ from fairtune_hf.cli.inputs import (
 )
 from fairtune_hf.cli.messages import say
 from fairtune_hf.cli.parser import RecipeParser
-from fairtune_hf.data import ImageTable
+from fairtune_hf.data import ImageTable, stratified_fraction
 from fairtune_hf.reports import compare_method, evaluate_method, render_methods
 from fairtune_hf.reports.method_comparison import REFERENCE
 from fairtune_hf.search import SearchArguments
@@ -202,11 +202,12 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     folder = open_run(output, config)
     backbone = load_model(model)
     parts = ("train", "validation")
+    searched = load_table(data, options, training, backbone, splits=parts)
     comparison = _Comparison(
         specs=specs,
         backbone=backbone,
         tables={
-            "search": load_table(data, options, training, backbone, splits=parts),
+            "search": stratified_fraction(searched, search.search_fraction, seed=training.seed),
             "full": load_table(data, options, training, backbone, splits=(*parts, "test")),
         },
         folder=folder.path,
