@@ -275,7 +275,6 @@ def _claimed(path: Path) -> Iterator[bool]:
 def _start_workers(arguments: list[str], count: int, folder: Path) -> None:
     """Start processes that share the methods, each on one of the GPUs, and wait for them."""
     gpus = torch.cuda.device_count()
-    kept = [word for word in arguments if word not in ("--overwrite", "--overwrite=True")]
     processes = []
     try:
         for index in range(count):
@@ -283,7 +282,7 @@ def _start_workers(arguments: list[str], count: int, folder: Path) -> None:
             if gpus:
                 visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
                 environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index % gpus]
-            command = [sys.executable, "-m", "fairtune_hf.cli.main", "compare", *kept]
+            command = [sys.executable, "-m", "fairtune_hf.cli.main", "compare", *arguments]
             command += [f"--out={folder}", f"--worker={index}"]
             processes.append(subprocess.Popen(command, env=environment))
         codes = [process.wait() for process in processes]
