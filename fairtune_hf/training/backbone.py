@@ -145,8 +145,20 @@ def _load_classifier(path: str, revision: str | None) -> PreTrainedModel:
             f"--model: expected an image-classification checkpoint in safetensors format, and {path!r} could not be "
             f"loaded as one ({str(error).strip().splitlines()[0]}). Check the name, or download it and give the folder."
         ) from error
+    _give_two_outputs(model)
     # The base is never trained; every copy starts frozen and the tuner decides what trains.
     return model.eval()
+
+
+def _give_two_outputs(model: PreTrainedModel) -> None:
+    """Replace heads that kept the checkpoint's number of classes, as those of timm's models do."""
+    for name in dict.fromkeys(
+        leaf.name.rpartition(".")[0] for leaf in describe(model).leaves if leaf.region == "head"
+    ):
+        head = model.get_submodule(name)
+        if isinstance(head, torch.nn.Linear) and head.out_features != 2:
+            fresh = torch.nn.Linear(head.in_features, 2, bias=head.bias is not None)
+            model.set_submodule(name, fresh)
 
 
 @contextmanager
