@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 
 from fairtune_hf.baselines.method import (
@@ -262,7 +263,7 @@ class FairPrune(Method):
 
 def prunable_layers(model: nn.Module) -> dict[str, Weighted]:
     """Return the linear layers and convolutions whose weight is trained, the head's left out."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
     heads = {
         leaf.name.rpartition(".")[0] for leaf in describe(base).leaves if leaf.region == "head"
     }

@@ -126,13 +126,12 @@ def _method_rows(folder: RunFolder, setting: str, method: str) -> pd.DataFrame:
         for item in folder.run.get("comparisons") or []
         if item["reference"] == REFERENCE and item["split"] == "test"
     }
-    for name, read in {
-        "difference": lambda item: item["difference"],
-        "difference_low": lambda item: (item["ci"] or [None, None])[0],
-        "difference_high": lambda item: (item["ci"] or [None, None])[1],
-        "p_value": lambda item: item["p_value"],
-    }.items():
-        values = [read(found[m]) if m in found else None for m in rows["metric"]]
+    tested = []
+    for metric in rows["metric"]:
+        item = found.get(metric) or {"difference": None, "ci": None, "p_value": None}
+        tested.append((item["difference"], *(item["ci"] or [None, None]), item["p_value"]))
+    names = ("difference", "difference_low", "difference_high", "p_value")
+    for name, values in zip(names, zip(*tested, strict=True), strict=True):
         rows[name] = pd.to_numeric(pd.Series(values, index=rows.index), errors="coerce")
     return rows
 
@@ -154,12 +153,12 @@ def _results(setting: str, held: pd.DataFrame) -> PlainTable:
         if isinstance(failure, str):
             rows.append((str(method), f"failed: {failure}", *[""] * len(COMPARED)))
             continue
-        by_metric = of_method.set_index("metric")
+        by_metric = _by_metric(of_method)
         cells = []
         for metric in COMPARED:
-            row = by_metric.loc[metric]
+            row = by_metric[metric]
             cells.append(_with_interval(row["value"], (row["low"], row["high"])))
-        mean = by_metric.loc["min_auc"]
+        mean = by_metric["min_auc"]
         seeds = f"{numbers.fraction(mean['mean_over_seeds'])} ({int(mean['n_seeds'])})"
         rows.append((str(method), *cells, seeds))
     heads = ("Method", *(METRICS[m] for m in COMPARED), "Min-group AUC, mean (seeds)")
@@ -170,6 +169,12 @@ def _results(setting: str, held: pd.DataFrame) -> PlainTable:
     return PlainTable(f"{setting}: results", note, heads, tuple(rows))
 
 
+def _by_metric(of_method: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return the rows of one method by metric."""
+    records: list[dict[str, Any]] = of_method.to_dict("records")  # type: ignore[assignment]
+    return {str(record["metric"]): record for record in records}
+
+
 def _with_interval(value: float, bounds: tuple[float, float]) -> str:
     interval = numbers.interval(bounds)
     return f"{numbers.fraction(value)} [{interval}]" if interval else numbers.fraction(value)
@@ -178,15 +183,15 @@ def _with_interval(value: float, bounds: tuple[float, float]) -> str:
 def _tests(setting: str, held: pd.DataFrame) -> PlainTable:
     rows = []
     for method, of_method in held.groupby("method", sort=False):
-        by_metric = of_method.set_index("metric")
-        if method == REFERENCE or "difference" not in by_metric:
+        by_metric = _by_metric(of_method)
+        if method == REFERENCE or "difference" not in of_method:
             continue
         cells: list[str] = []
         for metric in _TESTED:
-            if metric not in by_metric.index or pd.isna(by_metric.loc[metric, "difference"]):
+            row = by_metric.get(metric)
+            if row is None or pd.isna(row["difference"]):
                 cells += [_DASH, _DASH]
                 continue
-            row = by_metric.loc[metric]
             span = numbers.signed_interval((row["difference_low"], row["difference_high"]))
             shown = numbers.difference(row["difference"])
             cells.append(f"{shown} [{span}]" if span else shown)

@@ -166,7 +166,7 @@ class MethodRun:
             self.backbone,
             self.folder,
             self.space,
-            dataclasses.replace(self.search, objective=self.objective),
+            dataclasses.replace(self.search, objective=self.objective),  # type: ignore[arg-type]
             dataclasses.replace(self.training, epochs=last.epochs),
             # The same first learning rates for every method, free masks included: no presets.
             startup=startup_points(

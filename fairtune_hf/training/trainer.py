@@ -82,9 +82,10 @@ class FairTrainer(Trainer):
         loss = self._compute_loss(model, inputs, return_outputs)
         if training:
             self.cost.clock.mark("backward")
-        done = self._operations and getattr(
-            self._operations, "training" if training else "evaluation"
-        )
+        counted = self._operations
+        done = None
+        if counted is not None:
+            done = counted.training if training else counted.evaluation
         self.cost.count(len(inputs["labels"]), done, training=training)
         return loss
 
