@@ -37,6 +37,18 @@ def cost_rows(folder: RunFolder) -> list[CostRow]:
     ]
 
 
+def cost_lines(folder: RunFolder) -> list[tuple[str, str]]:
+    """Return the same as pairs of step and words, what is unknown left out."""
+    lines = []
+    for row in cost_rows(folder):
+        known = zip(COST_HEADS, row.cells, strict=True)
+        words = [f"{head.lower()} {cell}" for head, cell in known if cell != numbers.MISSING]
+        lines.append(
+            (f"{row.step}, cost", ", ".join([*words, *([row.parts] if row.parts else [])]))
+        )
+    return lines
+
+
 def _cost_row(label: str, entry: Mapping[str, Any]) -> CostRow:
     rate, share = entry.get("images_per_second"), entry.get("share_of_peak")
     cells = (
