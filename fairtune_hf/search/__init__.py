@@ -1,18 +1,29 @@
 """The outer loop: the space, the study and the run of a search."""
 
 from fairtune_hf.search.arguments import SearchArguments
+from fairtune_hf.search.hooks import HpSpace, ModelInit, build_masked_model, hp_space, model_init
 from fairtune_hf.search.record import CONTROLS, describe_choice
-from fairtune_hf.search.run import search_masks
-from fairtune_hf.search.space import HpSpace, ModelInit, hp_space, model_init, suggest_mask
+from fairtune_hf.search.run import run_study, search_masks
+from fairtune_hf.search.sampling import StartupPoint, startup_points
+from fairtune_hf.search.space import Candidate, HyperparameterLike, SearchSpace, suggest_mask
+from fairtune_hf.search.study import SearchStudy
 
 __all__ = [
     "CONTROLS",
+    "Candidate",
     "HpSpace",
+    "HyperparameterLike",
     "ModelInit",
     "SearchArguments",
+    "SearchSpace",
+    "SearchStudy",
+    "StartupPoint",
+    "build_masked_model",
     "describe_choice",
     "hp_space",
     "model_init",
+    "run_study",
     "search_masks",
+    "startup_points",
     "suggest_mask",
 ]

@@ -6,6 +6,7 @@ goes on with the next trial, and the total is exact.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
@@ -16,8 +17,10 @@ from tqdm.auto import tqdm
 from fairtune_hf.data import ImageTable
 from fairtune_hf.metrics import ComputeMetrics
 from fairtune_hf.search.arguments import SearchArguments
+from fairtune_hf.search.hooks import BuildModel, HpSpace, ModelInit, build_masked_model
 from fairtune_hf.search.record import write_record
-from fairtune_hf.search.space import HpSpace, ModelInit
+from fairtune_hf.search.sampling import StartupPoint
+from fairtune_hf.search.space import Candidate, SearchSpace
 from fairtune_hf.search.study import SearchStudy
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
@@ -58,32 +61,65 @@ def search_masks(
         raise ValueError(
             'table: expected training and validation rows only, got test rows too. Load it with splits=("train", "validation").'
         )
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    trainer = _build_trainer(table, backbone, folder, search, training)
-    study = None
-    if trainer.is_world_process_zero():
-        study = SearchStudy(
-            folder, search, blocks=backbone.blocks, epochs=training.epochs, seed=training.seed
-        )
-    _run_trials(trainer, study, backbone, search, show_progress)
+    space = SearchSpace(
+        blocks=backbone.blocks,
+        layout=search.layout,
+        learning_rate=(search.learning_rate_min, search.learning_rate_max),
+    )
+    study = run_study(table, backbone, folder, space, search, training, show_progress=show_progress)
     if study is None:  # another process of the same trial: the first one writes
         return Choice.from_record(folder.read()["choice"], search.layout)
     return write_record(study, table, backbone, folder, search, training)
 
 
-def _build_trainer(
+def run_study(
     table: ImageTable,
     backbone: Backbone,
     folder: RunFolder,
+    space: SearchSpace,
     search: SearchArguments,
     training: FitArguments,
-) -> FairTrainer:
+    *,
+    startup: Sequence[StartupPoint] | None = None,
+    build_model: BuildModel = build_masked_model,
+    make_trainer: Callable[..., FairTrainer] = FairTrainer,
+    on_candidate: Callable[[Candidate], object] | None = None,
+    show_progress: bool = True,
+) -> SearchStudy | None:
+    """Run, or go on with, the one study of a folder until its budget is spent; write its tables.
+
+    Args:
+        table: Training and validation rows.
+        backbone: Where every trial starts from.
+        folder: Where the study and its tables go; nothing else is written there.
+        space: What may vary.
+        search: Objective, sampler, pruner and budget.
+        training: How each trial is trained.
+        startup: The first trials; by default those of `startup_points`.
+        build_model: Makes the model of a candidate; the backbone under its mask by default.
+        make_trainer: Called once with the arguments of `FairTrainer`; for one with a method of its own.
+        on_candidate: Called with each trial's candidate before its model is built, on every process.
+        show_progress: Draw a progress bar with the best value so far.
+
+    Returns:
+        The study; None on the processes that only help the first one to train.
+
+    Raises:
+        RuntimeError: Ten trials in a row failed.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     datasets = build_datasets(table, backbone, training)
-    return FairTrainer(
-        model_init=ModelInit(backbone, layout=search.layout, seed=training.seed),
+    trainer = make_trainer(
+        model_init=ModelInit(
+            backbone,
+            space,
+            seed=training.seed,
+            build_model=build_model,
+            on_candidate=on_candidate,
+        ),
         args=training.to_training_arguments(
             folder.path,
-            learning_rate=search.learning_rate_min,
+            learning_rate=space.learning_rate[0],
             seed=training.seed,
             evaluate_each_epoch=True,
         ),
@@ -92,21 +128,23 @@ def _build_trainer(
         compute_metrics=ComputeMetrics(group_names=table.groups),
         class_weights=class_weights(table, training),
     )
+    study = None
+    if trainer.is_world_process_zero():
+        study = SearchStudy(
+            folder, space, search, epochs=training.epochs, seed=training.seed, startup=startup
+        )
+    _run_trials(trainer, study, HpSpace(space), search, show_progress)
+    return study
 
 
 def _run_trials(
     trainer: FairTrainer,
     study: SearchStudy | None,
-    backbone: Backbone,
+    space: HpSpace,
     search: SearchArguments,
     show_progress: bool,
 ) -> None:
     """Run trials until the budget is spent; the first process counts for all."""
-    space = HpSpace(
-        layout=search.layout,
-        blocks=backbone.blocks,
-        learning_rate=(search.learning_rate_min, search.learning_rate_max),
-    )
     bar = _progress_bar(study, search, show_progress)
     while _agree(trainer, study is not None and study.finished() < search.trials):
         try:

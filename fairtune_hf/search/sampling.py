@@ -11,8 +11,8 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from fairtune_hf.search.arguments import SearchArguments
-from fairtune_hf.tuner import Mask, mask_bit_names
+from fairtune_hf.search.space import FREE, SearchSpace
+from fairtune_hf.tuner import Mask
 
 STARTUP_TRIALS = 10  # Optuna's own default for TPE
 
@@ -27,6 +27,8 @@ _PRESETS = (
     ("layernorm", 1.0),
     ("mlp", 0.7),
 )
+# Learning rates tried first where there is no mask to search, same scale.
+_PLACES = (0.5, 0.75, 0.25, 1.0, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,32 +39,34 @@ class StartupPoint:
     preset: str | None
 
 
-def startup_points(arguments: SearchArguments, *, blocks: int, seed: int) -> list[StartupPoint]:
-    """List the first trials of a search: presets, then random masks up to ten; fixed by the seed.
+def startup_points(space: SearchSpace, *, seed: int) -> list[StartupPoint]:
+    """List the first trials of a search, fixed by the seed.
 
-    Presets that the layout cannot express are left out.
+    For a free mask: presets, then random masks up to ten; presets that the layout cannot express are
+    left out. For any other space: the learning rates of `_PLACES`, the rest left to the sampler.
     """
-    names = mask_bit_names(arguments.layout, blocks)
-    span = math.log(arguments.learning_rate_max / arguments.learning_rate_min)
-
-    def point(bits: Any, place: float, preset: str | None) -> StartupPoint:
-        learning_rate = min(
-            arguments.learning_rate_min * math.exp(place * span), arguments.learning_rate_max
-        )
-        params = dict(zip(names, (int(bit) for bit in bits), strict=True))
-        return StartupPoint(params={**params, "learning_rate": learning_rate}, preset=preset)
-
+    if space.mask != FREE:
+        return [
+            StartupPoint(params={"learning_rate": space.place(share)}, preset=None)
+            for share in _PLACES
+        ]
     points = []
-    for preset, place in _PRESETS:
+    for preset, share in _PRESETS:
         try:
-            mask = Mask.parse(preset, layout=arguments.layout, blocks=blocks)
+            mask = Mask.parse(preset, layout=space.layout, blocks=space.blocks)
         except ValueError:
             continue
-        points.append(point(mask.bits, place, preset))
+        points.append(_free_point(space, mask.bits, share, preset))
     generator = np.random.default_rng(seed)
     while len(points) < STARTUP_TRIALS:
-        points.append(point(generator.integers(0, 2, len(names)), generator.random(), None))
+        bits = generator.integers(0, 2, len(space.bit_names))
+        points.append(_free_point(space, bits, generator.random(), None))
     return points
+
+
+def _free_point(space: SearchSpace, bits: Any, share: float, preset: str | None) -> StartupPoint:
+    params = dict(zip(space.bit_names, (int(bit) for bit in bits), strict=True))
+    return StartupPoint(params={**params, "learning_rate": space.place(share)}, preset=preset)
 
 
 class SeededByTrial(optuna.samplers.BaseSampler):

@@ -1,20 +1,158 @@
-"""The search space: one bit for each maskable part of the model, and the learning rate.
+"""The search space: how a trial's mask is drawn, the learning rate, and whatever else a method tunes.
 
-`hp_space` and `model_init` have the signatures `Trainer.hyperparameter_search` calls; both ask
-`suggest_mask`, which is idempotent within a trial, so it does not matter which is called first.
+A space is asked through `SearchSpace.suggest`, which is idempotent within a trial: the Trainer asks once
+for its arguments and once for the model, on the first process with an Optuna trial and on the others with
+a copy that only knows the parameters. So everything a candidate is made of is a parameter of its trial.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from peft import PeftModel, get_peft_model
-from transformers import set_seed
+import numpy as np
 
-from fairtune_hf.training.backbone import Backbone, load_backbone
 from fairtune_hf.tuner import FairMaskConfig, Mask, mask_bit_names
 
 LEARNING_RATE_RANGE = (1.0e-5, 1.0e-3)  # PROTOCOL of the paper's search: log-uniform
+FREE, RANDOM = "free", "random"
+MASK_SEED = "mask_seed"
+_LARGEST_SEED = 2**31 - 1
+
+
+class HyperparameterLike(Protocol):
+    """What a method declares of a hyperparameter it wants tuned: a range, or a list of choices."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def low(self) -> float | None: ...  # noqa: D102
+    @property
+    def high(self) -> float | None: ...  # noqa: D102
+    @property
+    def log(self) -> bool: ...  # noqa: D102
+    @property
+    def choices(self) -> Sequence[Any]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """What one trial trains."""
+
+    mask: str
+    layout: str
+    learning_rate: float
+    train_also: tuple[str, ...] = ()
+    epochs: int | None = None
+    seed: int | None = None
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+
+    def config(self) -> FairMaskConfig:
+        """Return the tuner's configuration."""
+        return FairMaskConfig(mask=self.mask, layout=self.layout, train_also=self.train_also)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """Everything a study may vary."""
+
+    blocks: int = field(default=12, metadata={"help": "Transformer blocks of the model."})
+    layout: str = field(default="block3", metadata={"help": "Meaning of the bits of a mask."})
+    mask: str = field(
+        default=FREE,
+        metadata={
+            "help": "free: every bit is searched; random: a mask drawn anew for each trial; else "
+            "the one mask of all trials, as bits or a preset's name."
+        },
+    )
+    train_also: tuple[str, ...] = field(
+        default=(), metadata={"help": "What is trained beside every mask."}
+    )
+    learning_rate: tuple[float, float] = field(
+        default=LEARNING_RATE_RANGE, metadata={"help": "Range of the log-uniform learning rate."}
+    )
+    epochs: tuple[int, ...] = field(
+        default=(), metadata={"help": "Lengths of the schedule to choose from; none: not searched."}
+    )
+    seeds: tuple[int, ...] = field(
+        default=(), metadata={"help": "Seeds of the training to choose from; none: the run's own."}
+    )
+    hyperparameters: tuple[HyperparameterLike, ...] = field(
+        default=(), metadata={"help": "What the method itself wants tuned."}
+    )
+    integer_bits: bool = field(
+        default=False, metadata={"help": "Bits as integers, which CMA-ES needs, not categories."}
+    )
+
+    def __post_init__(self) -> None:
+        low, high = self.learning_rate
+        if not 0 < low <= high:
+            raise ValueError(
+                f"learning_rate: expected 0 < low <= high, got {low} and {high}. The paper uses 1.0e-5 and 1.0e-3."
+            )
+        if self.mask not in (FREE, RANDOM):
+            Mask.parse(self.mask, layout=self.layout, blocks=self.blocks)
+        taken = {"learning_rate", "epochs", "seed", MASK_SEED, *self.bit_names}
+        for parameter in self.hyperparameters:
+            if parameter.name in taken:
+                raise ValueError(
+                    f"hyperparameters: the name {parameter.name!r} is taken. Give each hyperparameter a name of its own."
+                )
+            taken.add(parameter.name)
+
+    @property
+    def bit_names(self) -> list[str]:
+        """Readable names of the bits, also the names of the parameters of a free mask."""
+        return mask_bit_names(self.layout, self.blocks)
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """Every parameter a complete trial of this space has."""
+        masks = {FREE: self.bit_names, RANDOM: [MASK_SEED]}.get(self.mask, [])
+        lengths = (["epochs"] if self.epochs else []) + (["seed"] if self.seeds else [])
+        return [*masks, "learning_rate", *lengths, *(h.name for h in self.hyperparameters)]
+
+    def suggest(self, trial: Any) -> Candidate:
+        """Ask a trial (or a FixedTrial) for a candidate; asking again returns the same."""
+        low, high = self.learning_rate
+        return Candidate(
+            mask=self._suggest_mask(trial),
+            layout=self.layout,
+            train_also=self.train_also,
+            learning_rate=trial.suggest_float("learning_rate", low, high, log=True),
+            epochs=trial.suggest_categorical("epochs", list(self.epochs)) if self.epochs else None,
+            seed=trial.suggest_categorical("seed", list(self.seeds)) if self.seeds else None,
+            hyperparameters={h.name: _suggest(trial, h) for h in self.hyperparameters},
+        )
+
+    def mask_of(self, params: dict[str, Any]) -> str:
+        """Write the mask that the parameters of a trial stand for; empty if they are not all there."""
+        if self.mask == FREE:
+            bits = [params.get(name) for name in self.bit_names]
+            return "" if None in bits else "".join(map(str, bits))
+        if self.mask == RANDOM:
+            return "" if MASK_SEED not in params else self._random_mask(params[MASK_SEED])
+        return str(Mask.parse(self.mask, layout=self.layout, blocks=self.blocks))
+
+    def place(self, share: float) -> float:
+        """Return the learning rate at a share of the range (0: low, 1: high, on the log scale)."""
+        low, high = self.learning_rate
+        return min(low * math.exp(share * math.log(high / low)), high)
+
+    def _suggest_mask(self, trial: Any) -> str:
+        if self.mask == FREE:
+            for name in self.bit_names:
+                _suggest_bit(trial, name, self.integer_bits)
+            return self.mask_of(trial.params)
+        if self.mask == RANDOM:
+            return self._random_mask(trial.suggest_int(MASK_SEED, 0, _LARGEST_SEED))
+        return self.mask
+
+    def _random_mask(self, seed: int) -> str:
+        bits = np.random.default_rng(seed).integers(0, 2, len(self.bit_names))
+        return "".join(map(str, bits))
 
 
 def suggest_mask(trial: Any, *, layout: str = "block3", blocks: int = 12) -> Mask:
@@ -25,75 +163,21 @@ def suggest_mask(trial: Any, *, layout: str = "block3", blocks: int = 12) -> Mas
         layout: Meaning of the bits, see `fairtune_hf.tuner.mask`.
         blocks: Transformer blocks of the model.
     """
-    bits = [trial.suggest_categorical(name, [0, 1]) for name in mask_bit_names(layout, blocks)]
+    bits = [_suggest_bit(trial, name) for name in mask_bit_names(layout, blocks)]
     return Mask.parse(bits, layout=layout, blocks=blocks)
 
 
-class HpSpace:
-    """The space for `Trainer.hyperparameter_search(hp_space=...)`: suggests the bits and the learning rate.
-
-    Only the learning rate is returned, because the Trainer sets what is returned on its arguments;
-    the bits reach the model through `ModelInit`.
-
-    Args:
-        layout: Meaning of the bits.
-        blocks: Transformer blocks of the model.
-        learning_rate: Range of the log-uniform learning rate.
-    """
-
-    def __init__(
-        self,
-        *,
-        layout: str = "block3",
-        blocks: int = 12,
-        learning_rate: tuple[float, float] = LEARNING_RATE_RANGE,
-    ) -> None:
-        self.layout, self.blocks, self.learning_rate = layout, blocks, learning_rate
-
-    def __call__(self, trial: Any) -> dict[str, float]:
-        """Suggest the bits and return the learning rate."""
-        suggest_mask(trial, layout=self.layout, blocks=self.blocks)
-        low, high = self.learning_rate
-        return {"learning_rate": trial.suggest_float("learning_rate", low, high, log=True)}
+def _suggest_bit(trial: Any, name: str, integer: bool = False) -> int:
+    if integer:
+        return int(trial.suggest_int(name, 0, 1))
+    return int(trial.suggest_categorical(name, [0, 1]))
 
 
-class ModelInit:
-    """The `model_init` of a Trainer: a fresh copy of the backbone under the trial's mask.
-
-    The head is drawn from `seed`, set here because the Trainer applies a trial's seed only after
-    the model has been built. Without a trial (the Trainer calls it once at construction) the mask is `none`.
-
-    Args:
-        backbone: Where every model starts; None loads the embedded demo backbone on first use.
-        layout: Meaning of the bits.
-        seed: Seed of the new head, the same for every trial.
-    """
-
-    def __init__(
-        self, backbone: Backbone | None = None, *, layout: str = "block3", seed: int = 0
-    ) -> None:
-        self._backbone = backbone
-        self.layout, self.seed = layout, seed
-
-    @property
-    def backbone(self) -> Backbone:
-        """The backbone copies are made of."""
-        if self._backbone is None:
-            self._backbone = load_backbone()
-        return self._backbone
-
-    def __call__(self, trial: Any = None) -> PeftModel:
-        """Return a fresh model under the trial's mask."""
-        blocks = self.backbone.blocks
-        mask = (
-            Mask.parse("none", layout=self.layout, blocks=blocks)
-            if trial is None
-            else suggest_mask(trial, layout=self.layout, blocks=blocks)
+def _suggest(trial: Any, parameter: HyperparameterLike) -> Any:
+    if parameter.choices:
+        return trial.suggest_categorical(parameter.name, list(parameter.choices))
+    if parameter.low is None or parameter.high is None:
+        raise ValueError(
+            f"hyperparameter {parameter.name!r}: expected low and high, or choices, got neither. Declare its range."
         )
-        set_seed(self.seed)
-        config = FairMaskConfig(mask=str(mask), layout=self.layout)
-        return get_peft_model(self.backbone.copy_with_new_head(), config)
-
-
-hp_space = HpSpace()
-model_init = ModelInit()
+    return trial.suggest_float(parameter.name, parameter.low, parameter.high, log=parameter.log)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,14 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from fairtune_hf.search.arguments import SearchArguments
-from fairtune_hf.search.sampling import build_pruner, build_sampler, startup_points
+from fairtune_hf.search.sampling import (
+    StartupPoint,
+    build_pruner,
+    build_sampler,
+    startup_points,
+)
+from fairtune_hf.search.space import SearchSpace
 from fairtune_hf.training.run_folder import RunFolder, write_text
-from fairtune_hf.tuner import mask_bit_names
 
 STUDY_NAME = "fairtune"
 _MAX_DEATHS = 3  # a point that killed its process this often is left failed
@@ -37,17 +43,25 @@ class SearchStudy:
 
     Args:
         folder: Where the study's file and tables lie.
+        space: What may vary; never changes within a study.
         arguments: The search's settings.
-        blocks: Transformer blocks of the model.
         epochs: Epochs of a full trial.
         seed: Seed of start-up points and sampler.
+        startup: The first trials; by default those of `startup_points`.
     """
 
     def __init__(
-        self, folder: RunFolder, arguments: SearchArguments, *, blocks: int, epochs: int, seed: int
+        self,
+        folder: RunFolder,
+        space: SearchSpace,
+        arguments: SearchArguments,
+        *,
+        epochs: int,
+        seed: int,
+        startup: Sequence[StartupPoint] | None = None,
     ) -> None:
         self._folder, self._arguments = folder, arguments
-        self._bit_names = mask_bit_names(arguments.layout, blocks)
+        self.space = space
         folder.path.mkdir(parents=True, exist_ok=True)
         self.storage = f"sqlite:///{Path(folder.study_file).resolve()}"
         self.sampler = build_sampler(arguments.sampler, seed=seed)
@@ -56,7 +70,7 @@ class SearchStudy:
         )
         self.study = optuna.create_study(direction="maximize", **self.create_study_arguments())
         self._bury_dead_trials()
-        for point in startup_points(arguments, blocks=blocks, seed=seed):
+        for point in startup_points(space, seed=seed) if startup is None else startup:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 self.study.enqueue_trial(
@@ -99,7 +113,7 @@ class SearchStudy:
 
     def mask_of(self, trial: FrozenTrial) -> str:
         """Bits of a trial as a string; empty if it died before they were drawn."""
-        return "".join(str(trial.params.get(name, "")) for name in self._bit_names)
+        return self.space.mask_of(trial.params)
 
     def write_tables(self) -> None:
         """Write trials.csv and curves.csv."""
@@ -145,7 +159,7 @@ class SearchStudy:
         retried = {t.user_attrs.get("retry_of") for t in self.study.get_trials(deepcopy=False)}
         for trial in self.trials(TrialState.RUNNING):
             deaths = trial.user_attrs.get("deaths", 0) + 1
-            complete = set(self._bit_names) | {"learning_rate"} <= set(trial.params)
+            complete = set(self.space.parameter_names) <= set(trial.params)
             point = trial.params if complete else trial.system_attrs.get("fixed_params")
             if point and trial.number not in retried and deaths < _MAX_DEATHS:
                 self.study.enqueue_trial(

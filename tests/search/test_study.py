@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.sampling import STARTUP_TRIALS, build_pruner, startup_points
+from fairtune_hf.search.space import SearchSpace
 from fairtune_hf.search.study import SearchStudy
 from fairtune_hf.training.run_folder import RunFolder
 
@@ -23,7 +24,7 @@ def quiet_optuna() -> None:
 
 def open_study(path: Path, *, seed: int = 0, **settings: object) -> SearchStudy:
     arguments = SearchArguments(**settings)  # type: ignore[arg-type]
-    return SearchStudy(RunFolder(path), arguments, blocks=BLOCKS, epochs=10, seed=seed)
+    return SearchStudy(RunFolder(path), SearchSpace(blocks=BLOCKS), arguments, epochs=10, seed=seed)
 
 
 def objective(trial: optuna.Trial) -> float:
@@ -50,7 +51,7 @@ def points(study: SearchStudy) -> list[tuple]:
 
 
 def test_startup_points_are_fixed_by_the_seed_and_hold_both_controls_twice() -> None:
-    one, same, other = (startup_points(SearchArguments(), blocks=12, seed=s) for s in (3, 3, 4))
+    one, same, other = (startup_points(SearchSpace(), seed=s) for s in (3, 3, 4))
     assert one == same
     assert one != other
     assert len(one) == STARTUP_TRIALS
@@ -61,9 +62,7 @@ def test_startup_points_are_fixed_by_the_seed_and_hold_both_controls_twice() -> 
 
 
 def test_layouts_without_a_preset_leave_it_out() -> None:
-    presets = {
-        p.preset for p in startup_points(SearchArguments(layout="attention"), blocks=12, seed=0)
-    }
+    presets = {p.preset for p in startup_points(SearchSpace(layout="attention"), seed=0)}
     assert "layernorm" not in presets
     assert "attention" in presets
 
