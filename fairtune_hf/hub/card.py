@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from fairtune_hf.reports import numbers, tables
+from fairtune_hf.reports.cost import cost_lines
 from fairtune_hf.reports.masks import mask_grid
 from fairtune_hf.reports.page import missing_steps, optimism_words, warning_lines
 from fairtune_hf.reports.run_folder import RunFolder, read_run, write_text
@@ -163,6 +164,7 @@ def card_content(
         "data_rows": tables.data_rows(folder),
         "search": tables.search_rows(folder),
         "optimism": optimism_words(folder.part("search").get("optimism")),
+        "cost": cost_lines(folder),
         "reproduce": tables.reproduce_rows(folder),
         "threshold": numbers.fraction(folder.part(shown).get("threshold"), 2),
         "n_seeds": len(folder.run.get("seeds") or []),

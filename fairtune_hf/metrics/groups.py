@@ -225,14 +225,22 @@ def _extremes(aucs: list[float], over_defined: bool) -> tuple[float, float]:
 def _differences(
     labels: IntArray, predicted: Any, groups: GroupCodes, weights: FloatArray | None
 ) -> tuple[float, float]:
-    predictions = np.asarray(predicted, dtype=np.int64)
-    keep = slice(None) if weights is None else weights > 0
+    """Return fairlearn's equalized odds and demographic parity differences.
+
+    Both depend on the rows only through the weight in each cell of group, label and prediction, so
+    fairlearn is given one weighted row a cell: it walks over rows in Python, seconds for 100,000.
+    """
+    n_groups = len(groups.names)
+    cell = (labels * 2 + np.asarray(predicted, dtype=np.int64)) * n_groups + groups.codes
+    rows = np.bincount(cell, weights=weights, minlength=4 * n_groups)
+    filled = np.flatnonzero(rows > 0)
+    outcome = filled // n_groups
     arguments = {
-        "y_true": labels[keep],
-        "y_pred": predictions[keep],
+        "y_true": outcome // 2,
+        "y_pred": outcome % 2,
         # A Series, since fairlearn squeezes an array of one row to no dimension at all.
-        "sensitive_features": pd.Series(groups.codes[keep]),
-        "sample_weight": None if weights is None else weights[keep],
+        "sensitive_features": pd.Series(filled % n_groups),
+        "sample_weight": rows[filled].astype(np.float64),
     }
     with warnings.catch_warnings():
         # fairlearn reports a rate without rows; `measure` names the group instead.

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from . import interval_figures, mask_figures, numbers, score_figures, search_figures, tables
+from . import cost, interval_figures, mask_figures, numbers, score_figures, search_figures, tables
 from .figure import Figure, write_figure_data
 from .run_folder import RunFolder, read_run, write_text
 from .scores import OperatingRow, operating_rows, refit_predictions
@@ -54,6 +54,7 @@ def draw_figures(folder: RunFolder) -> dict[str, Figure]:
         score_figures.reliability_figure(folder, split),
         mask_figures.mask_figure(folder),
         mask_figures.frequency_figure(folder),
+        cost.importance_figure(folder),
         search_figures.history_figure(folder),
         search_figures.curves_figure(folder),
         search_figures.group_curves_figure(folder),
@@ -90,6 +91,8 @@ def page_content(folder: RunFolder, drawn: dict[str, Figure]) -> dict[str, Any]:
         "search": tables.search_rows(folder),
         "optimism": optimism_words(folder.part("search").get("optimism")),
         "best_trials": best_trials(folder.trials),
+        "cost": cost.cost_rows(folder),
+        "cost_heads": list(cost.COST_HEADS),
         "reproduce": tables.reproduce_rows(folder),
         "dropped": {str(k): str(v) for k, v in (dataset.get("dropped") or {}).items()},
         "warnings": warning_lines(folder, split),

@@ -1,7 +1,7 @@
 """Simulation: do nominal 95 % intervals cover, and does the paired test keep its 5 %.
 
 Scores are normal in each class, so the true AUC is known: Phi(distance / sqrt(2)).
-Every simulation has its seed; the bounds are those of issue 5.
+Every simulation has its seed.
 """
 
 import numpy as np
@@ -88,6 +88,73 @@ def test_intervals_cover(shape, positives, record_property):
     print(f"{shape.__name__} {positives}: percentile {percentile:.3f}, BCa {bca:.3f}")
     assert 0.92 <= percentile <= 0.97
     assert 0.92 <= bca <= 0.97
+
+
+def auc_of(distance):
+    return float(norm.cdf(distance / np.sqrt(2)))
+
+
+def extreme_intervals(rng, positives, distances):
+    """Intervals of min AUC and gap of groups whose classes lie `distances` apart."""
+    one = np.repeat([1, 0], [positives, 2 * positives])
+    labels = np.tile(one, len(distances))
+    codes = np.repeat(np.arange(len(distances)), one.size)
+    scores = rng.normal(size=labels.size) + np.asarray(distances)[codes] * labels
+    groups = GroupCodes(codes, tuple("abcd"[: len(distances)]))
+    design = patient_design(labels, groups, None)
+    table = ResampledTable(labels, scores, groups, design)
+    chunks = draw_counts(design, RESAMPLES, rng)
+    draws = np.concatenate([table.group_aucs(counts) for counts in chunks], axis=1)
+    estimate = table.group_aucs(np.ones((1, labels.size)))[:, 0]
+    for reduce in (lambda rows: rows.min(axis=0), lambda rows: np.ptp(rows, axis=0)):
+        yield float(reduce(estimate)), bootstrap_interval(reduce(draws), n_patients=positives)
+
+
+def covered_extremes(positives, distances, tables=500):
+    """Return how often the intervals of min AUC and of the gap cover, and both biases."""
+    rng = np.random.default_rng([positives, len(distances), int(100 * distances[0])])
+    aucs = [auc_of(distance) for distance in distances]
+    truth = np.array([min(aucs), max(aucs) - min(aucs)])
+    covered, bias = np.zeros(2), np.zeros(2)
+    for _ in range(tables):
+        for index, (value, (low, high)) in enumerate(extreme_intervals(rng, positives, distances)):
+            covered[index] += low <= truth[index] <= high
+            bias[index] += value - truth[index]
+    covered, bias = covered / tables, bias / tables
+    words = ", ".join(f"{auc:.2f}" for auc in aucs)
+    print(
+        f"AUCs {words}, {positives} positives a group: min covers {covered[0]:.3f} (bias "
+        f"{bias[0]:+.4f}), gap covers {covered[1]:.3f} (bias {bias[1]:+.4f})"
+    )
+    return covered, bias
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("positives", [50, 200])
+def test_intervals_of_min_and_gap_cover_where_the_groups_are_apart(positives):
+    """AUCs of 0.70 and 0.90: which group is worst is beyond doubt."""
+    distances = [float(norm.ppf(auc) * np.sqrt(2)) for auc in (0.7, 0.9)]
+    covered, bias = covered_extremes(positives, distances)
+    assert (covered >= 0.92).all()
+    assert (covered <= 0.975).all()
+    assert (np.abs(bias) < 0.01).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("positives", [50, 200])
+def test_at_a_tie_min_is_biased_down_and_no_gap_interval_reaches_zero(positives):
+    """Four groups of AUC 0.80: the bias that the docstrings of `bootstrap.py` name."""
+    covered, bias = covered_extremes(positives, [DISTANCE] * 4)
+    standard_error = float(delong_auc(*tie_group(positives)).standard_error)
+    assert -2 * standard_error < bias[0] < -0.5 * standard_error
+    assert standard_error < bias[1] < 4 * standard_error
+    assert covered[1] == 0.0
+    assert covered[0] < 0.92
+
+
+def tie_group(positives):
+    labels = np.repeat([1, 0], [positives, 2 * positives])
+    return labels, scores_of(np.random.default_rng(0), labels, None)
 
 
 @pytest.mark.slow
