@@ -42,9 +42,14 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     (data, options, model, search, training, output), given = PARSER.parse(arguments)
     search = apply_protocol(search, search.protocol, given)
     training = apply_protocol(training, search.protocol, given)
+    if search.storage is None and "FAIRTUNE_STORAGE" in os.environ:
+        # By the environment a password stays out of command lines and of config.yaml.
+        shared = replace(search, storage=os.environ["FAIRTUNE_STORAGE"])
+    else:
+        shared = search
     output.out = output.out or f"runs/{data.dataset}"
     config = resolve_config(data, options, model, search, training)
-    search = _name_study(search, config)
+    search = _name_study(shared, config)
     folder = open_run(output, config)
     if not output.overwrite and is_searched(folder, search):
         return lambda: say(f"{folder.path}: the search is done; nothing to do.")

@@ -103,7 +103,9 @@ class SearchArguments:
     )
     storage: str | None = field(
         default=None,
-        metadata={"help": "postgresql://... to share the search between machines; else a file."},
+        metadata={
+            "help": "postgresql://... to share the search between machines (or the environment variable FAIRTUNE_STORAGE); else a file."
+        },
     )
     study_name: str | None = field(
         default=None,
