@@ -49,6 +49,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
         shared = search
     output.out = output.out or f"runs/{data.dataset}"
     config = resolve_config(data, options, model, search, training)
+    config.pop("storage", None)  # it may hold a password, and says nothing about the search itself
     search = _name_study(shared, config)
     folder = open_run(output, config)
     if not output.overwrite and is_searched(folder, search):
