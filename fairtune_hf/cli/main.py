@@ -25,6 +25,7 @@ COMMANDS = {
     "search": "Search the mask and the learning rate with the best worst-group AUC.",
     "finetune": "Train the mask a search chose, and its controls, with several seeds.",
     "evaluate": "Measure the refits on whole splits, with intervals and paired comparisons.",
+    "compare": "Compare the paper's methods at one budget, with paired tests, ranks and cost.",
     "report": "Write report.html and the model card of a run.",
     "card": "Write the model card of an evaluated run.",
     "push": "Upload adapter, card, numbers and report of a run to the Hub.",

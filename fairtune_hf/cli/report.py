@@ -9,7 +9,12 @@ from fairtune_hf.cli.arguments import ReportArguments, RunArguments
 from fairtune_hf.cli.parser import RecipeParser
 from fairtune_hf.cli.stored_run import require_run
 from fairtune_hf.hub import render_card
-from fairtune_hf.reports import render_comparison, render_report
+from fairtune_hf.reports import (
+    is_method_run,
+    render_comparison,
+    render_methods,
+    render_report,
+)
 from fairtune_hf.training import RunFolder
 
 PARSER = RecipeParser(
@@ -43,8 +48,11 @@ def _plan_comparison(report: ReportArguments) -> Callable[[], None]:
             "--out: expected a folder for the comparison of --runs, got none. Example: --out runs/all"
         )
     runs, out = [Path(path) for path in report.runs or []], Path(report.out)
-    for path in runs:
-        if RunFolder(path).read()["test"] is None:
+    records = [RunFolder(path).read() for path in runs]
+    if runs and all(map(is_method_run, records)):
+        return lambda: print(f"Comparison: {render_methods(runs, out)}")
+    for path, record in zip(runs, records, strict=True):
+        if record["test"] is None:
             raise ValueError(
                 f"--runs: expected evaluated runs, and {path} has no test results. Run `fairtune evaluate --run {path}` first."
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,14 +53,14 @@ class ImageSource(Protocol):
 class FileSource:
     """A picture file: what Pillow reads (JPEG, PNG, TIFF, BMP, any mode), or DICOM."""
 
-    path: Path
+    path: str | Path
     name: str
     depth16: str = "minmax"
 
     def signature(self) -> str:
         """Return name, size and time of change."""
         try:
-            told = self.path.stat()
+            told = os.stat(self.path)
         except (OSError, ValueError):
             return f"{self.name} missing"
         return f"{self.name} {told.st_size} {told.st_mtime_ns} {self.depth16}"
@@ -67,9 +68,10 @@ class FileSource:
     def read(self, side: int) -> tuple[Pixels, bytes]:
         """Decode the file; see `ImageSource.read`."""
         try:
-            if not stat.S_ISREG(self.path.stat().st_mode):
+            path = Path(self.path)
+            if not stat.S_ISREG(path.stat().st_mode):
                 raise ImageError("is not a file")
-            raw = self.path.read_bytes()
+            raw = path.read_bytes()
         except OSError as error:
             raise ImageError(f"cannot be opened ({error.strerror})") from error
         if not raw:

@@ -153,7 +153,9 @@ def _lines_by_pattern(
 
 def hash_split(frame: pd.DataFrame) -> str:
     """Return the sha256 over the sorted lines "row_id split" of a table, order-free."""
-    lines = sorted(f"{r} {s}" for r, s in zip(frame["row_id"], frame["split"], strict=True))
+    lines = sorted(
+        f"{r} {s}" for r, s in zip(frame["row_id"].tolist(), frame["split"].tolist(), strict=True)
+    )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -56,6 +56,60 @@ def evaluate_run(run_dir: Path | str, *, n_resamples: int = 2000, seed: int = 0)
     return record
 
 
+def evaluate_method(
+    run_dir: Path | str, *, n_resamples: int = 2000, seed: int = 0
+) -> dict[str, Any]:
+    """Measure every refit of one method of a comparison and write run.json.
+
+    Raises:
+        FileNotFoundError: No run.json or no predictions in the folder.
+        ValueError: A validation group without both classes.
+    """
+    run_dir = Path(run_dir)
+    record = _read_record(run_dir)
+    options = {
+        "sensitive": record["dataset"]["sensitive"],
+        "n_resamples": n_resamples,
+        "seed": seed,
+    }
+    record.update(_measure(_read_predictions(run_dir), int(record["choice"]["seed"]), options))
+    record["comparisons"], record["verdict"] = None, None
+    record["warnings"] = _collect_warnings(record)
+    write_text(run_dir / "run.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
+    return record
+
+
+def compare_method(
+    run_dir: Path | str, reference_dir: Path | str, *, n_resamples: int = 2000, seed: int = 0
+) -> dict[str, Any]:
+    """Compare one evaluated method with another on the same test rows and write its run.json.
+
+    Args:
+        run_dir: Folder of the method.
+        reference_dir: Folder of the method it is compared with; its own folder gives no comparison.
+        n_resamples: Bootstrap resamples behind each interval.
+        seed: Seed of the resampling.
+
+    Raises:
+        FileNotFoundError: A folder has no run.json or no predictions.
+        ValueError: The two were scored on different rows.
+    """
+    run_dir, reference_dir = Path(run_dir), Path(reference_dir)
+    record, reference = _read_record(run_dir), _read_record(reference_dir)
+    own, other = record["method"]["name"], reference["method"]["name"]
+    record["comparisons"] = []
+    if own != other:
+        options = {
+            "sensitive": record["dataset"]["sensitive"],
+            "n_resamples": n_resamples,
+            "seed": seed,
+        }
+        pair = _read_predictions(run_dir), _read_predictions(reference_dir)
+        record["comparisons"] = _compare(*pair, other, options, method=own)
+    write_text(run_dir / "run.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
+    return record
+
+
 def _read_record(run_dir: Path) -> dict[str, Any]:
     file = run_dir / "run.json"
     if not file.is_file():
@@ -90,7 +144,12 @@ def _measure(predictions: pd.DataFrame, first_seed: int, options: dict[str, Any]
 
 
 def _compare(
-    predictions: pd.DataFrame, reference: pd.DataFrame, name: str, options: dict[str, Any]
+    predictions: pd.DataFrame,
+    reference: pd.DataFrame,
+    name: str,
+    options: dict[str, Any],
+    *,
+    method: str = "fairtune",
 ) -> list[dict[str, Any]]:
     """Return the paired comparisons with one control on the test rows."""
     found: dict[str, Comparison] = compare_metrics(
@@ -99,7 +158,7 @@ def _compare(
         metrics=COMPARED_METRICS,
         **options,
     )
-    place = {"method": "fairtune", "reference": name, "split": "test"}
+    place = {"method": method, "reference": name, "split": "test"}
     return [
         {
             key: _json_able(value)

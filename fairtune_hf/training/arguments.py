@@ -160,7 +160,10 @@ class FitArguments:
             "report_to": "none",
             "disable_tqdm": True,
             "dataloader_pin_memory": False,
+            # True would wait for the device every step; a diverged training shows in its logits.
+            "logging_nan_inf_filter": False,
             "log_level": "error",
             "optim": "adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch",
+            "tf32": True if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else None,
         }
         return TrainingArguments(**{**settings, **self.further_arguments()})

@@ -33,7 +33,7 @@ def augment(
         pixels: `(n, c, s, s)` float values, any range.
         preset: What to apply.
         size: Side of the result in pixels.
-        generator: Source of every random draw; on the device of `pixels`.
+        generator: Source of every random draw; on the CPU.
 
     Returns:
         `(n, c, size, size)`, same range as the input.
@@ -96,4 +96,5 @@ def _crop_halves(
 
 
 def _uniform(n: int, generator: torch.Generator, like: Tensor) -> Tensor:
-    return torch.rand(n, generator=generator, device=like.device)
+    """Draw on the CPU, so that the same seed gives the same pictures on any device."""
+    return torch.rand(n, generator=generator).to(like.device, non_blocking=True)

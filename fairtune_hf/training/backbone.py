@@ -32,7 +32,7 @@ _logger = logging.getLogger(__name__)
 class Backbone:
     """A pre-trained image classifier with a fresh two-class head, and where it came from.
 
-    `model` stays on the CPU and is never trained: `build_model` hands out copies.
+    `model` is never trained: `copy_with_new_head` hands out copies, made where it lies.
     """
 
     model: PreTrainedModel
@@ -48,6 +48,11 @@ class Backbone:
         """Number of transformer blocks, the length of a mask in blocks."""
         return count_blocks(self.model)
 
+    def to(self, device: torch.device | str) -> Backbone:
+        """Move the kept model to a device and return self; later copies are made there."""
+        self.model.to(device)
+        return self
+
     def copy_with_new_head(self) -> PreTrainedModel:
         """Copy the model and draw a new head from torch's global random state."""
         model = copy.deepcopy(self.model)
@@ -62,7 +67,9 @@ class Backbone:
             )
         for head in heads:
             std = getattr(model.config, "initializer_range", 0.02)
-            torch.nn.init.normal_(head.weight, std=std)
+            # Drawn on the CPU, so that a head does not depend on the device.
+            drawn = torch.nn.init.normal_(torch.empty(head.weight.shape), std=std)
+            head.weight.data.copy_(drawn)
             if head.bias is not None:
                 torch.nn.init.zeros_(head.bias)
         return model

@@ -45,6 +45,9 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         self.sensitive = torch.tensor(table.group_codes)
         self.groups = table.groups
         self.image_size = image_size
+        self.views = (
+            1  # how often each row of a batch is served, augmented anew; a method may want 2
+        )
         # Folded into one multiply-add on the uint8 values.
         self._scale = (1.0 / (255.0 * torch.tensor(image_std))).view(1, -1, 1, 1)
         self._shift = (-torch.tensor(image_mean) / torch.tensor(image_std)).view(1, -1, 1, 1)
@@ -57,8 +60,6 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         """Move pictures and labels to a device and return self."""
         for name in ("images", "labels", "sensitive", "_scale", "_shift"):
             setattr(self, name, getattr(self, name).to(device))
-        self._generator = torch.Generator(device)
-        self.set_epoch(0)
         return self
 
     def set_epoch(self, epoch: int, *, seed: int | None = None) -> None:
@@ -73,7 +74,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         return {name: values[0] for name, values in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        rows = torch.as_tensor(indices, dtype=torch.long).to(self.images.device)
+        rows = torch.as_tensor(indices, dtype=torch.long).to(self.images.device).repeat(self.views)
         pixels = self.images[rows].float()
         if self._preset is None:
             pixels = crop_centre(pixels, self.image_size)

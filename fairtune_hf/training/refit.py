@@ -6,6 +6,7 @@ Validation and test rows are scored once, after the last epoch of each refit.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,6 +87,7 @@ def refit(
     seeds: Sequence[int],
     datasets: dict[str, ImageDataset] | None = None,
     on_seed: Callable[[int], object] | None = None,
+    train: Callable[[int, dict[str, ImageDataset]], FairTrainer] | None = None,
 ) -> pd.DataFrame:
     """Train a choice once a seed and write its predictions; the first seed's adapter is saved.
 
@@ -101,20 +103,21 @@ def refit(
         seeds: One refit each; the adapter kept is that of the first.
         datasets: The splits as model inputs, where they were built before.
         on_seed: Called with each seed once its predictions are in the folder.
+        train: Trains at a seed and returns the Trainer with the trained model, for a method of its
+            own; by default the choice's mask is fine-tuned.
 
     Returns:
         The predictions of all seeds: row_id, seed, split, label, score, patient and the attributes.
     """
     datasets = datasets or build_datasets(table, backbone, arguments)
+    train = train or functools.partial(_train, choice, table, backbone, arguments)
     done = folder.read_predictions()
     frames = [] if done is None else [done[done["seed"].isin(seeds)]]
     trained = set() if done is None else set(done["seed"])
     for seed in seeds:
         if seed not in trained:
             save_to = folder.adapter if seed == seeds[0] else None
-            frames.append(
-                _train_and_score(choice, table, backbone, arguments, seed, datasets, save_to)
-            )
+            frames.append(_score_and_save(train(seed, datasets), table, seed, datasets, save_to))
             folder.write_predictions(pd.concat(frames, ignore_index=True))
         if on_seed is not None:
             on_seed(seed)
@@ -200,21 +203,20 @@ def check_same_base(record: dict[str, Any], backbone: Backbone) -> None:
         )
 
 
-def _train_and_score(
+def _train(
     choice: Choice,
     table: ImageTable,
     backbone: Backbone,
     arguments: FitArguments,
     seed: int,
     datasets: dict[str, ImageDataset],
-    save_to: Path | None,
-) -> pd.DataFrame:
+) -> FairTrainer:
+    """Fine-tune a choice's mask at one seed."""
     if choice.epochs is not None:
         arguments = replace(arguments, epochs=choice.epochs)
     set_seed(seed)
-    model = get_peft_model(backbone.copy_with_new_head(), choice.config())
     trainer = FairTrainer(
-        model=model,
+        model=get_peft_model(backbone.copy_with_new_head(), choice.config()),
         args=arguments.to_training_arguments(
             Path("unused"), learning_rate=choice.learning_rate, seed=seed, evaluate_each_epoch=False
         ),
@@ -222,6 +224,17 @@ def _train_and_score(
         class_weights=class_weights(table, arguments),
     )
     trainer.train()
+    return trainer
+
+
+def _score_and_save(
+    trainer: FairTrainer,
+    table: ImageTable,
+    seed: int,
+    datasets: dict[str, ImageDataset],
+    save_to: Path | None,
+) -> pd.DataFrame:
+    """Score validation and test rows with a trained model, and keep its adapter where asked."""
     frames = [
         describe_predictions(
             table.subset(split), split, seed, trainer.predict_scores(datasets[split])
@@ -229,7 +242,7 @@ def _train_and_score(
         for split in _SCORED_SPLITS
     ]
     if save_to is not None and trainer.is_world_process_zero():
-        model.save_pretrained(str(save_to))
+        trainer.model.save_pretrained(str(save_to))
     return pd.concat(frames, ignore_index=True)
 
 

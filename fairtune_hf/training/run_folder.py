@@ -24,6 +24,7 @@ _PARTS = [
     "dataset",
     "model",
     "choice",
+    "method",
     "search",
     "validation",
     "test",

@@ -16,10 +16,14 @@ import torch
 from accelerate.utils import broadcast_object_list
 from scipy.special import softmax
 from torch import Tensor, nn
+from torch.utils.data import Sampler, WeightedRandomSampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
+from fairtune_hf.baselines.method import Method, Stage
+from fairtune_hf.training.cost import CostMeter, Operations, count_operations
 from fairtune_hf.training.dataset import ImageDataset, collate_batch
+from fairtune_hf.training.fast_forward import FastForward, run_by_module
 
 # What can go wrong in one trial and be right in the next.
 TRIAL_FAILURES = (FloatingPointError, torch.OutOfMemoryError, MemoryError)
@@ -32,10 +36,19 @@ class FairTrainer(Trainer):
     Args:
         class_weights: One weight a class for the cross entropy; the loss is the mean of weight times
             cross entropy over the batch, not divided by the sum of the weights.
+        method: What is done beside plain fine-tuning: its loss, its drawing of rows, its last step.
+        compile_blocks: Compile the transformer blocks on a GPU; worth it from some minutes of training on.
         **kwargs: Everything `transformers.Trainer` takes.
     """
 
-    def __init__(self, *, class_weights: tuple[float, float] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        class_weights: tuple[float, float] | None = None,
+        method: Method | None = None,
+        compile_blocks: bool = False,
+        **kwargs: Any,
+    ) -> None:
         kwargs.setdefault("data_collator", collate_batch)
         if kwargs.get("compute_metrics") is not None:
             kwargs["compute_metrics"] = _RefuseDiverged(kwargs["compute_metrics"])
@@ -44,12 +57,21 @@ class FairTrainer(Trainer):
         # What a search adds: called with (trial, epoch, is_last, curve row), returns why to end the trial, or None.
         self.judge: Callable[[optuna.Trial, int, bool, dict[str, Any]], str | None] | None = None
         self.stop_requested = False
+        self.method = method or Method()
+        self._stage: Stage | None = None
+        self._own_weight_decay = self.args.weight_decay
+        self.add_callback(_AskMethod(self))
         self._class_weights = None if class_weights is None else torch.tensor(class_weights)
+        self._compile_blocks = compile_blocks
+        self._prepared: nn.Module | None = None
+        self._operations: Operations | None = None
+        self.cost = CostMeter(self.args.device)
         for dataset in (self.train_dataset, self.eval_dataset):
             if isinstance(dataset, ImageDataset):
                 dataset.to(self.args.device)
         if isinstance(self.train_dataset, ImageDataset):
             self.add_callback(_RestartAugmentation(self.train_dataset))
+        self.add_callback(_StopOptimizerTime(self.cost))
 
     def compute_loss(
         self,
@@ -58,20 +80,100 @@ class FairTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Cross entropy of the label; the group code never reaches the model."""
-        rest = {
-            name: value for name, value in inputs.items() if name not in ("labels", "sensitive")
-        }
-        outputs = model(**rest)
-        losses = nn.functional.cross_entropy(
-            outputs.logits.float(), inputs["labels"], reduction="none"
+        """The method's loss, cross entropy of the label by default; the group code never reaches the model."""
+        training = torch.is_grad_enabled()
+        self._prepare_model()
+        if training:
+            self.cost.clock.mark("forward")
+        loss = self._compute_loss(model, inputs, return_outputs)
+        if training:
+            self.cost.clock.mark("backward")
+        done = self._operations and getattr(
+            self._operations, "training" if training else "evaluation"
         )
-        if self._class_weights is not None:
-            losses = losses * self._class_weights.to(losses.device)[inputs["labels"]]
-        loss = losses.mean()
+        self.cost.count(len(inputs["labels"]), done, training=training)
+        return loss
+
+    def _compute_loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool
+    ) -> Any:
+        loss, outputs = self.method.compute_loss(model, inputs, self._class_weights)
         if not return_outputs:
             return loss
         return loss, {"loss": loss, "logits": outputs.logits}
+
+    def use_stage(self, stage: Stage) -> None:
+        """Train a stage of a method from the next `train` on, at the stage's own settings."""
+        self.method, self._stage = stage.method, stage
+
+    def _hp_search_setup(self, trial: Any) -> None:
+        """Set the trial's arguments, then what the method's stage decides itself."""
+        super()._hp_search_setup(trial)
+        if trial is None or self._stage is None:
+            return
+        stage = self._stage
+        if stage.learning_rate is not None:
+            self.args.learning_rate = stage.learning_rate
+        self.args.weight_decay = (
+            self._own_weight_decay if stage.weight_decay is None else stage.weight_decay
+        )
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        """Draw rows with replacement where the method weighs them, else each once an epoch."""
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        weights = (
+            self.method.row_weights(dataset.labels, dataset.sensitive)
+            if isinstance(dataset, ImageDataset)
+            else None
+        )
+        if weights is None:
+            return super()._get_train_sampler(train_dataset)
+        # A generator of its own, so that every process draws the same rows and takes its share.
+        generator = torch.Generator().manual_seed(self.args.seed)
+        return WeightedRandomSampler(weights.cpu(), len(weights), generator=generator)  # type: ignore[arg-type]
+
+    def _prepare_model(self) -> None:
+        """Run a new model's blocks the fast way where the device and the precision allow it."""
+        if self._prepared is self.model:
+            return
+        self._prepared = self.model
+        fast = self.args.device.type == "cuda" and self.args.bf16
+        if fast:
+            rows = (self.args.train_batch_size, self.args.eval_batch_size)
+            FastForward(
+                self.model,
+                dtype=torch.bfloat16,
+                residual=torch.bfloat16,
+                compiled_rows=frozenset(rows if self._compile_blocks else ()),
+            )
+        self._operations = count_operations(self.model, last_token_only=fast)
+
+    # The hooks below only note where the time goes; the loop is the parent's.
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Fetch the batches of a step."""
+        self.cost.clock.mark("data")
+        samples = super().get_batch_samples(*args, **kwargs)
+        self.cost.clock.mark("other")
+        return samples
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Run forward and backward; what follows until the step's end is the optimizer's."""
+        loss: Tensor = super().training_step(*args, **kwargs)
+        self.cost.clock.mark("optimizer")
+        return loss
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Score a split."""
+        self.cost.clock.mark("evaluation")
+        output = super().evaluation_loop(*args, **kwargs)
+        self.cost.clock.mark("other" if self.is_in_train else None)
+        self.cost.clock.collect()
+        return output
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 0: the parent walks all parameters every step for an estimate; `cost` counts instead."""
+        return 0
 
     def predict_scores(self, dataset: ImageDataset) -> np.ndarray:
         """Score every row: the probability of the second label, float64 in [0, 1], shape `(n,)`."""
@@ -107,15 +209,14 @@ class FairTrainer(Trainer):
 
     def train(self, *args: Any, trial: Any = None, **kwargs: Any) -> Any:
         """Train; a failed trial notes why, a pruned one ends quietly on the processes Optuna does not run in."""
-        if trial is None:
-            return super().train(*args, **kwargs)
         if trial == _END:
             raise _NoMoreTrials
+        self.cost.clock.mark("other")
         try:
             return super().train(*args, trial=trial, **kwargs)
         except TRIAL_FAILURES as error:
             if not isinstance(trial, optuna.Trial):
-                if not isinstance(error, FloatingPointError):
+                if trial is None or not isinstance(error, FloatingPointError):
                     raise
                 self.objective = float("nan")
                 return None  # the first process saw the same numbers, and decides what follows
@@ -126,8 +227,11 @@ class FairTrainer(Trainer):
                 raise
             return None
         finally:
+            self.cost.clock.mark(None)
+            self._prepared = None
             self.stop_requested |= isinstance(trial, optuna.Trial) and trial.study._stop_flag
-            self._release_trial()
+            if trial is not None:
+                self._release_trial()
 
     def _report_to_hp_search(self, trial: Any, step: int, metrics: dict[str, float]) -> None:
         """Report the epoch's objective; the first process decides for all of them what ends early."""
@@ -217,3 +321,36 @@ class _RestartAugmentation(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._dataset.set_epoch(round(state.epoch), seed=1009 * args.seed + args.process_index)
+
+
+class _AskMethod(TrainerCallback):
+    """Tell the method that training starts, and let it change the model after the last epoch."""
+
+    def __init__(self, trainer: FairTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        dataset, method = self._trainer.train_dataset, self._trainer.method
+        if isinstance(dataset, ImageDataset):
+            dataset.views = method.views
+            method.start_training(dataset)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer = self._trainer
+        if round(state.epoch) < args.num_train_epochs:
+            return
+        train, validation = trainer.train_dataset, trainer.eval_dataset
+        if isinstance(train, ImageDataset) and isinstance(validation, ImageDataset):
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            with run_by_module(model):  # a method may look into single layers
+                trainer.method.finish(model, train, validation)
+
+
+class _StopOptimizerTime(TrainerCallback):
+    """Ends the optimizer's part of the clock at the end of a step."""
+
+    def __init__(self, cost: CostMeter) -> None:
+        self._cost = cost
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._cost.clock.mark("other")

@@ -1,0 +1,185 @@
+"""The seam every method is written against: the loss, the drawing of rows, the model, the stages.
+
+A method is a small strategy over one Trainer. It says what it changes of plain fine-tuning and
+nothing else; which parts of the model are trained comes from a mask, so a method and a mask can be
+combined freely. Adding one is one file with a subclass of `Method` and one line in `registry.py`.
+Must not import the training loop. Formulas and their sources are named in each method's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from peft import PeftConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameter:
+    """A number or a choice that a method wants tuned beside the learning rate.
+
+    Attributes:
+        name: Name of the parameter, also of the argument of the method's constructor.
+        low: Lower end of the range, None where `choices` are given.
+        high: Upper end of the range.
+        log: Whether the range is searched on a logarithmic scale.
+        choices: The values to choose from, instead of a range.
+    """
+
+    name: str
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        ranged = self.low is not None and self.high is not None
+        if ranged == bool(self.choices):
+            raise ValueError(
+                f"{self.name}: expected low and high, or choices, and not both. Declare one of them."
+            )
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ValueError(
+                f"{self.name}: expected low < high, got {self.low} and {self.high}. Swap them."
+            )
+        if self.log and (self.low is None or self.low <= 0):
+            raise ValueError(
+                f"{self.name}: a logarithmic range starts above 0, got {self.low}. Raise it."
+            )
+
+
+class LabelledImages(Protocol):
+    """One split on its device: what a method may read of the data."""
+
+    labels: Tensor
+    sensitive: Tensor
+    groups: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Return `pixel_values`, `labels` and `sensitive` of some rows, augmented if they train."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One training of a method; the stages of a method spend its budget of epochs in order.
+
+    Attributes:
+        method: What the stage does; most often the method itself.
+        epochs: Epochs of the stage.
+        learning_rate: Peak learning rate; None is the candidate's.
+        weight_decay: AdamW's weight decay; None is the run's.
+    """
+
+    method: Method
+    epochs: int
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+
+
+class Method:
+    """Plain fine-tuning: mean cross entropy over rows drawn once an epoch. Subclasses change a part.
+
+    Empirical risk minimisation is the paper's "full fine-tuning", "linear readout" and so on,
+    depending on the mask it is combined with.
+    """
+
+    source: ClassVar[str] = "Dutt et al., ICLR 2024, section 4.1"
+    hyperparameters: ClassVar[tuple[Hyperparameter, ...]] = ()
+    views: ClassVar[int] = 1
+    """Augmented views of each picture in a batch; view v of row i is at v * rows + i."""
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Method:
+        """Build the method from the values of its hyperparameters."""
+        return cls(**values)
+
+    def stages(self, epochs: int) -> tuple[Stage, ...]:
+        """Divide a budget of epochs among the stages; by default there is one."""
+        return (Stage(method=self, epochs=epochs),)
+
+    def prepare_model(self, model: PreTrainedModel, mask: PeftConfig) -> nn.Module:
+        """Make a pre-trained classifier with a new head ready for the first stage.
+
+        Args:
+            model: A copy of the backbone, which the method may change.
+            mask: Configuration of the tuner: what is to be trained.
+        """
+        return get_peft_model(model, mask)
+
+    def start_training(self, train: LabelledImages) -> None:
+        """Take notice of the training rows; called once at the start of each stage."""
+
+    def start_stage(self, model: nn.Module) -> nn.Module:
+        """Change the model at the start of the stage; called before the optimiser is made."""
+        return model
+
+    def row_weights(self, labels: Tensor, sensitive: Tensor) -> Tensor | None:
+        """Return each training row's chance to be drawn, any scale, `(n,)`; None draws each row once an epoch.
+
+        Args:
+            labels: 0 or 1, `(n,)`.
+            sensitive: Group codes, `(n,)`.
+        """
+        return None
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        batch: dict[str, Tensor],
+        class_weights: Tensor | None = None,
+    ) -> tuple[Tensor, Any]:
+        """Return the loss to minimise and the model's output with `logits` of shape `(n, 2)`.
+
+        Args:
+            model: The model, as wrapped by the Trainer.
+            batch: `labels`, `sensitive` and the model's inputs.
+            class_weights: One factor a class for the cross entropy, or None.
+        """
+        outputs = model(**model_inputs(batch))
+        losses = row_losses(outputs.logits, batch["labels"], class_weights)
+        return self.reduce_losses(losses, batch, training=model.training), outputs
+
+    def reduce_losses(self, losses: Tensor, batch: dict[str, Tensor], *, training: bool) -> Tensor:
+        """Turn the losses of a batch's rows, `(n,)`, into one number."""
+        return losses.mean()
+
+    def finish(self, model: nn.Module, train: LabelledImages, validation: LabelledImages) -> None:
+        """Change the trained model in place after the last epoch, before it is measured."""
+
+
+def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what of a batch goes into the model: never the label or the group."""
+    return {name: value for name, value in batch.items() if name not in ("labels", "sensitive")}
+
+
+def row_losses(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Cross entropy of each row, `(n,)`, times the weight of its class."""
+    losses = nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+    if class_weights is None:
+        return losses
+    return losses * class_weights.to(losses.device)[labels]
+
+
+def trainable_parameters(model: nn.Module) -> int:
+    """Count the parameters that an optimiser would change."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def score_rows(model: nn.Module, rows: LabelledImages, *, batch_size: int = 256) -> Tensor:
+    """Return the probability of the second label of every row, `(n,)`, in evaluation mode."""
+    was_training = model.training
+    model.eval()
+    scores = []
+    with torch.no_grad():
+        for start in range(0, len(rows), batch_size):
+            batch = rows.__getitems__(range(start, min(start + batch_size, len(rows))))
+            logits = model(**model_inputs(batch)).logits
+            scores.append(torch.softmax(logits.double(), dim=1)[:, 1])
+    model.train(was_training)
+    return torch.cat(scores)

@@ -1,0 +1,25 @@
+"""Training from scratch: the architecture of the backbone with random weights, then the usual recipe."""
+
+from __future__ import annotations
+
+import copy
+
+from peft import PeftConfig
+from torch import nn
+from transformers import PreTrainedModel
+
+from fairtune_hf.baselines.method import Method
+
+
+class Scratch(Method):
+    """Forget the pre-training: every weight is drawn anew from torch's global random state.
+
+    Combined with the mask `full` this is the paper's "train from scratch"; under a smaller mask what
+    is not trained stays random.
+    """
+
+    source = "Dutt et al., ICLR 2024, section 4.1"
+
+    def prepare_model(self, model: PreTrainedModel, mask: PeftConfig) -> nn.Module:
+        """Put the tuner on a model of the same configuration with freshly drawn weights."""
+        return super().prepare_model(type(model)(copy.deepcopy(model.config)), mask)

@@ -1,0 +1,295 @@
+"""`fairtune compare`: every method at one budget, then the comparison of all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from fairtune_hf.baselines import METHODS, MethodSpec, method_spec
+from fairtune_hf.cli.arguments import (
+    DataArguments,
+    DataOptions,
+    EvaluateArguments,
+    ModelArguments,
+    OutputArguments,
+)
+from fairtune_hf.cli.inputs import (
+    clear_if_asked,
+    load_model,
+    load_table,
+    open_run,
+    resolve_config,
+)
+from fairtune_hf.cli.messages import say
+from fairtune_hf.cli.parser import RecipeParser
+from fairtune_hf.data import ImageTable
+from fairtune_hf.reports import compare_method, evaluate_method, render_methods
+from fairtune_hf.reports.method_comparison import REFERENCE
+from fairtune_hf.search import SearchArguments
+from fairtune_hf.search.methods import MethodRun, record_failure
+from fairtune_hf.training import Backbone, FitArguments, RunFolder, check_same_inputs
+
+# What can go wrong with one method and leave the others sound.
+_METHOD_FAILURES = (ValueError, RuntimeError, FloatingPointError)
+
+
+@dataclass(kw_only=True)
+class CompareArguments:
+    """Which methods, how often each is trained again, and in how many processes."""
+
+    list_methods: bool = field(
+        default=False, metadata={"help": "Print the methods, one a line, and end."}
+    )
+    methods: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Methods to compare; all without it. groupdro+fairtune is a method on another's mask."
+        },
+    )
+    seeds: int = field(default=3, metadata={"help": "Refits of each method's choice."})
+    workers: int = field(
+        default=1,
+        metadata={"help": "Processes that share the methods; spread over the GPUs there are."},
+    )
+    worker: int | None = field(
+        default=None, metadata={"help": "Used by compare itself: which of its processes this is."}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"--{name}: expected at least 1, got {getattr(self, name)}. Give a whole number of 1 or more."
+                )
+
+
+PARSER = RecipeParser(
+    "compare",
+    "Search, refit and measure every method of the paper and its rivals at one budget, on the same rows, "
+    "seeds and epochs, and set them side by side with paired tests against full fine-tuning. The same "
+    "command on its own folder resumes; a method that failed is a row that says why, and is tried again.",
+    "fairtune compare --config recipes/demo/compare.yaml --out runs/compare",
+    (
+        CompareArguments,
+        DataArguments,
+        DataOptions,
+        ModelArguments,
+        SearchArguments,
+        FitArguments,
+        EvaluateArguments,
+        OutputArguments,
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Comparison:
+    """Everything the processes of a comparison share."""
+
+    specs: tuple[MethodSpec, ...]
+    backbone: Backbone
+    tables: dict[str, ImageTable]
+    folder: Path
+    search: SearchArguments
+    training: FitArguments
+    evaluation: EvaluateArguments
+    seeds: range
+
+    def run_of(self, spec: MethodSpec) -> MethodRun:
+        return MethodRun(
+            spec=spec,
+            backbone=self.backbone,
+            folder=RunFolder(method_folder(self.folder, spec.name)),
+            search=self.search,
+            training=self.training,
+        )
+
+    def work(self) -> None:
+        """Run every method that is not done and that no other process works on, long ones first."""
+        for spec in sorted(self.specs, key=lambda s: -s.cost):
+            run = self.run_of(spec)
+            if is_done(run.folder, self.search.trials, self.seeds):
+                continue
+            with _claimed(run.folder.path) as ours:
+                # Another process may have finished it since.
+                if ours and not is_done(run.folder, self.search.trials, self.seeds):
+                    self._run_or_record(run)
+
+    def _run_or_record(self, run: MethodRun) -> None:
+        try:
+            self._run_method(run)
+        except _METHOD_FAILURES as error:
+            traceback.print_exc()
+            reason = f"{type(error).__name__}: {error}"
+            record_failure(run.folder, run.spec, self.tables["full"], reason)
+            say(f"{run.spec.name} failed: {reason}")
+
+    def _run_method(self, run: MethodRun) -> None:
+        if not is_searched(run.folder, self.search.trials):
+            run.search_choice(self.tables["search"], show_progress=False)
+        record = run.folder.read()
+        check_same_inputs(record, self.tables["full"], self.backbone)
+        start = time.perf_counter()
+        run.refit_choice(self.tables["full"], seeds=self.seeds)
+        method = record["method"]
+        spent = (method.get("refit_seconds") or 0.0) + time.perf_counter() - start
+        run.folder.update(method={**method, "refit_seconds": round(spent, 3), "failure": None})
+        found = evaluate_method(
+            run.folder.path,
+            n_resamples=self.evaluation.resamples,
+            seed=self.evaluation.bootstrap_seed,
+        )
+        say(f"{run.spec.name}: min-group AUC {found['test']['min_auc']} on the test rows")
+
+    def finish(self) -> None:
+        """Compare each method with full fine-tuning and write the report.
+
+        Raises:
+            RuntimeError: A method is neither done nor failed, because its process ended.
+        """
+        folders = [RunFolder(method_folder(self.folder, spec.name)) for spec in self.specs]
+        unfinished = [
+            folder.path.name
+            for folder in folders
+            if not (is_done(folder, self.search.trials, self.seeds) or _failure(folder))
+        ]
+        if unfinished:
+            raise RuntimeError(
+                f"{', '.join(unfinished)}: not finished, because the process that trained it ended. Start the same "
+                "command again; it goes on where it stopped."
+            )
+        reference = RunFolder(method_folder(self.folder, REFERENCE))
+        if any(spec.name == REFERENCE for spec in self.specs) and not _failure(reference):
+            for folder in folders:
+                if not _failure(folder):
+                    compare_method(
+                        folder.path,
+                        reference.path,
+                        n_resamples=self.evaluation.resamples,
+                        seed=self.evaluation.bootstrap_seed,
+                    )
+        page = render_methods([folder.path for folder in folders], self.folder)
+        print((self.folder / "comparison.md").read_text(encoding="utf-8"))
+        say(f"Comparison: {page}")
+
+
+def plan(arguments: Sequence[str]) -> Callable[[], None]:
+    """Parse, load and check; return the comparison to run."""
+    (compare, data, options, model, search, training, evaluation, output), given = PARSER.parse(
+        arguments
+    )
+    if compare.list_methods:
+        return lambda: print("\n".join(METHODS))
+    if "layout" in given:
+        raise ValueError(
+            "--layout: each method of a comparison has its own, so it cannot be given. Leave it out, and choose among "
+            "fairtune, fairtune_attention and fairtune_layernorm with --methods."
+        )
+    specs = tuple(method_spec(name) for name in dict.fromkeys(compare.methods or METHODS))
+    output.out = output.out or f"runs/{data.dataset}-compare"
+    config = resolve_config(data, options, model, search, training, evaluation)
+    config.pop("layout")
+    folder = open_run(output, config)
+    backbone = load_model(model)
+    parts = ("train", "validation")
+    comparison = _Comparison(
+        specs=specs,
+        backbone=backbone,
+        tables={
+            "search": load_table(data, options, training, backbone, splits=parts),
+            "full": load_table(data, options, training, backbone, splits=(*parts, "test")),
+        },
+        folder=folder.path,
+        search=search,
+        training=training,
+        evaluation=evaluation,
+        seeds=range(training.seed, training.seed + compare.seeds),
+    )
+    if compare.worker is not None:
+        return comparison.work
+
+    def execute() -> None:
+        clear_if_asked(folder, output)
+        folder.write_config(config)
+        if compare.workers == 1:
+            comparison.work()
+        else:
+            _start_workers(list(arguments), compare.workers, folder.path)
+        comparison.finish()
+
+    return execute
+
+
+def method_folder(folder: Path, name: str) -> Path:
+    """Return the folder of one method."""
+    return folder / "methods" / name
+
+
+def is_searched(folder: RunFolder, trials: int) -> bool:
+    """Whether the method's search is complete and its choice written."""
+    if not folder.record_file.is_file():
+        return False
+    record = folder.read()
+    search = record["search"]
+    return bool(record["choice"] and search and search["completed"] + search["pruned"] >= trials)
+
+
+def is_done(folder: RunFolder, trials: int, seeds: range) -> bool:
+    """Whether a method has been searched, refitted at every seed and measured, and did not fail."""
+    if not is_searched(folder, trials) or _failure(folder):
+        return False
+    measured = {entry["seed"] for entry in folder.read()["seeds"] or []}
+    return set(seeds) <= measured
+
+
+def _failure(folder: RunFolder) -> str | None:
+    if not folder.record_file.is_file():
+        return None
+    return (folder.read()["method"] or {}).get("failure")
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[bool]:
+    """Hold a method for this process; False where another one does. The claim ends with the process."""
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / "claim").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _start_workers(arguments: list[str], count: int, folder: Path) -> None:
+    """Start processes that share the methods, each on one of the GPUs, and wait for them."""
+    gpus = torch.cuda.device_count()
+    kept = [word for word in arguments if word not in ("--overwrite", "--overwrite=True")]
+    processes = []
+    try:
+        for index in range(count):
+            environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+            if gpus:
+                visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
+                environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index % gpus]
+            command = [sys.executable, "-m", "fairtune_hf.cli.main", "compare", *kept]
+            command += [f"--out={folder}", f"--worker={index}"]
+            processes.append(subprocess.Popen(command, env=environment))
+        codes = [process.wait() for process in processes]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    if any(codes):
+        say(f"Worker processes ended with the exit codes {codes}.")

@@ -1,0 +1,293 @@
+"""One method of a comparison in a folder of its own: its search, its choice, its refits.
+
+Every method has the same rows, transforms, epochs, trials, first learning rates and seeds; what it
+tunes beside the learning rate is what it declares. Each step goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+from torch import nn
+
+from fairtune_hf.baselines import Method, MethodSpec
+from fairtune_hf.baselines.method import trainable_parameters
+from fairtune_hf.data import ImageTable
+from fairtune_hf.search.arguments import SearchArguments
+from fairtune_hf.search.record import describe_choice
+from fairtune_hf.search.run import run_study
+from fairtune_hf.search.sampling import startup_points
+from fairtune_hf.search.space import FREE, RANDOM, Candidate, SearchSpace
+from fairtune_hf.search.study import SearchStudy
+from fairtune_hf.training.arguments import FitArguments
+from fairtune_hf.training.backbone import Backbone
+from fairtune_hf.training.dataset import ImageDataset
+from fairtune_hf.training.refit import Choice, build_datasets, class_weights, refit
+from fairtune_hf.training.run_folder import (
+    RunFolder,
+    describe_dataset,
+    describe_hardware,
+    describe_versions,
+)
+from fairtune_hf.training.stages import MethodTraining
+from fairtune_hf.training.trainer import FairTrainer
+from fairtune_hf.tuner import PRESETS, FairMaskConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MethodRun:
+    """What one method's search and refits need.
+
+    Attributes:
+        spec: The method, its mask and its objective.
+        backbone: Where every training starts.
+        folder: The method's own folder.
+        search: Trials, objective, sampler and pruner, the same for all methods.
+        training: How a model is trained; `epochs` is the budget of all stages together.
+    """
+
+    spec: MethodSpec
+    backbone: Backbone
+    folder: RunFolder
+    search: SearchArguments
+    training: FitArguments
+
+    @property
+    def space(self) -> SearchSpace:
+        """What the search may vary."""
+        return SearchSpace(
+            blocks=self.backbone.blocks,
+            layout=self.spec.layout,
+            mask=self.spec.mask,
+            learning_rate=(self.search.learning_rate_min, self.search.learning_rate_max),
+            hyperparameters=self.spec.method.hyperparameters,
+        )
+
+    @property
+    def objective(self) -> str:
+        """What the search maximises."""
+        return self.spec.objective or self.search.objective
+
+    def search_choice(self, table: ImageTable, *, show_progress: bool = True) -> None:
+        """Run the method's study and write its choice to run.json.
+
+        Args:
+            table: Training and validation rows; test rows are refused.
+            show_progress: Draw a progress bar.
+
+        Raises:
+            ValueError: The table holds test rows.
+            RuntimeError: No trial completed.
+        """
+        if "test" in table.splits:
+            raise ValueError(
+                'table: expected training and validation rows only, got test rows too. Load it with splits=("train", "validation").'
+            )
+        study = self._run_study(table, show_progress)
+        best = study.best()
+        if best is None:
+            reasons = {t.user_attrs.get("reason") for t in study.trials(TrialState.FAIL)}
+            raise RuntimeError(
+                f"No trial of {self.spec.name} completed ({'; '.join(sorted(filter(None, reasons))) or 'see trials.csv'})."
+            )
+        self._write_record(study, best, table)
+
+    def refit_choice(
+        self,
+        table: ImageTable,
+        *,
+        seeds: Sequence[int],
+        datasets: dict[str, ImageDataset] | None = None,
+    ) -> None:
+        """Train the choice of run.json at each seed and keep predictions and the first adapter."""
+        candidate = read_candidate(self.folder.read()["choice"])
+        method = self.spec.method.from_values(candidate.hyperparameters)
+
+        def train(seed: int, held: dict[str, ImageDataset]) -> FairTrainer:
+            training = self._method_training(table, held)
+            return training.train(
+                method,
+                candidate_config(candidate),
+                learning_rate=candidate.learning_rate,
+                seed=seed,
+            )
+
+        choice = Choice(
+            mask=candidate.mask, layout=candidate.layout, learning_rate=candidate.learning_rate
+        )
+        refit(
+            choice,
+            table,
+            self.backbone,
+            self.folder,
+            self.training,
+            seeds=seeds,
+            datasets=datasets,
+            train=train,
+        )
+        self.folder.update(dataset=describe_dataset(table))
+
+    def _method_training(
+        self, table: ImageTable, datasets: dict[str, ImageDataset]
+    ) -> MethodTraining:
+        return MethodTraining(
+            backbone=self.backbone,
+            arguments=self.training,
+            datasets=datasets,
+            class_weights=class_weights(table, self.training),
+        )
+
+    def _run_study(self, table: ImageTable, show_progress: bool) -> SearchStudy:
+        """Search with trials whose earlier stages are trained while their model is built."""
+        trainers: list[FairTrainer] = []
+        earlier = self._method_training(table, build_datasets(table, self.backbone, self.training))
+
+        def make_trainer(**arguments: Any) -> FairTrainer:
+            trainers.append(FairTrainer(**arguments))
+            return trainers[0]
+
+        def build_model(_: Backbone, candidate: Candidate) -> nn.Module:
+            method = self.spec.method.from_values(candidate.hyperparameters)
+            trainers[0].use_stage(method.stages(self.training.epochs)[-1])
+            return earlier.build_last_stage(
+                method,
+                candidate_config(candidate),
+                learning_rate=candidate.learning_rate,
+                seed=self.training.seed,
+            )
+
+        # Of the last stage only its length is known before a candidate is.
+        last = self.spec.method().stages(self.training.epochs)[-1]
+        study = run_study(
+            table,
+            self.backbone,
+            self.folder,
+            self.space,
+            dataclasses.replace(self.search, objective=self.objective),
+            dataclasses.replace(self.training, epochs=last.epochs),
+            # The same first learning rates for every method, free masks included: no presets.
+            startup=startup_points(
+                dataclasses.replace(self.space, mask="none", layout="block3"),
+                seed=self.training.seed,
+            ),
+            build_model=build_model,
+            make_trainer=make_trainer,
+            show_progress=show_progress,
+        )
+        if study is None:
+            raise RuntimeError(
+                "A comparison was started under accelerate launch. Start `fairtune compare --workers N` by itself; it spreads "
+                "the methods over the GPUs."
+            )
+        return study
+
+    def _write_record(self, study: SearchStudy, best: FrozenTrial, table: ImageTable) -> None:
+        candidate = self.space.suggest(best)
+        config = candidate_config(candidate)
+        method = self.spec.method.from_values(candidate.hyperparameters)
+        complete = study.trials(TrialState.COMPLETE)
+        choice = describe_choice(
+            mask=study.mask_of(best),
+            layout=candidate.layout,
+            learning_rate=candidate.learning_rate,
+            blocks=self.backbone.blocks,
+            training=self.training,
+            selected_by=f"highest validation {self.objective} of {len(complete)} complete trials",
+            trial=best.number,
+        )
+        choice |= {
+            "preset": candidate.mask if candidate.mask in PRESETS else None,
+            "train_also": list(config.train_also),
+            "hyperparameters": candidate.hyperparameters,
+        }
+        self.folder.update(
+            dataset=describe_dataset(table),
+            model=self.backbone.describe(),
+            choice=choice,
+            method=self._describe_method(method, config),
+            search=self._describe_search(study, method),
+            controls={},
+            versions=describe_versions(),
+            hardware=describe_hardware(),
+            warnings=list(table.warnings),
+        )
+
+    def _describe_method(self, method: Method, config: FairMaskConfig) -> dict[str, Any]:
+        model = method.prepare_model(self.backbone.copy_with_new_head(), config)
+        counts = []
+        for stage in method.stages(self.training.epochs):
+            model = stage.method.start_stage(model)
+            counts.append(trainable_parameters(model))
+        return {
+            "name": self.spec.name,
+            "source": self.spec.method.source,
+            "tunes": ["learning_rate", *(h.name for h in self.spec.method.hyperparameters)]
+            + (["mask"] if self.spec.mask in (FREE, RANDOM) else []),
+            "trainable_parameters": max(counts),
+            "failure": None,
+        }
+
+    def _describe_search(self, study: SearchStudy, method: Method) -> dict[str, Any]:
+        trials = study.trials()
+        earlier = sum(stage.epochs for stage in method.stages(self.training.epochs)[:-1])
+        curves = [len(t.user_attrs.get("curve", [])) for t in trials]
+        return {
+            "trials": self.search.trials,
+            "completed": len(study.trials(TrialState.COMPLETE)),
+            "pruned": len(study.trials(TrialState.PRUNED)),
+            "failed": len(study.trials(TrialState.FAIL)),
+            "trained_epochs": sum(curves) + earlier * sum(1 for length in curves if length),
+            "seconds": round(sum(t.duration.total_seconds() for t in trials if t.duration), 3),
+            "sampler": self.search.sampler,
+            "pruner": self.search.pruner,
+            "judge_after": self.search.judge_after,
+            "objective": self.objective,
+            "learning_rate_range": [self.search.learning_rate_min, self.search.learning_rate_max],
+            "best_value": best_value(study),
+        }
+
+
+def best_value(study: SearchStudy) -> float | None:
+    """Return the best validation value of a study, None where nothing completed."""
+    best = study.best()
+    return None if best is None or best.value is None else float(best.value)
+
+
+def candidate_config(candidate: Candidate) -> FairMaskConfig:
+    """Return the tuner's configuration of a candidate, a method's preset expanded."""
+    return FairMaskConfig(
+        mask=candidate.mask, layout=candidate.layout, train_also=candidate.train_also
+    )
+
+
+def read_candidate(choice: dict[str, Any]) -> Candidate:
+    """Read a candidate back from the `choice` of run.json."""
+    return Candidate(
+        mask=choice["mask"],
+        layout=choice["layout"],
+        learning_rate=choice["learning_rate"],
+        train_also=tuple(choice.get("train_also") or ()),
+        hyperparameters=dict(choice.get("hyperparameters") or {}),
+    )
+
+
+def record_failure(folder: RunFolder, spec: MethodSpec, table: ImageTable, reason: str) -> None:
+    """Write that a method failed and why, as a row of the comparison."""
+    before = folder.read()["method"] if folder.record_file.is_file() else None
+    folder.update(
+        dataset=describe_dataset(table),
+        method={
+            **(before or {}),
+            "name": spec.name,
+            "source": spec.method.source,
+            "tunes": ["learning_rate", *(h.name for h in spec.method.hyperparameters)],
+            "failure": reason,
+        },
+        controls={},
+        versions=describe_versions(),
+        hardware=describe_hardware(),
+        warnings=list(table.warnings),
+    )

@@ -1,0 +1,131 @@
+"""What a training costs: floating-point operations a picture under a mask, and the share of the peak.
+
+Counted are matrix products (a multiply-add is two operations), forward and, of the backward pass, what
+the trained parameters need; norms, activations and the optimizer are not.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from fairtune_hf.training.clock import PartClock
+from fairtune_hf.training.fast_forward import find_vit, gather_tensors
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Operations of one picture."""
+
+    training: float
+    evaluation: float
+
+
+def count_operations(model: nn.Module, *, last_token_only: bool) -> Operations | None:
+    """Count the operations of one picture from the shapes and from what requires a gradient.
+
+    Args:
+        model: A ViT classifier, possibly inside a PEFT model.
+        last_token_only: Whether the last block is computed for the classified token alone.
+
+    Returns:
+        The counts, or None for a model of another kind.
+    """
+    vit = find_vit(model)
+    if vit is None:
+        return None
+    config, blocks = vit.config, list(vit.vit.layers)
+    width, inner = config.hidden_size, config.intermediate_size
+    tokens = (config.image_size // config.patch_size) ** 2 + 1
+    embedding = 2.0 * (tokens - 1) * width * config.num_channels * config.patch_size**2
+    forward, backward, gradient_comes = embedding, 0.0, False
+    if any(p.requires_grad for p in vit.vit.embeddings.parameters()):
+        backward, gradient_comes = embedding, True
+    for i, block in enumerate(blocks):
+        rows = 1 if last_token_only and i == len(blocks) - 1 else tokens
+        attention = 4.0 * rows * tokens * width
+        read, write = 2.0 * (rows + 2 * tokens) * width**2, 2.0 * rows * width**2
+        up = down = 2.0 * rows * width * inner
+        forward += read + attention + write + up + down
+        # Trained or not, in the order of the computation: what a gradient must pass is what lies after
+        # the first trained part.
+        norm1, qkv, output, norm2, first, second = _trained_parts(block)
+        stages = [(norm1, 0.0), (qkv, read), (False, 2 * attention), (output, write)]
+        stages += [(norm2, 0.0), (first, up), (second, down)]
+        for trained, products in stages:
+            backward += products * (gradient_comes + trained)
+            gradient_comes |= trained
+    return Operations(training=forward + backward, evaluation=forward)
+
+
+def _trained_parts(block: nn.Module) -> list[bool]:
+    """Whether norm 1, q/k/v, output, norm 2 and the two MLP products of a block are trained."""
+    attention, mlp = block.attention, block.mlp
+    modules = [block.layernorm_before, attention.q_proj, attention.k_proj, attention.v_proj]
+    modules += [attention.o_proj, block.layernorm_after, mlp.fc1, mlp.fc2]
+    with torch.enable_grad():
+        tensors = gather_tensors(modules)
+    trained = [
+        any(t is not None and t.requires_grad for t in tensors[2 * i : 2 * i + 2]) for i in range(8)
+    ]
+    return [trained[0], any(trained[1:4]), *trained[4:]]
+
+
+@cache
+def measure_peak(device: str) -> float | None:
+    """Measure the rate of a large bf16 matrix product in operations a second; None without a GPU."""
+    if not device.startswith("cuda"):
+        return None
+    a, b = (torch.randn(8192, 8192, device=device, dtype=torch.bfloat16) for _ in range(2))
+    for _ in range(3):
+        torch.mm(a, b)
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(10):
+        torch.mm(a, b)
+    torch.cuda.synchronize()
+    return 10 * 2 * 8192.0**3 / (time.perf_counter() - start)
+
+
+@dataclass
+class CostMeter:
+    """Adds up time, pictures and operations over the trainings of one Trainer."""
+
+    device: torch.device
+    clock: PartClock = field(init=False)
+    images: int = 0
+    operations: float | None = 0.0
+
+    def __post_init__(self) -> None:
+        self.clock = PartClock(self.device)
+
+    def count(self, images: int, operations: float | None, *, training: bool) -> None:
+        """Add a batch; `operations` of one picture, None where they cannot be counted."""
+        self.images += images if training else 0
+        if operations is None or self.operations is None:
+            self.operations = None
+        else:
+            self.operations += images * operations
+
+    def record(self) -> dict[str, Any]:
+        """Return run.json's cost entry: seconds, training pictures, rate, device, peak and parts."""
+        self.clock.collect()
+        seconds = self.clock.total()
+        peak = measure_peak(str(self.device))
+        known = peak and self.operations and seconds
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return {
+            "seconds": round(seconds, 3),
+            "images": self.images,
+            "images_per_second": round(self.images / seconds, 2) if seconds else None,
+            "device": name,
+            "peak_flops": peak,
+            "operations": self.operations,
+            "share_of_peak": round(self.operations / seconds / peak, 4) if known else None,  # type: ignore[operator]
+            "by_part": {part: round(value, 3) for part, value in self.clock.seconds.items()},
+        }

@@ -1,0 +1,113 @@
+"""A training loop with nothing in it but the arithmetic: what a trial is measured against.
+
+The same model, data on the device, augmentation, loss, clipping, fused AdamW, schedule and evaluation
+of every epoch as a trial of the search has, in plain PyTorch.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import get_scheduler
+
+from fairtune_hf.metrics import ComputeMetrics
+from fairtune_hf.training import FitArguments, ImageDataset
+from fairtune_hf.training.fast_forward import FastForward
+
+
+def train_bare(
+    model: nn.Module,
+    datasets: dict[str, ImageDataset],
+    compute_metrics: ComputeMetrics,
+    arguments: FitArguments,
+    *,
+    learning_rate: float,
+    compile_blocks: bool,
+) -> dict[str, float]:
+    """Train `arguments.epochs` epochs, score the validation rows after each, and return the seconds.
+
+    Returns:
+        `seconds` of the whole, `images_per_second` of training pictures over it, and the last
+        epoch's `min_auc`.
+    """
+    train, validation = datasets["train"], datasets["validation"]
+    device = train.images.device
+    bf16 = arguments.resolved_precision() == "bf16"
+    rows = arguments.batch_size
+    evaluation_rows = max(256, 2 * rows)
+    if device.type == "cuda" and bf16:
+        compiled = frozenset((rows, evaluation_rows) if compile_blocks else ())
+        FastForward(model, dtype=torch.bfloat16, residual=torch.bfloat16, compiled_rows=compiled)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trained,
+        lr=learning_rate,
+        weight_decay=arguments.weight_decay,
+        fused=device.type == "cuda",
+    )
+    steps = arguments.epochs * -(-len(train) // rows)
+    schedule = get_scheduler(
+        arguments.schedule,
+        optimizer,
+        num_warmup_steps=round(arguments.warmup_fraction * steps),
+        num_training_steps=steps,
+    )
+    generator = torch.Generator().manual_seed(arguments.seed)
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
+    _wait(device)
+    start = time.perf_counter()
+    metrics: dict[str, float] = {}
+    for epoch in range(arguments.epochs):
+        train.set_epoch(epoch)
+        model.train()
+        total = torch.zeros((), device=device)
+        for chosen in torch.randperm(len(train), generator=generator).split(rows):
+            batch = train.__getitems__(chosen)
+            with autocast:
+                logits = model(batch["pixel_values"]).logits
+            loss = functional.cross_entropy(logits.float(), batch["labels"])
+            loss.backward()
+            nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            total += loss.detach()
+        total.item()
+        metrics = _evaluate(model, validation, compute_metrics, evaluation_rows, autocast)
+    _wait(device)
+    seconds = time.perf_counter() - start
+    return {
+        "seconds": seconds,
+        "images_per_second": arguments.epochs * len(train) / seconds,
+        "min_auc": metrics["min_auc"],
+    }
+
+
+def _evaluate(
+    model: nn.Module, rows: ImageDataset, compute_metrics: ComputeMetrics, batch: int, autocast: Any
+) -> dict[str, float]:
+    model.eval()
+    found = []
+    with torch.no_grad(), autocast:
+        for chosen in torch.arange(len(rows)).split(batch):
+            found.append(model(rows.__getitems__(chosen)["pixel_values"]).logits.float())
+    logits = torch.cat(found).cpu().numpy()
+    labels = (rows.labels.cpu().numpy(), rows.sensitive.cpu().numpy())
+    return dict(compute_metrics(_Scored(logits, labels)))
+
+
+class _Scored:
+    """What `ComputeMetrics` reads of a Trainer's prediction."""
+
+    def __init__(self, logits: np.ndarray, labels: tuple[np.ndarray, np.ndarray]) -> None:
+        self.predictions, self.label_ids = logits, labels
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()

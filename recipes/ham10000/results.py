@@ -1,0 +1,145 @@
+"""Turn the state of `run_compare.sh` into recipes/ham10000/RESULTS.md and the run.json files it is made from.
+
+    python recipes/ham10000/results.py STATE.tar.gz --command "..." [--out recipes/ham10000]
+
+The run.json files hold counts and scores of groups, no rows and no patients; RESULTS.md is rebuilt from them
+alone by `fairtune report --runs recipes/ham10000/results/* --out DIR`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fairtune_hf.baselines import METHODS
+from fairtune_hf.reports import compare_method, render_methods
+
+ATTRIBUTES = ("age", "sex")
+# Every number of a refit is in `seeds`; the groups' calibration and operating points are not needed here.
+KEPT = ("n", "positives", "auc", "auc_ci")
+
+
+def measured(folder: Path) -> bool:
+    """Whether a method's run has its test results."""
+    file = folder / "run.json"
+    return file.is_file() and bool(json.loads(file.read_text())["test"])
+
+
+def failed(folder: Path) -> bool:
+    """Whether a method's run ended with a reason."""
+    file = folder / "run.json"
+    return file.is_file() and bool((json.loads(file.read_text())["method"] or {}).get("failure"))
+
+
+def slim(record: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what no table shows."""
+    blocks = [record["validation"], record["test"]]
+    blocks += [entry[split] for entry in record["seeds"] or [] for split in ("validation", "test")]
+    for block in filter(None, blocks):
+        for name in [key for key in block if key not in SHOWN]:
+            del block[name]
+        block["groups"] = {
+            name: {key: row.get(key) for key in KEPT} for name, row in block["groups"].items()
+        }
+    record["model"]["id"] = Path(record["model"]["id"]).name
+    return record
+
+
+SHOWN = {
+    "overall_auc", "overall_auc_ci", "min_auc", "min_auc_ci", "max_auc", "max_auc_ci", "auc_gap", "auc_gap_ci",
+    "equalized_odds_difference", "equalized_odds_difference_ci", "demographic_parity_difference",
+    "demographic_parity_difference_ci", "groups",
+}  # fmt: skip
+
+
+def collect(state: Path, results: Path) -> tuple[list[Path], list[str]]:
+    """Compare the methods with full fine-tuning and write the slim run.json files."""
+    kept, absent = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        with tarfile.open(state) as archive:
+            archive.extractall(scratch, filter="data")
+        for attribute in ATTRIBUTES:
+            methods = Path(scratch) / attribute / "methods"
+            reference = methods / "full"
+            for name in METHODS:
+                folder = methods / name
+                if measured(folder) and measured(reference):
+                    compare_method(folder, reference)
+                elif not (measured(folder) or failed(folder)):
+                    absent.append(f"{name} ({attribute})")
+                    continue
+                to = results / f"{name}-{attribute}"
+                to.mkdir(parents=True, exist_ok=True)
+                record = slim(json.loads((folder / "run.json").read_text()))
+                (to / "run.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+                kept.append(to)
+    return kept, absent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("state", type=Path)
+    parser.add_argument("--command", required=True, help="what was run, for the page")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    given = parser.parse_args()
+    runs, absent = collect(given.state, given.out / "results")
+    with tempfile.TemporaryDirectory() as scratch:
+        render_methods(runs, scratch)
+        tables = (Path(scratch) / "comparison.md").read_text(encoding="utf-8")
+    (given.out / "RESULTS.md").write_text(page(runs, absent, given.command, tables))
+    print(f"{len(runs)} runs; absent: {', '.join(absent) or 'none'}")
+
+
+def page(runs: list[Path], absent: list[str], command: str, tables: str) -> str:
+    """Lay out RESULTS.md."""
+    records = [json.loads((run / "run.json").read_text()) for run in runs]
+    done = [record for record in records if record["test"]]
+    first = done[0]
+    versions = ", ".join(f"{name} {value}" for name, value in first["versions"].items())
+    seconds = sum(
+        (r["search"]["seconds"] or 0) + (r["method"].get("refit_seconds") or 0) for r in done
+    )
+    differences = [
+        item
+        for record in done
+        for item in record["comparisons"] or []
+        if item["metric"] == "min_auc" and item["ci"] and item["ci"][0] is not None
+    ]
+    apart = [i for i in differences if i["ci"][0] > 0 or i["ci"][1] < 0]
+    counts = first["dataset"]["rows"]
+    lines = [
+        "# HAM10000 at 64 px: all methods at one budget",
+        "",
+        "One picture a lesion (5,984 pictures, age unknown left out), malignant = akiec, mel or bcc (`label_rule: clinical`), "
+        "a ViT-S/8 trained on Tiny-ImageNet (39 % top-1), 8 trials of 5 epochs and 3 refits a method. A small model at a small "
+        "budget: the table compares methods under one protocol and says nothing about the paper's numbers.",
+        "",
+        f"Rows (age): train {counts['train']}, validation {counts['validation']}, test {counts['test']}."
+        if first["dataset"]["sensitive"] == "age"
+        else f"Rows: {counts}.",
+        "",
+        f"Of {len(differences)} paired differences of min-group AUC against full fine-tuning, {len(apart)} have a 95 % interval "
+        "that leaves out 0, before any correction for their number"
+        + (f": {', '.join(sorted(i['method'] for i in apart))}." if apart else "."),
+        "",
+        f"Command: `{command}`",
+        "",
+        f"Hardware: {', '.join(first['hardware']['gpus']) or first['hardware']['machine']}; {seconds / 60:,.0f} minutes of processes "
+        "in all, several at once on the one GPU.",
+        f"Versions: {versions}.",
+        f"Backbone weights: sha256 {first['model']['sha256'][:16]}.",
+        "",
+        "Rebuild the tables: `fairtune report --runs recipes/ham10000/results/* --out runs/ham-compare`.",
+        "",
+    ]
+    if absent:
+        lines += [f"Not run within the time: {', '.join(absent)}.", ""]
+    return "\n".join([*lines, tables])
+
+
+if __name__ == "__main__":
+    main()
