@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -73,6 +75,46 @@ class CompareArguments:
                 )
 
 
+@dataclass(kw_only=True)
+class BudgetArguments:
+    """What each method may spend and how it searches: the settings of `fairtune search` that all share."""
+
+    trials: int = field(default=20, metadata={"help": "Finished trials of each method."})
+    objective: str = field(
+        default="min_auc",
+        metadata={"help": "Validation metric that decides, as of `fairtune search`."},
+    )
+    learning_rate_min: float = field(
+        default=1.0e-5, metadata={"help": "Lower end of the log-uniform learning rate."}
+    )
+    learning_rate_max: float = field(
+        default=1.0e-3, metadata={"help": "Upper end of the log-uniform learning rate."}
+    )
+    sampler: Literal["tpe", "tpe_univariate", "random"] = field(
+        default="tpe", metadata={"help": "How trials after the start-up points are drawn."}
+    )
+    pruner: Literal["successive_halving", "median", "hyperband", "none"] = field(
+        default="successive_halving",
+        metadata={"help": "Which trials end early; none: all train equally long."},
+    )
+    reduction_factor: int = field(
+        default=2, metadata={"help": "Halving: one in so many trials passes a rung."}
+    )
+    judge_after: float = field(
+        default=0.4, metadata={"help": "Share of a trial's epochs before which it is never pruned."}
+    )
+    search_fraction: float = field(
+        default=1.0,
+        metadata={
+            "help": "Share of the training rows that searches train on (the paper's CheXpert: 0.1)."
+        },
+    )
+
+    def search(self) -> SearchArguments:
+        """Return the settings of each method's search: no presets, and no trial repeated."""
+        return SearchArguments(**dataclasses.asdict(self), presets=False, top_k=0)
+
+
 PARSER = RecipeParser(
     "compare",
     "Search, refit and measure every method of the paper and its rivals at one budget, on the same rows, "
@@ -84,7 +126,7 @@ PARSER = RecipeParser(
         DataArguments,
         DataOptions,
         ModelArguments,
-        SearchArguments,
+        BudgetArguments,
         FitArguments,
         EvaluateArguments,
         OutputArguments,
@@ -185,20 +227,15 @@ class _Comparison:
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse, load and check; return the comparison to run."""
-    (compare, data, options, model, search, training, evaluation, output), given = PARSER.parse(
+    (compare, data, options, model, budget, training, evaluation, output), _ = PARSER.parse(
         arguments
     )
     if compare.list_methods:
         return lambda: print("\n".join(METHODS))
-    if "layout" in given:
-        raise ValueError(
-            "--layout: each method of a comparison has its own, so it cannot be given. Leave it out, and choose among "
-            "fairtune, fairtune_attention and fairtune_layernorm with --methods."
-        )
     specs = tuple(method_spec(name) for name in dict.fromkeys(compare.methods or METHODS))
     output.out = output.out or f"runs/{data.dataset}-compare"
-    config = resolve_config(data, options, model, search, training, evaluation)
-    config.pop("layout")
+    search = budget.search()
+    config = resolve_config(data, options, model, budget, training, evaluation)
     folder = open_run(output, config)
     backbone = load_model(model)
     parts = ("train", "validation")

@@ -16,8 +16,20 @@ from fairtune_hf.cli.messages import is_first_process, say
 from fairtune_hf.data import TRANSFORM_PRESETS, ImageTable, load_dataset_table
 from fairtune_hf.training import Backbone, FitArguments, RunFolder, load_backbone
 
-# A run may be continued from another place, with more trials, or with its data moved.
-_MAY_CHANGE = frozenset({"out", "overwrite", "trials", "data_root"})
+# A run may be continued from another place, with a larger budget, by more workers, or with its data moved.
+MAY_CHANGE = frozenset(
+    {
+        "out",
+        "overwrite",
+        "trials",
+        "hours",
+        "trained_epochs",
+        "workers",
+        "storage",
+        "study_name",
+        "data_root",
+    }
+)
 
 
 def load_model(model: ModelArguments) -> Backbone:
@@ -89,7 +101,7 @@ def open_run(output: OutputArguments, config: Mapping[str, Any]) -> RunFolder:
         return folder
     before = folder.read_config()
     different = sorted(
-        key for key in {*before, *config} - _MAY_CHANGE if before.get(key) != config.get(key)
+        key for key in {*before, *config} - MAY_CHANGE if before.get(key) != config.get(key)
     )
     if different:
         changes = "; ".join(

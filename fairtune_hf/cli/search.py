@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from fairtune_hf.cli.arguments import DataArguments, DataOptions, ModelArguments, OutputArguments
 from fairtune_hf.cli.inputs import (
+    MAY_CHANGE,
     clear_if_asked,
     load_model,
     load_table,
@@ -14,9 +21,12 @@ from fairtune_hf.cli.inputs import (
 )
 from fairtune_hf.cli.messages import is_first_process, say
 from fairtune_hf.cli.parser import RecipeParser
-from fairtune_hf.data import stratified_fraction
+from fairtune_hf.data import ImageTable, stratified_fraction
 from fairtune_hf.search import SearchArguments, search_masks
-from fairtune_hf.training import FitArguments, RunFolder
+from fairtune_hf.search.arguments import apply_protocol
+from fairtune_hf.search.objectives import ObjectiveMetrics, parse_objectives
+from fairtune_hf.search.workers import WorkerPool, count_workers, is_worker
+from fairtune_hf.training import Backbone, FitArguments, RunFolder
 
 PARSER = RecipeParser(
     "search",
@@ -29,34 +39,95 @@ PARSER = RecipeParser(
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse, load and check; return the search to run."""
-    (data, options, model, search, training, output), _ = PARSER.parse(arguments)
+    (data, options, model, search, training, output), given = PARSER.parse(arguments)
+    search = apply_protocol(search, search.protocol, given)
+    training = apply_protocol(training, search.protocol, given)
+    if search.storage is None and "FAIRTUNE_STORAGE" in os.environ:
+        # By the environment a password stays out of command lines and of config.yaml.
+        shared = replace(search, storage=os.environ["FAIRTUNE_STORAGE"])
+    else:
+        shared = search
     output.out = output.out or f"runs/{data.dataset}"
     config = resolve_config(data, options, model, search, training)
+    config.pop("storage", None)  # it may hold a password, and says nothing about the search itself
+    search = _name_study(shared, config)
     folder = open_run(output, config)
-    if not output.overwrite and is_searched(folder, search.trials):
-        return lambda: say(f"{folder.path}: all {search.trials} trials are done; nothing to do.")
+    if not output.overwrite and is_searched(folder, search):
+        return lambda: say(f"{folder.path}: the search is done; nothing to do.")
+    workers = 1 if is_worker() else count_workers(search.workers)
+    if workers > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            f"--workers: expected 1 under accelerate launch, which puts several processes on one trial, got {search.workers}. "
+            "Start `fairtune search --workers` by itself for one trial on each GPU."
+        )
     backbone = load_model(model)
     table = load_table(data, options, training, backbone, splits=("train", "validation"))
     table = stratified_fraction(table, search.search_fraction, seed=training.seed)
+    ObjectiveMetrics(parse_objectives(search.objective), table.subset("validation"))
 
     def run() -> None:
-        clear_if_asked(folder, output)
-        if is_first_process():
-            folder.write_config(config)
-        choice = search_masks(table, backbone, folder, search, training)
-        optimism = folder.read()["search"]["optimism"]
-        say(
-            f"Chosen mask {choice.mask} at learning rate {choice.learning_rate:.2e}; trials in {folder.trials_file}.\n"
-            f"The best of many noisy values is lucky: expect its validation {search.objective} to be {optimism:.3f} too high.\n"
-            f"Next: fairtune finetune --run {folder.path}"
-        )
+        if not is_worker():
+            clear_if_asked(folder, output)
+            if is_first_process():
+                folder.write_config(config)
+        if workers == 1:
+            search_masks(table, backbone, folder, search, training, show_progress=not is_worker())
+        else:
+            _search_with_workers(arguments, workers, table, backbone, folder, search, training)
+        if not is_worker():
+            _say_result(folder)
 
     return run
 
 
-def is_searched(folder: RunFolder, trials: int) -> bool:
-    """Whether the folder's search has finished at least this many trials and made its choice."""
+def _name_study(search: SearchArguments, config: Mapping[str, Any]) -> SearchArguments:
+    """In a storage that searches share, name the study by what it searches: the same command finds it again."""
+    if search.storage is None or search.study_name is not None:
+        return search
+    fixed = {name: value for name, value in config.items() if name not in MAY_CHANGE}
+    digest = hashlib.sha256(json.dumps(fixed, sort_keys=True, default=str).encode()).hexdigest()
+    return replace(search, study_name=f"fairtune-{digest[:12]}")
+
+
+def _search_with_workers(
+    arguments: Sequence[str],
+    workers: int,
+    table: ImageTable,
+    backbone: Backbone,
+    folder: RunFolder,
+    search: SearchArguments,
+    training: FitArguments,
+) -> None:
+    words = [word for word in arguments if not word.startswith("--overwrite")]
+    command = [sys.executable, "-m", "fairtune_hf.cli.main", "search", *words]
+    say(f"{workers} workers; what they say is in {folder.path / 'workers'}.")
+    with WorkerPool(command, workers, folder.path / "workers") as pool:
+        search_masks(table, backbone, folder, search, training, pool=pool)
+
+
+def _say_result(folder: RunFolder) -> None:
+    if not is_first_process():
+        return
+    record = folder.read()
+    choice, search = record["choice"], record["search"]
+    say(
+        f"Chosen mask {choice['mask']} at learning rate {choice['learning_rate']:.2e}; trials in {folder.trials_file}.\n"
+        f"The best of many noisy values is lucky: expect its validation {search['objective'].split(',')[0]} "
+        f"to be {search['optimism']:.3f} too good.\n"
+        f"Chosen by: {choice['selected_by']}.\n"
+        f"Next: fairtune finetune --run {folder.path}"
+    )
+
+
+def is_searched(folder: RunFolder, search: SearchArguments) -> bool:
+    """Whether the folder's search has made its choice after all that is now asked for."""
     if not folder.record_file.is_file():
         return False
-    search = folder.read()["search"]
-    return search is not None and search["completed"] + search["pruned"] >= trials
+    done = folder.read()["search"]
+    if done is None:
+        return False
+    if done["completed"] + done["pruned"] >= search.trials:
+        return True
+    hours_over = search.hours is not None and done["wall_seconds"] >= 3600 * search.hours
+    epochs = search.trained_epochs
+    return hours_over or (epochs is not None and done["trained_epochs"] >= epochs)

@@ -1,8 +1,10 @@
 """The outer loop: the space, the study and the run of a search."""
 
 from fairtune_hf.search.arguments import SearchArguments
+from fairtune_hf.search.controls import CONTROLS
 from fairtune_hf.search.hooks import HpSpace, ModelInit, build_masked_model, hp_space, model_init
-from fairtune_hf.search.record import CONTROLS, describe_choice
+from fairtune_hf.search.objectives import Objective, parse_objectives
+from fairtune_hf.search.record import describe_choice
 from fairtune_hf.search.run import run_study, search_masks
 from fairtune_hf.search.sampling import StartupPoint, startup_points
 from fairtune_hf.search.space import Candidate, HyperparameterLike, SearchSpace, suggest_mask
@@ -14,6 +16,7 @@ __all__ = [
     "HpSpace",
     "HyperparameterLike",
     "ModelInit",
+    "Objective",
     "SearchArguments",
     "SearchSpace",
     "SearchStudy",
@@ -22,6 +25,7 @@ __all__ = [
     "describe_choice",
     "hp_space",
     "model_init",
+    "parse_objectives",
     "run_study",
     "search_masks",
     "startup_points",

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
+
+from fairtune_hf.search.objectives import parse_objectives
+
+_T = TypeVar("_T")
 
 
 @dataclass(kw_only=True)
@@ -12,10 +17,27 @@ class SearchArguments:
 
     trials: int = field(
         default=20,
-        metadata={"help": "Finished trials in all, restarts counted in (the paper: 40 to 100)."},
+        metadata={
+            "help": "Finished trials in all, over workers and restarts (the paper: 40 to 100)."
+        },
     )
-    objective: Literal["min_auc", "overall_auc"] = field(
-        default="min_auc", metadata={"help": "Validation metric to maximise."}
+    hours: float | None = field(
+        default=None,
+        metadata={
+            "help": "Hours with a trial running, restarts counted in, after which the search ends."
+        },
+    )
+    trained_epochs: int | None = field(
+        default=None, metadata={"help": "Epochs over all trials after which the search ends."}
+    )
+    objective: str = field(
+        default="min_auc",
+        metadata={
+            "help": "Validation metric, or several parted by commas (Pareto front; the first one decides): "
+            "min_auc overall_auc auc_gap equalized_odds_difference max_group_loss "
+            "min_sensitivity_at_specificity trainable_parameters ...; NAME_lcb is its lower confidence bound; "
+            "package.module.function is your own, minimize:package.module.function one to be small."
+        },
     )
     layout: Literal["block3", "block4", "attention", "layernorm", "mlp", "block"] = field(
         default="block3",
@@ -27,10 +49,24 @@ class SearchArguments:
     learning_rate_max: float = field(
         default=1.0e-3, metadata={"help": "Upper end of the log-uniform learning rate."}
     )
-    sampler: Literal["tpe", "random"] = field(
+    search_epochs: str | None = field(
+        default=None,
+        metadata={"help": "Lengths of the schedule to search too, e.g. 3,5,10; replaces --epochs."},
+    )
+    protocol: Literal["default", "paper"] = field(
+        default="default",
+        metadata={
+            "help": "paper: every setting not given is the paper's (univariate TPE without presets, halving by 4 "
+            "from the first epoch, 30 epochs with 10 of warm-up, batch 512)."
+        },
+    )
+    sampler: Literal["tpe", "tpe_univariate", "random", "cmaes", "nsga2"] = field(
         default="tpe", metadata={"help": "How trials after the start-up points are drawn."}
     )
-    pruner: Literal["successive_halving", "none"] = field(
+    presets: bool = field(
+        default=True, metadata={"help": "Try the presets, which are the baselines, first."}
+    )
+    pruner: Literal["successive_halving", "median", "hyperband", "none"] = field(
         default="successive_halving", metadata={"help": "Which trials end early. Presets never do."}
     )
     search_fraction: float = field(
@@ -39,25 +75,151 @@ class SearchArguments:
             "help": "Share of the training rows that the search trains on, drawn by label and group (the paper's CheXpert: 0.1)."
         },
     )
+    reduction_factor: int = field(
+        default=2, metadata={"help": "Halving: one in so many trials passes a rung."}
+    )
     judge_after: float = field(
-        default=0.4, metadata={"help": "Share of a trial's epochs before which it is never pruned."}
+        default=0.4,
+        metadata={
+            "help": "Share of a trial's epochs before which it is never pruned; nor is its warm-up."
+        },
+    )
+    top_k: int = field(
+        default=3, metadata={"help": "Best trials trained again with new seeds; 0: none."}
+    )
+    top_k_seeds: int = field(default=2, metadata={"help": "New seeds for each of them."})
+    se_multiple: float = field(
+        default=1.0,
+        metadata={
+            "help": "The choice is by mean minus so many of its standard errors over the seeds."
+        },
+    )
+    control_trials: int = field(
+        default=0,
+        metadata={
+            "help": "Trials of a search of the learning rate of full fine-tuning, and as many of random masks; "
+            "--trials for the same budget; 0 takes the controls from the search itself."
+        },
+    )
+    workers: str = field(
+        default="1",
+        metadata={
+            "help": "Processes that share the search: a number, or auto for one on each GPU."
+        },
+    )
+    storage: str | None = field(
+        default=None,
+        metadata={
+            "help": "postgresql://... to share the search between machines (or the environment variable FAIRTUNE_STORAGE); else a file."
+        },
+    )
+    study_name: str | None = field(
+        default=None,
+        metadata={"help": "With --storage: name of the study; by default from the configuration."},
     )
 
     def __post_init__(self) -> None:
-        if self.trials < 1:
+        _check_counts(self)
+        _check_shares(self)
+        objectives = parse_objectives(self.objective)
+        if len(objectives) > 1 and self.sampler == "cmaes":
             raise ValueError(
-                f"--trials: expected at least 1, got {self.trials}. Give the total number of trials."
+                "--sampler: expected one that can follow several objectives, got cmaes. Use nsga2 or tpe."
             )
-        if not 0 < self.learning_rate_min < self.learning_rate_max:
+        if not (self.workers == "auto" or (self.workers.isdigit() and int(self.workers) >= 1)):
             raise ValueError(
-                "--learning-rate-min, --learning-rate-max: expected 0 < min < max, got "
-                f"{self.learning_rate_min} and {self.learning_rate_max}. The paper uses 1.0e-5 and 1.0e-3."
+                f"--workers: expected a number of at least 1, or auto, got {self.workers!r}."
             )
-        if not 0 < self.search_fraction <= 1:
+        if self.storage is not None and not self.storage.startswith(("postgresql", "sqlite:///")):
             raise ValueError(
-                f"--search-fraction: expected a share in (0, 1], got {self.search_fraction}. 1 searches on all training rows."
+                f"--storage: expected postgresql://USER:PASSWORD@HOST/DATABASE, got {self.storage!r}. "
+                "Leave it out to keep the study in the run's folder."
             )
-        if not 0 <= self.judge_after <= 1:
+        self.epoch_choices()
+
+    def epoch_choices(self) -> tuple[int, ...]:
+        """Read `search_epochs`: the lengths in rising order; empty if the length is not searched.
+
+        Raises:
+            ValueError: Not whole numbers of at least 1, parted by commas.
+        """
+        if self.search_epochs is None:
+            return ()
+        words = [word.strip() for word in str(self.search_epochs).split(",")]
+        if not all(word.isdigit() and int(word) >= 1 for word in words):
             raise ValueError(
-                f"--judge-after: expected a share in [0, 1], got {self.judge_after}. 0.4 is the default."
+                f"--search-epochs: expected whole numbers parted by commas, got {self.search_epochs!r}. Example: 3,5,10."
             )
+        return tuple(sorted({int(word) for word in words}))
+
+
+def _check_counts(search: SearchArguments) -> None:
+    for name, low in (("trials", 1), ("reduction_factor", 2), ("top_k", 0), ("control_trials", 0)):
+        if getattr(search, name) < low:
+            raise ValueError(
+                f"--{name.replace('_', '-')}: expected at least {low}, got {getattr(search, name)}. Give a larger number."
+            )
+    if search.top_k and search.top_k_seeds < 2:
+        raise ValueError(
+            f"--top-k-seeds: expected at least 2, since one seed has no standard error, got {search.top_k_seeds}. "
+            "Use --top-k 0 to choose by the search's values alone."
+        )
+    for name in ("hours", "trained_epochs"):
+        value = getattr(search, name)
+        if value is not None and value <= 0:
+            raise ValueError(
+                f"--{name.replace('_', '-')}: expected more than 0, got {value}. Leave it out for no limit."
+            )
+
+
+def _check_shares(search: SearchArguments) -> None:
+    if not 0 < search.learning_rate_min < search.learning_rate_max:
+        raise ValueError(
+            "--learning-rate-min, --learning-rate-max: expected 0 < min < max, got "
+            f"{search.learning_rate_min} and {search.learning_rate_max}. The paper uses 1.0e-5 and 1.0e-3."
+        )
+    if not 0 < search.search_fraction <= 1:
+        raise ValueError(
+            f"--search-fraction: expected a share in (0, 1], got {search.search_fraction}. 1 searches on all training rows."
+        )
+    if not 0 <= search.judge_after <= 1:
+        raise ValueError(
+            f"--judge-after: expected a share in [0, 1], got {search.judge_after}. 0.4 is the default."
+        )
+    if search.se_multiple < 0:
+        raise ValueError(
+            f"--se-multiple: expected at least 0, got {search.se_multiple}. 0 chooses by the mean alone."
+        )
+
+
+# Section 4 and appendix A of the paper with its published code: Optuna's TPE and successive halving as they
+# were then, every epoch judged. (That code reported once, after the last epoch, so that its pruning saved nothing.)
+PAPER = {
+    "sampler": "tpe_univariate",
+    "presets": False,
+    "pruner": "successive_halving",
+    "reduction_factor": 4,
+    "judge_after": 0.0,
+    "layout": "block3",
+    "learning_rate_min": 1.0e-5,
+    "learning_rate_max": 1.0e-3,
+    "top_k": 0,
+    "epochs": 30,
+    "batch_size": 512,
+    "schedule": "cosine",
+    "warmup_fraction": 1 / 3,
+    "weight_decay": 1.0e-4,
+    "transforms": "paper",
+}
+
+
+def apply_protocol(settings: _T, protocol: str, given: Collection[str]) -> _T:
+    """Return search or training settings with the paper's values where none was given."""
+    if protocol != "paper":
+        return settings
+    fresh: dict[str, Any] = {
+        name: value
+        for name, value in PAPER.items()
+        if hasattr(settings, name) and name not in given
+    }
+    return replace(settings, **fresh)  # type: ignore[type-var]

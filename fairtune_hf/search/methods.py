@@ -166,7 +166,7 @@ class MethodRun:
             self.backbone,
             self.folder,
             self.space,
-            dataclasses.replace(self.search, objective=self.objective),  # type: ignore[arg-type]
+            dataclasses.replace(self.search, objective=self.objective),
             dataclasses.replace(self.training, epochs=last.epochs),
             # The same first learning rates for every method, free masks included: no presets.
             startup=startup_points(
@@ -175,6 +175,7 @@ class MethodRun:
             ),
             build_model=build_model,
             make_trainer=make_trainer,
+            keep_best=False,
             show_progress=show_progress,
         )
         if study is None:

@@ -1,7 +1,9 @@
-"""What a search leaves in run.json: data, model, choice, cost, optimism and the controls."""
+"""What a search leaves in run.json: data, model, choice, cost, optimism, findings and the controls."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -9,7 +11,12 @@ from optuna.trial import FrozenTrial, TrialState
 from fairtune_hf.data import ImageTable
 from fairtune_hf.metrics import selection_optimism
 from fairtune_hf.metrics.planning import auc_standard_error
-from fairtune_hf.search.arguments import SearchArguments
+from fairtune_hf.search.best import read_best, read_best_scores
+from fairtune_hf.search.budget import busy_seconds, count_epochs
+from fairtune_hf.search.confirm import Judged, describe_confirmation
+from fairtune_hf.search.controls import describe_controls
+from fairtune_hf.search.importance import describe_frequency, describe_importance
+from fairtune_hf.search.objectives import MAXIMIZE, ObjectiveMetrics
 from fairtune_hf.search.study import SearchStudy
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
@@ -20,9 +27,7 @@ from fairtune_hf.training.run_folder import (
     describe_hardware,
     describe_versions,
 )
-from fairtune_hf.tuner import Mask, mask_bit_names
-
-CONTROLS = {"full_blocks": "full_blocks", "linear_readout": "none"}
+from fairtune_hf.tuner import mask_bit_names
 
 
 def write_record(
@@ -30,10 +35,21 @@ def write_record(
     table: ImageTable,
     backbone: Backbone,
     folder: RunFolder,
-    search: SearchArguments,
     training: FitArguments,
+    *,
+    judged: Sequence[Judged] = (),
+    control_studies: Mapping[str, SearchStudy] | None = None,
 ) -> Choice:
     """Write what the search found, its choice and the controls' learning rates to run.json.
+
+    Args:
+        study: The finished search.
+        table: Training and validation rows.
+        backbone: Where every trial started.
+        folder: The run.
+        training: How each trial was trained.
+        judged: The best trials by their repetitions, best first; empty where there were none.
+        control_studies: The controls' own searches, where there were any.
 
     Raises:
         RuntimeError: No trial completed.
@@ -42,29 +58,36 @@ def write_record(
     if best is None:
         raise RuntimeError(
             "No trial completed, so there is nothing to choose. The reasons are in trials.csv; "
-            "run the same command with more --trials or another learning rate."
+            "run the same command with more --trials, --hours or --trained-epochs, or another learning rate."
         )
-    warnings = list(table.warnings)
-    controls = _control_records(study, best, backbone, search, warnings)
+    chosen = judged[0].trial if judged else best
+    search, warnings = study.arguments, list(table.warnings)
+    if search.top_k and not judged:
+        warnings.append(
+            "The best trials could not be confirmed with new seeds: too few repetitions completed."
+        )
+    controls = describe_controls(
+        study, chosen, control_studies or {}, seed=training.seed, warnings=warnings
+    )
     record = folder.update(
         dataset=describe_dataset(table),
         model=backbone.describe(),
         choice=describe_choice(
-            mask=study.mask_of(best),
-            layout=search.layout,
-            learning_rate=best.params["learning_rate"],
+            mask=study.mask_of(chosen),
+            layout=study.space.layout,
+            learning_rate=chosen.params["learning_rate"],
             blocks=backbone.blocks,
-            training=training,
-            selected_by=f"highest validation {search.objective} of {len(study.trials(TrialState.COMPLETE))} complete trials",
-            trial=best.number,
+            training=replace(training, epochs=study.epochs_of(chosen)),
+            selected_by=_selected_by(study, judged),
+            trial=chosen.number,
         ),
-        search=_search_record(study, best, table, search, training),
+        search=_search_record(study, best, table, folder, judged),
         controls=controls,
         versions=describe_versions(),
         hardware=describe_hardware(),
         warnings=warnings,
     )
-    return Choice.from_record(record["choice"], search.layout)
+    return Choice.from_record(record["choice"], study.space.layout)
 
 
 def describe_choice(
@@ -93,63 +116,97 @@ def describe_choice(
     }
 
 
+def _selected_by(study: SearchStudy, judged: Sequence[Judged]) -> str:
+    objective = study.objectives[0]
+    extreme = "highest" if objective.direction == MAXIMIZE else "lowest"
+    complete = len(study.trials(TrialState.COMPLETE))
+    words = f"{extreme} validation {objective.name} of {complete} complete trials"
+    if not judged:
+        return words
+    search = study.arguments
+    sign = "minus" if objective.direction == MAXIMIZE else "plus"
+    return (
+        f"{extreme} mean {sign} {search.se_multiple:g} standard error of validation {objective.name} over "
+        f"{search.top_k_seeds} new seeds, among the {len(judged)} best of {complete} complete trials"
+    )
+
+
 def _search_record(
     study: SearchStudy,
     best: FrozenTrial,
     table: ImageTable,
-    search: SearchArguments,
-    training: FitArguments,
+    folder: RunFolder,
+    judged: Sequence[Judged],
 ) -> dict[str, Any]:
-    trials = study.trials()
-    values = [float(t.value) for t in study.trials(TrialState.COMPLETE) if t.value is not None]
+    search, trials = study.arguments, study.trials()
+    complete = study.top(len(trials))
+    values = [float(t.values[0]) for t in complete]
+    masks = [study.mask_of(t) for t in complete]
+    names = study.space.bit_names
+    error = _standard_error(study, table, best, folder)
+    optimism = selection_optimism(values, error, direction=study.objectives[0].direction)
     return {
         "trials": search.trials,
         "completed": len(values),
         "pruned": len(study.trials(TrialState.PRUNED)),
         "failed": len(study.trials(TrialState.FAIL)),
-        "trained_epochs": sum(len(t.user_attrs.get("curve", [])) for t in trials),
-        "seconds": round(sum(t.duration.total_seconds() for t in trials if t.duration), 3),
+        "trained_epochs": count_epochs(trials),
+        "seconds": round(sum(busy_seconds([t]) for t in trials), 3),
+        "wall_seconds": round(busy_seconds(trials), 3),
+        "ended_by": study.spent_reason() or "trials",
+        "limits": {"hours": search.hours, "trained_epochs": search.trained_epochs},
         "sampler": search.sampler,
         "pruner": search.pruner,
+        "protocol": search.protocol,
         "judge_after": search.judge_after,
         "objective": search.objective,
+        "directions": {o.name: o.direction for o in study.objectives},
         "learning_rate_range": [search.learning_rate_min, search.learning_rate_max],
-        "optimism": float(selection_optimism(values, _standard_error(table, best))),
+        "epoch_choices": list(study.space.epochs),
+        "best_trial": read_best(folder.path),
+        "pareto_front": _pareto_front(study),
+        "optimism": float(optimism),
+        "confirmation": describe_confirmation(study, judged) if judged else None,
+        "mask_frequency": describe_frequency(names, masks),
+        "importance": describe_importance(
+            names, masks, values, [t.params["learning_rate"] for t in complete]
+        ),
     }
 
 
-def _standard_error(table: ImageTable, best: FrozenTrial) -> float:
-    """Standard error of the best value, from the counts of the group with the fewest of either class."""
-    validation = table.subset("validation")
+def _pareto_front(study: SearchStudy) -> list[dict[str, Any]] | None:
+    """The trials that no other beats in every objective, best first objective first; None with one objective."""
+    if len(study.objectives) < 2:
+        return None
+    front = {t.number for t in study.study.best_trials}
+    names = [o.name for o in study.objectives]
+    return [
+        {
+            "trial": t.number,
+            "mask": study.mask_of(t),
+            "learning_rate": t.params["learning_rate"],
+            **dict(zip(names, t.values, strict=True)),
+        }
+        for t in study.top(len(study.trials()))
+        if t.number in front
+    ]
+
+
+def _standard_error(
+    study: SearchStudy, table: ImageTable, best: FrozenTrial, folder: RunFolder
+) -> float:
+    """Standard error of the best value: of an AUC from counts, else from resampling the kept scores.
+
+    The counts are those of the group with the fewest of either class.
+    """
+    validation, objective = table.subset("validation"), study.objectives[0]
+    scores = read_best_scores(folder.path)
+    if objective.name not in ("min_auc", "overall_auc") and scores is not None:
+        return ObjectiveMetrics([], validation).rows(scores).standard_error(objective)
     counts = []
     for code in range(len(table.groups)):
         labels = validation.labels[validation.group_codes == code]
         counts.append((int(labels.sum()), int((1 - labels).sum())))
     positives, negatives = min(counts, key=min)
-    return auc_standard_error(positives, negatives, auc=max(float(best.value or 0.5), 0.5))
-
-
-def _control_records(
-    study: SearchStudy,
-    best: FrozenTrial,
-    backbone: Backbone,
-    search: SearchArguments,
-    warnings: list[str],
-) -> dict[str, Any]:
-    """Each control at the best learning rate the search saw for it."""
-    records = {}
-    for name, preset in CONTROLS.items():
-        mask = str(Mask.parse(preset, layout="block3", blocks=backbone.blocks))
-        trial = study.best_with_mask(mask) if search.layout == "block3" else None
-        if trial is None:
-            warnings.append(
-                f"The search did not complete a trial of the control {name}; it is trained with the chosen mask's learning rate."
-            )
-        source = best if trial is None else trial
-        records[name] = {
-            "mask": mask,
-            "layout": "block3",
-            "learning_rate": source.params["learning_rate"],
-            "trial": None if trial is None else trial.number,
-        }
-    return records
+    auc = float(best.values[0]) if objective.direction == MAXIMIZE else 0.5
+    return auc_standard_error(positives, negatives, auc=min(max(auc, 0.5), 1.0))

@@ -1,34 +1,34 @@
-"""One search: trials through `Trainer.hyperparameter_search`, their tables, and the choice, all on disk.
-
-Trials are asked for one at a time, so that each starts from what the study file knows: a restart
-goes on with the next trial, and the total is exact.
-"""
+"""One search: its study, the repetitions of its best trials, the controls' studies, and the choice."""
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
-from accelerate.utils import broadcast_object_list
-from optuna.trial import TrialState
-from tqdm.auto import tqdm
 
 from fairtune_hf.data import ImageTable
-from fairtune_hf.metrics import ComputeMetrics
 from fairtune_hf.search.arguments import SearchArguments
+from fairtune_hf.search.best import KeepBest
+from fairtune_hf.search.confirm import Judged, judge_repetitions, plan_confirmation
+from fairtune_hf.search.controls import control_arguments, control_spaces, has_own_studies
 from fairtune_hf.search.hooks import BuildModel, HpSpace, ModelInit, build_masked_model
+from fairtune_hf.search.interrupt import prompt_exit
+from fairtune_hf.search.loop import run_trials
+from fairtune_hf.search.objectives import ObjectiveMetrics, parse_objectives
+from fairtune_hf.search.progress import Progress
 from fairtune_hf.search.record import write_record
 from fairtune_hf.search.sampling import StartupPoint
 from fairtune_hf.search.space import Candidate, SearchSpace
-from fairtune_hf.search.study import SearchStudy
+from fairtune_hf.search.study import STUDY_NAME, SearchStudy
+from fairtune_hf.search.workers import WorkerPool, is_worker
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.refit import Choice, build_datasets, class_weights
 from fairtune_hf.training.run_folder import RunFolder
-from fairtune_hf.training.trainer import TRIAL_FAILURES, FairTrainer
-
-_FAILURES_IN_A_ROW = 10
+from fairtune_hf.training.trainer import FairTrainer
 
 
 def search_masks(
@@ -38,8 +38,9 @@ def search_masks(
     search: SearchArguments,
     training: FitArguments,
     *,
+    pool: WorkerPool | None = None,
     show_progress: bool = True,
-) -> Choice:
+) -> Choice | None:
     """Search the mask and the learning rate, and write the run's tables and `run.json`.
 
     Args:
@@ -48,14 +49,15 @@ def search_masks(
         folder: Where the study and the tables go; a study found there is continued.
         search: What to look for and how many trials.
         training: How each trial is trained.
+        pool: Workers that do the training, so that this process only watches.
         show_progress: Draw a progress bar with the best value so far.
 
     Returns:
-        The choice written to run.json.
+        The choice written to run.json; None in a process that only helps another.
 
     Raises:
         ValueError: The table holds test rows.
-        RuntimeError: No trial completed, or ten in a row failed.
+        RuntimeError: No trial completed, ten in a row failed, or all workers ended.
     """
     if "test" in table.splits:
         raise ValueError(
@@ -65,11 +67,77 @@ def search_masks(
         blocks=backbone.blocks,
         layout=search.layout,
         learning_rate=(search.learning_rate_min, search.learning_rate_max),
+        epochs=search.epoch_choices(),
+        integer_bits=search.sampler == "cmaes",
     )
-    study = run_study(table, backbone, folder, space, search, training, show_progress=show_progress)
-    if study is None:  # another process of the same trial: the first one writes
-        return Choice.from_record(folder.read()["choice"], search.layout)
-    return write_record(study, table, backbone, folder, search, training)
+    do: Any = run_study if pool is None else functools.partial(_watch_study, pool=pool)
+    run: Any = functools.partial(
+        do,
+        table,
+        backbone,
+        training=training,
+        storage=search.storage or _file_url(folder),
+        show_progress=show_progress,
+    )
+    name = search.study_name or STUDY_NAME
+    study = run(folder, space, search, name=name)
+    judged, controls = _after_the_search(run, folder, study, space, search, training, name)
+    if study is None or is_worker():
+        return None
+    return write_record(
+        study, table, backbone, folder, training, judged=judged, control_studies=controls
+    )
+
+
+def _after_the_search(
+    run: Callable[..., SearchStudy | None],
+    folder: RunFolder,
+    study: SearchStudy | None,
+    space: SearchSpace,
+    search: SearchArguments,
+    training: FitArguments,
+    name: str,
+) -> tuple[list[Judged], dict[str, SearchStudy]]:
+    """Run the repetitions and the controls' studies; every process takes the same steps."""
+    judged: list[Judged] = []
+    plan = _share(None if study is None else plan_confirmation(study, seed=training.seed))
+    if plan is not None:
+        repeated = run(
+            RunFolder(folder.path / "confirm"),
+            plan.space,
+            plan.search,
+            startup=plan.startup,
+            name=plan.name,
+            failures_count=True,
+            keep_best=False,
+        )
+        if study is not None and repeated is not None:
+            judged = judge_repetitions(study, repeated)
+    controls = {}
+    if has_own_studies(search, space):
+        for control, its_space in control_spaces(space).items():
+            where = RunFolder(folder.path / "control_searches" / control)
+            its_search = control_arguments(search)
+            found = run(where, its_space, its_search, name=f"{name}-{control}", keep_best=False)
+            if found is not None:
+                controls[control] = found
+    return judged, controls
+
+
+def _share(plan: Any) -> Any:
+    """Give the first process's plan to the others of the same trial."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate.utils import broadcast_object_list
+
+        shared = [plan]
+        broadcast_object_list(shared, from_process=0)
+        return shared[0]
+    return plan
+
+
+def _file_url(folder: RunFolder) -> str:
+    folder.path.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder.study_file.resolve()}"
 
 
 def run_study(
@@ -84,6 +152,10 @@ def run_study(
     build_model: BuildModel = build_masked_model,
     make_trainer: Callable[..., FairTrainer] = FairTrainer,
     on_candidate: Callable[[Candidate], object] | None = None,
+    name: str = STUDY_NAME,
+    storage: str | None = None,
+    failures_count: bool = False,
+    keep_best: bool = True,
     show_progress: bool = True,
 ) -> SearchStudy | None:
     """Run, or go on with, the one study of a folder until its budget is spent; write its tables.
@@ -91,7 +163,7 @@ def run_study(
     Args:
         table: Training and validation rows.
         backbone: Where every trial starts from.
-        folder: Where the study and its tables go; nothing else is written there.
+        folder: Where the study, its tables and its best trial go; nothing else is written there.
         space: What may vary.
         search: Objective, sampler, pruner and budget.
         training: How each trial is trained.
@@ -99,6 +171,10 @@ def run_study(
         build_model: Makes the model of a candidate; the backbone under its mask by default.
         make_trainer: Called once with the arguments of `FairTrainer`; for one with a method of its own.
         on_candidate: Called with each trial's candidate before its model is built, on every process.
+        name: Name of the study in its storage.
+        storage: SQLAlchemy URL of the storage; by default a file in the folder.
+        failures_count: Whether a trial that failed counts against the budget.
+        keep_best: Save the adapter of the best trial whenever there is a better one.
         show_progress: Draw a progress bar with the best value so far.
 
     Returns:
@@ -109,13 +185,10 @@ def run_study(
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     datasets = build_datasets(table, backbone, training)
+    metrics = ObjectiveMetrics(parse_objectives(search.objective), table.subset("validation"))
     trainer = make_trainer(
         model_init=ModelInit(
-            backbone,
-            space,
-            seed=training.seed,
-            build_model=build_model,
-            on_candidate=on_candidate,
+            backbone, space, seed=training.seed, build_model=build_model, on_candidate=on_candidate
         ),
         args=training.to_training_arguments(
             folder.path,
@@ -125,85 +198,79 @@ def run_study(
         ),
         train_dataset=datasets["train"],
         eval_dataset=datasets["validation"],
-        compute_metrics=ComputeMetrics(group_names=table.groups),
+        compute_metrics=metrics,
         class_weights=class_weights(table, training),
     )
     study = None
     if trainer.is_world_process_zero():
-        study = SearchStudy(
-            folder, space, search, epochs=training.epochs, seed=training.seed, startup=startup
-        )
-    _run_trials(trainer, study, HpSpace(space), search, show_progress)
+        study = _open_study(folder, space, search, training, startup, name, storage, failures_count)
+    if keep_best:
+        objective = parse_objectives(search.objective)[0]
+        trainer.add_callback(KeepBest(folder.path, trainer, metrics, objective))
+    helper = study is None or is_worker()
+    progress = Progress(study, show=show_progress and not helper)
+    try:
+        with prompt_exit():
+            run_trials(
+                trainer,
+                study,
+                HpSpace(space),
+                search.objective,
+                progress=progress,
+                write_tables=not helper,
+            )
+    finally:
+        progress.close()
     return study
 
 
-def _run_trials(
-    trainer: FairTrainer,
-    study: SearchStudy | None,
-    space: HpSpace,
+def _watch_study(
+    table: ImageTable,
+    backbone: Backbone,
+    folder: RunFolder,
+    space: SearchSpace,
     search: SearchArguments,
-    show_progress: bool,
-) -> None:
-    """Run trials until the budget is spent; the first process counts for all."""
-    bar = _progress_bar(study, search, show_progress)
-    while _agree(trainer, study is not None and study.finished() < search.trials):
-        try:
-            trainer.hyperparameter_search(
-                hp_space=space,
-                compute_objective=lambda metrics: metrics[f"eval_{search.objective}"],
-                n_trials=1,
-                direction="maximize",
-                backend="optuna",
-                **({} if study is None else study.create_study_arguments()),
-            )
-        except TRIAL_FAILURES as error:
-            _record_failure(study, error)
-        except ValueError as error:
-            # Optuna asks for the best trial after each call and finds none while nothing has completed.
-            if "No trials are completed yet" not in str(error):
-                raise
-        if study is not None:
-            study.write_tables()
-            _refresh(bar, study)
-    bar.close()
+    training: FitArguments,
+    *,
+    pool: WorkerPool,
+    startup: Sequence[StartupPoint] | None = None,
+    name: str = STUDY_NAME,
+    storage: str | None = None,
+    failures_count: bool = False,
+    keep_best: bool = True,
+    show_progress: bool = True,
+) -> SearchStudy:
+    """Do what `run_study` does by watching workers do it."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = _open_study(folder, space, search, training, startup, name, storage, failures_count)
+    progress = Progress(study, show=show_progress)
+    try:
+        with prompt_exit():
+            pool.watch(study, progress)
+    finally:
+        progress.close()
+    return study
 
 
-def _agree(trainer: FairTrainer, go_on: bool) -> bool:
-    """Let the first process decide whether there is another trial."""
-    decision = [go_on]
-    if trainer.args.world_size > 1:
-        broadcast_object_list(decision, from_process=0)
-    return decision[0]
-
-
-def _record_failure(study: SearchStudy | None, error: BaseException) -> None:
-    if study is None:
-        raise error
-    tail = [t.state for t in study.trials()[-_FAILURES_IN_A_ROW:]]
-    if len(tail) == _FAILURES_IN_A_ROW and set(tail) == {TrialState.FAIL}:
-        raise RuntimeError(
-            f"{_FAILURES_IN_A_ROW} trials in a row failed, the last with {type(error).__name__}: {error}. The study is "
-            "saved; choose a lower --learning-rate-max, a smaller --batch-size or --precision fp32."
-        ) from error
-
-
-def _progress_bar(study: SearchStudy | None, search: SearchArguments, show: bool) -> Any:
-    done = 0 if study is None else study.finished()
-    return tqdm(
-        total=search.trials,
-        initial=done,
-        desc="search",
-        unit="trial",
-        disable=not (show and study),
+def _open_study(
+    folder: RunFolder,
+    space: SearchSpace,
+    search: SearchArguments,
+    training: FitArguments,
+    startup: Sequence[StartupPoint] | None,
+    name: str,
+    storage: str | None,
+    failures_count: bool,
+) -> SearchStudy:
+    return SearchStudy(
+        folder,
+        space,
+        search,
+        epochs=training.epochs,
+        seed=training.seed,
+        warmup_fraction=training.warmup_fraction,
+        startup=startup,
+        name=name,
+        storage=storage,
+        failures_count=failures_count,
     )
-
-
-def _refresh(bar: Any, study: SearchStudy) -> None:
-    best = study.best()
-    if best is not None:
-        pruned = len(study.trials(TrialState.PRUNED))
-        bar.set_postfix_str(
-            f"best {best.value:.4f} (trial {best.number}), {pruned} pruned", refresh=False
-        )
-    bar.n = study.finished()
-    bar.refresh()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from fairtune_hf.search.space import FREE, SearchSpace
+from fairtune_hf.search.space import FREE, MASK_SEED, SearchSpace
 from fairtune_hf.tuner import Mask
 
 STARTUP_TRIALS = 10  # Optuna's own default for TPE
@@ -37,6 +36,7 @@ class StartupPoint:
 
     params: dict[str, Any]
     preset: str | None
+    random: bool = False  # a mask drawn at random, which makes it a control
 
 
 def startup_points(space: SearchSpace, *, seed: int) -> list[StartupPoint]:
@@ -66,31 +66,53 @@ def startup_points(space: SearchSpace, *, seed: int) -> list[StartupPoint]:
 
 def _free_point(space: SearchSpace, bits: Any, share: float, preset: str | None) -> StartupPoint:
     params = dict(zip(space.bit_names, (int(bit) for bit in bits), strict=True))
-    return StartupPoint(params={**params, "learning_rate": space.place(share)}, preset=preset)
+    return StartupPoint(
+        params={**params, "learning_rate": space.place(share)},
+        preset=preset,
+        random=preset is None,
+    )
 
 
 class SeededByTrial(optuna.samplers.BaseSampler):
-    """A sampler made anew for each trial from the seed and the number of trials finished so far.
+    """A sampler made anew for each trial from the seed and the place of the trial in the search.
 
-    Optuna's samplers restart their random stream when a process starts, so that a resumed search
-    would repeat itself. Seeded this way the k-th trial is the same whether or not the search was interrupted.
+    Optuna's samplers restart their random stream when a process starts, so that a resumed search, or a
+    second worker, would repeat what is there already. Seeded this way the k-th trial is the same
+    whether or not the search was interrupted. The place is the number of trials before it that were not lost.
+
+    Args:
+        build: Makes the sampler for a seed.
+        seed: Seed of the search.
+        on_claim: Called as soon as a trial exists, before anything of it is drawn.
     """
 
-    def __init__(self, build: Callable[[int], optuna.samplers.BaseSampler], *, seed: int) -> None:
-        self._build, self._seed = build, seed
+    def __init__(
+        self,
+        build: Callable[[int], optuna.samplers.BaseSampler],
+        *,
+        seed: int,
+        on_claim: Callable[[optuna.Study, FrozenTrial], object] | None = None,
+    ) -> None:
+        self._build, self._seed, self._on_claim = build, seed, on_claim
+        self._independent = optuna.samplers.RandomSampler(seed=seed)
         self._current = build(seed)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Make the sampler of this trial."""
-        finished = sum(is_finished(t) for t in study.get_trials(deepcopy=False))
-        self._current = self._build(100_003 * self._seed + finished)
+        before = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number]
+        if self._on_claim is not None:
+            self._on_claim(study, trial)
+        seed = 100_003 * self._seed + sum(not is_lost(t) for t in before)
+        self._current = self._build(seed)
+        self._independent = optuna.samplers.RandomSampler(seed=seed)
         self._current.before_trial(study, trial)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, Any]:
-        """Delegate to the sampler of this trial."""
-        return self._current.infer_relative_search_space(study, trial)
+        """Delegate to the sampler of this trial; the seed of a random mask is nothing to learn from."""
+        space = self._current.infer_relative_search_space(study, trial)
+        return {name: found for name, found in space.items() if name != MASK_SEED}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]
@@ -101,8 +123,9 @@ class SeededByTrial(optuna.samplers.BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
     ) -> Any:
-        """Delegate to the sampler of this trial."""
-        return self._current.sample_independent(study, trial, param_name, param_distribution)
+        """Delegate to the sampler of this trial, but for the seed of a random mask."""
+        sampler = self._independent if param_name == MASK_SEED else self._current
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any
@@ -111,40 +134,29 @@ class SeededByTrial(optuna.samplers.BaseSampler):
         self._current.after_trial(study, trial, state, values)
 
 
-def build_sampler(name: str, *, seed: int) -> SeededByTrial:
-    """Build the sampler called `tpe` or `random`."""
+def build_sampler(
+    name: str,
+    *,
+    seed: int,
+    on_claim: Callable[[optuna.Study, FrozenTrial], object] | None = None,
+) -> SeededByTrial:
+    """Build the sampler called `tpe`, `tpe_univariate` (as in Optuna 4 and the paper), `random`, `cmaes` or `nsga2`."""
     builders: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
         "tpe": lambda s: optuna.samplers.TPESampler(seed=s, n_startup_trials=STARTUP_TRIALS),
+        "tpe_univariate": lambda s: optuna.samplers.TPESampler(
+            seed=s, n_startup_trials=STARTUP_TRIALS, multivariate=False, constant_liar=False
+        ),
         "random": lambda s: optuna.samplers.RandomSampler(seed=s),
+        "cmaes": lambda s: optuna.samplers.CmaEsSampler(
+            seed=s, n_startup_trials=STARTUP_TRIALS, warn_independent_sampling=False
+        ),
+        "nsga2": lambda s: optuna.samplers.NSGAIISampler(
+            seed=s, population_size=max(STARTUP_TRIALS, 20)
+        ),
     }
-    return SeededByTrial(builders[name], seed=seed)
+    return SeededByTrial(builders[name], seed=seed, on_claim=on_claim)
 
 
-class KeepPresets(optuna.pruners.BasePruner):
-    """Lets presets run to the end, because they are the baselines; they still fill the rungs of the others."""
-
-    def __init__(self, inner: optuna.pruners.BasePruner) -> None:
-        self._inner = inner
-
-    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Ask the inner pruner, which notes the rung reached, and spare presets."""
-        return self._inner.prune(study, trial) and trial.user_attrs.get("preset") is None
-
-
-def build_pruner(name: str, *, epochs: int, judge_after: float) -> optuna.pruners.BasePruner:
-    """Build the pruner; nothing is judged before `judge_after` of the epochs.
-
-    Halving early in a long schedule did worse than running fewer trials to the end on real learning
-    curves, hence the late first rung and the factor 2.
-    """
-    if name == "none":
-        return optuna.pruners.NopPruner()
-    first_rung = max(1, math.ceil(judge_after * epochs))
-    return KeepPresets(
-        optuna.pruners.SuccessiveHalvingPruner(min_resource=first_rung, reduction_factor=2)
-    )
-
-
-def is_finished(trial: FrozenTrial) -> bool:
-    """Whether a trial came to an end of its own: one whose process was killed has no reason noted."""
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or "reason" in trial.user_attrs
+def is_lost(trial: FrozenTrial) -> bool:
+    """Whether a trial failed without a reason noted: its process was killed or interrupted."""
+    return trial.state == TrialState.FAIL and "reason" not in trial.user_attrs

@@ -1,53 +1,53 @@
-"""The persistent study: opened or resumed, cleaned of dead trials, read out as tables."""
+"""The persistent study: opened or resumed, shared by workers, cleaned of dead trials, counted exactly."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
-import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from fairtune_hf.search.arguments import SearchArguments
-from fairtune_hf.search.sampling import (
-    StartupPoint,
-    build_pruner,
-    build_sampler,
-    startup_points,
-)
+from fairtune_hf.search.budget import spent_reason
+from fairtune_hf.search.objectives import parse_objectives
+from fairtune_hf.search.pruning import Schedule, build_pruner, is_outranked
+from fairtune_hf.search.sampling import StartupPoint, build_sampler, is_lost, startup_points
 from fairtune_hf.search.space import SearchSpace
-from fairtune_hf.training.run_folder import RunFolder, write_text
+from fairtune_hf.search.storage import (
+    WORKER,
+    Heartbeat,
+    Liveness,
+    open_storage,
+    open_turn,
+    this_worker,
+)
+from fairtune_hf.search.tables import write_tables
+from fairtune_hf.training.run_folder import RunFolder
 
 STUDY_NAME = "fairtune"
+GO, WAIT, DONE = "go", "wait", "done"
 _MAX_DEATHS = 3  # a point that killed its process this often is left failed
-_TRIAL_COLUMNS = [
-    "number",
-    "state",
-    "value",
-    "learning_rate",
-    "mask",
-    "preset",
-    "epochs",
-    "seconds",
-    "overall_auc",
-    "auc_gap",
-    "reason",
-]
+_QUEUED = "startup_queued"
+_SHOWN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
 
 
 class SearchStudy:
-    """One Optuna study in a run folder, counted and resumed exactly.
+    """One Optuna study, counted and resumed exactly, by one process or many.
 
     Args:
-        folder: Where the study's file and tables lie.
+        folder: Where its tables go, and its file unless `storage` says otherwise.
         space: What may vary; never changes within a study.
         arguments: The search's settings.
-        epochs: Epochs of a full trial.
+        epochs: Epochs of a full trial where the space does not search them.
         seed: Seed of start-up points and sampler.
-        startup: The first trials; by default those of `startup_points`.
+        warmup_fraction: Share of a trial's epochs in which nothing is judged.
+        startup: The first trials; by default those of `startup_points`, if presets are wanted.
+        name: Name of the study in its storage.
+        storage: SQLAlchemy URL; by default a file in the folder.
+        failures_count: Whether a trial that failed counts against the budget.
     """
 
     def __init__(
@@ -58,106 +58,205 @@ class SearchStudy:
         *,
         epochs: int,
         seed: int,
+        warmup_fraction: float = 0.0,
         startup: Sequence[StartupPoint] | None = None,
+        name: str = STUDY_NAME,
+        storage: str | None = None,
+        failures_count: bool = False,
     ) -> None:
-        self._folder, self._arguments = folder, arguments
-        self.space = space
+        self.folder, self.space, self.arguments, self.name = folder, space, arguments, name
+        self.objectives = parse_objectives(arguments.objective)
+        self._failures_count = failures_count
         folder.path.mkdir(parents=True, exist_ok=True)
-        self.storage = f"sqlite:///{Path(folder.study_file).resolve()}"
-        self.sampler = build_sampler(arguments.sampler, seed=seed)
-        self.pruner = build_pruner(
-            arguments.pruner, epochs=epochs, judge_after=arguments.judge_after
+        self.url = storage or f"sqlite:///{Path(folder.study_file).resolve()}"
+        self.storage = open_storage(self.url)
+        self._turn = open_turn(self.url, self.storage, name)
+        self._liveness, self._worker = Liveness(), this_worker()
+        self._heartbeat = None if self.url.startswith("sqlite") else Heartbeat(self.storage)
+        self.sampler = build_sampler(arguments.sampler, seed=seed, on_claim=self._on_claim)
+        self.schedule = Schedule(
+            judge_after=arguments.judge_after, warmup_fraction=warmup_fraction, epochs=epochs
         )
-        self.study = optuna.create_study(direction="maximize", **self.create_study_arguments())
-        self._bury_dead_trials()
-        for point in startup_points(space, seed=seed) if startup is None else startup:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self.study.enqueue_trial(
-                    point.params, user_attrs={"preset": point.preset}, skip_if_exists=True
-                )
+        several = len(self.objectives) > 1
+        self.pruner = (
+            optuna.pruners.NopPruner() if several else build_pruner(arguments, self.schedule)
+        )
+        self._turn.acquire()
+        try:
+            directions: Any = [o.direction for o in self.objectives]
+            self.study = optuna.create_study(directions=directions, **self.create_study_arguments())
+            self._bury_dead_trials()
+            if startup is None:
+                startup = startup_points(space, seed=seed) if arguments.presets else []
+            self._queue(startup)
+        finally:
+            self._turn.release()
 
     def create_study_arguments(self) -> dict[str, Any]:
         """Arguments by which `Trainer.hyperparameter_search` opens this same study."""
         return {
-            "study_name": STUDY_NAME,
+            "study_name": self.name,
             "storage": self.storage,
             "load_if_exists": True,
             "sampler": self.sampler,
             "pruner": self.pruner,
         }
 
+    @property
+    def direction(self) -> str | list[str]:
+        """The direction, or those of several objectives, as the Trainer takes it."""
+        directions = [o.direction for o in self.objectives]
+        return directions if len(directions) > 1 else directions[0]
+
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Trials in the given states (all but the waiting ones by default), in order of their numbers."""
-        wanted = states or (
-            TrialState.COMPLETE,
-            TrialState.PRUNED,
-            TrialState.FAIL,
-            TrialState.RUNNING,
-        )
-        return self.study.get_trials(deepcopy=False, states=wanted)
+        return self.study.get_trials(deepcopy=False, states=states or _SHOWN)
 
     def finished(self) -> int:
         """Trials that count against the budget: complete and pruned."""
-        return len(self.trials(TrialState.COMPLETE, TrialState.PRUNED))
+        return sum(self._counts(t) for t in self.trials())
+
+    def _counts(self, trial: FrozenTrial) -> bool:
+        if trial.state == TrialState.FAIL:
+            return self._failures_count and not is_lost(trial)
+        return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+    def running(self) -> int:
+        """Trials in state RUNNING, whether or not their worker lives."""
+        return len(self.trials(TrialState.RUNNING))
+
+    def spent_reason(self) -> str | None:
+        """Which limit of time or epochs is reached, or None."""
+        return spent_reason(self.arguments, self.trials())
+
+    def is_done(self) -> bool:
+        """Whether the budget is spent and nothing is running any more."""
+        over = self.finished() >= self.arguments.trials or self.spent_reason() is not None
+        return over and self.running() == 0
+
+    def claim(self) -> Literal["go", "wait", "done"]:
+        """Ask for the next trial.
+
+        Returns:
+            "go": there is one; the turn is kept until the sampler has seen it, or `end_turn`. "wait":
+            others are running the last ones; ask again, since one of them may be lost. "done": the
+            budget is spent.
+        """
+        self._turn.acquire()
+        self._bury_dead_trials()
+        finished, running = self.finished(), self.running()
+        if finished + running < self.arguments.trials and self.spent_reason() is None:
+            return "go"
+        self._turn.release()
+        return "wait" if running else "done"
+
+    def end_turn(self) -> None:
+        """Give up a claim that led to no trial, and stop beating for one that ended."""
+        self._turn.release()
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+
+    def judge(
+        self, trial: optuna.Trial, epoch: int, is_last: bool, row: dict[str, Any]
+    ) -> str | None:
+        """Note an epoch of a running trial; say why it should end now, or None.
+
+        Args:
+            trial: The running trial.
+            epoch: Epochs trained so far.
+            is_last: Whether it ends anyway; pruning would then only throw a result away.
+            row: The epoch's line of the learning curve, with the objectives under `values`.
+        """
+        if len(self.objectives) == 1:
+            trial.report(row["values"][0], epoch)
+        trial.set_user_attr("curve", [*trial.user_attrs.get("curve", []), row])
+        if is_last:
+            return None
+        spent = self.spent_reason()
+        if spent is not None:
+            trial.set_user_attr("reason", f"ended early: {spent}")
+            return spent
+        if len(self.objectives) == 1:
+            return "pruned" if trial.should_prune() else None
+        return "pruned" if self._is_outranked(trial) else None
 
     def best(self) -> FrozenTrial | None:
-        """The complete trial with the highest value; the earliest of equals; None if none completed."""
+        """The complete trial with the best first objective; the earliest of equals; None if none completed."""
+        top = self.top(1)
+        return top[0] if top else None
+
+    def top(self, count: int) -> list[FrozenTrial]:
+        """The complete trials with the best first objectives, best first; later objectives part equals."""
         complete = self.trials(TrialState.COMPLETE)
-        return max(complete, key=lambda t: (t.value, -t.number)) if complete else None
+        signs = [o.sign for o in self.objectives]
+
+        def key(trial: FrozenTrial) -> tuple[float, ...]:
+            values = [-sign * value for sign, value in zip(signs, trial.values, strict=True)]
+            return (*values, trial.number)
+
+        return sorted(complete, key=key)[:count]
 
     def best_with_mask(self, mask: str) -> FrozenTrial | None:
         """The best complete trial of one mask, or None."""
-        same = [t for t in self.trials(TrialState.COMPLETE) if self.mask_of(t) == mask]
-        return max(same, key=lambda t: (t.value, -t.number)) if same else None
+        same = [t for t in self.top(len(self.trials())) if self.mask_of(t) == mask]
+        return same[0] if same else None
 
     def mask_of(self, trial: FrozenTrial) -> str:
         """Bits of a trial as a string; empty if it died before they were drawn."""
         return self.space.mask_of(trial.params)
 
+    def epochs_of(self, trial: FrozenTrial) -> int:
+        """Epochs of a trial that runs to its end."""
+        return self.schedule.length(trial)
+
     def write_tables(self) -> None:
         """Write trials.csv and curves.csv."""
-        trials = [self._trial_row(t) for t in self.trials()]
-        frame = pd.DataFrame(trials, columns=_TRIAL_COLUMNS)
-        write_text(self._folder.trials_file, frame.to_csv(index=False))
-        curves = [
-            {"number": t.number, **row}
-            for t in self.trials()
-            for row in t.user_attrs.get("curve", [])
-        ]
-        columns = ["number", "epoch", "value", "overall_auc", "loss"]
-        curve_frame = pd.DataFrame(curves).reindex(
-            columns=columns + sorted({c for r in curves for c in r} - set(columns))
-        )
-        write_text(self._folder.curves_file, curve_frame.to_csv(index=False))
+        write_tables(self.folder, self.space, self.objectives, self.trials())
 
-    def _trial_row(self, trial: FrozenTrial) -> dict[str, Any]:
-        curve = trial.user_attrs.get("curve", [])
-        last = curve[-1] if curve else {}
-        return {
-            "number": trial.number,
-            "state": trial.state.name,
-            "value": trial.value if trial.state == TrialState.COMPLETE else last.get("value"),
-            "learning_rate": trial.params.get("learning_rate"),
-            "mask": self.mask_of(trial),
-            "preset": trial.user_attrs.get("preset"),
-            "epochs": len(curve),
-            "seconds": None if trial.duration is None else round(trial.duration.total_seconds(), 3),
-            "overall_auc": last.get("overall_auc"),
-            "auc_gap": last.get("auc_gap"),
-            "reason": trial.user_attrs.get("reason", "its process ended")
-            if trial.state == TrialState.FAIL
-            else None,
-        }
+    def _on_claim(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Sign a new trial, and let the next worker take its turn."""
+        study._storage.set_trial_user_attr(trial._trial_id, WORKER, self._worker)
+        self._turn.release()
+        if self._heartbeat is not None:
+            self._heartbeat.start(trial._trial_id)
+
+    def _is_outranked(self, trial: optuna.Trial) -> bool:
+        if self.arguments.pruner == "none" or trial.user_attrs.get("preset") is not None:
+            return False
+        others = self.study.get_trials(deepcopy=False)
+        own = next(t for t in others if t.number == trial.number)
+        rest = [t for t in others if t.number != trial.number]
+        signs = [o.sign for o in self.objectives]
+        return is_outranked(own, rest, signs, self.schedule, self.arguments.reduction_factor)
+
+    def _queue(self, points: Sequence[StartupPoint]) -> None:
+        """Queue the start-up points that are not there yet, also if an earlier process died half-way."""
+        if self.study.user_attrs.get(_QUEUED) == len(points):
+            return
+        for point in points:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self.study.enqueue_trial(
+                    point.params,
+                    user_attrs={"preset": point.preset, "random": point.random},
+                    skip_if_exists=True,
+                )
+        self.study.set_user_attr(_QUEUED, len(points))
 
     def _bury_dead_trials(self) -> None:
-        """Fail the trials a killed process left running and queue their points again.
+        """Fail the trials whose worker is gone and queue their points again, once.
 
         Queued before failed, and recognised by `retry_of`, so that a second kill in between neither
-        loses a point nor queues it twice.
+        loses a point nor queues it twice. Call it during a turn.
         """
-        retried = {t.user_attrs.get("retry_of") for t in self.study.get_trials(deepcopy=False)}
-        for trial in self.trials(TrialState.RUNNING):
+        trials = self.study.get_trials(deepcopy=False)
+        dead = [t for t in trials if t.state == TrialState.RUNNING or is_lost(t)]
+        if not dead:
+            return
+        retried = {t.user_attrs.get("retry_of") for t in trials}
+        for trial in dead:
+            if trial.state == TrialState.RUNNING and self._liveness.is_alive(trial):
+                continue
             deaths = trial.user_attrs.get("deaths", 0) + 1
             complete = set(self.space.parameter_names) <= set(trial.params)
             point = trial.params if complete else trial.system_attrs.get("fixed_params")
@@ -166,8 +265,10 @@ class SearchStudy:
                     point,
                     user_attrs={
                         "preset": trial.user_attrs.get("preset"),
+                        "random": trial.user_attrs.get("random"),
                         "retry_of": trial.number,
                         "deaths": deaths,
                     },
                 )
-            self.study.tell(trial.number, state=TrialState.FAIL)
+            if trial.state == TrialState.RUNNING:
+                self.study.tell(trial.number, state=TrialState.FAIL)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,17 @@ class Choice:
     mask: str
     layout: str
     learning_rate: float
+    epochs: int | None = None  # None: as many as the run's arguments say
 
     @classmethod
     def from_record(cls, record: dict[str, Any], layout: str) -> Choice:
         """Read a choice from run.json's `choice` or a control's entry."""
-        return cls(mask=record["mask"], layout=layout, learning_rate=record["learning_rate"])
+        return cls(
+            mask=record["mask"],
+            layout=layout,
+            learning_rate=record["learning_rate"],
+            epochs=record.get("epochs"),
+        )
 
     def config(self) -> FairMaskConfig:
         """Return the tuner's configuration of this choice."""
@@ -206,6 +212,8 @@ def _train(
     datasets: dict[str, ImageDataset],
 ) -> FairTrainer:
     """Fine-tune a choice's mask at one seed."""
+    if choice.epochs is not None:
+        arguments = replace(arguments, epochs=choice.epochs)
     set_seed(seed)
     trainer = FairTrainer(
         model=get_peft_model(backbone.copy_with_new_head(), choice.config()),

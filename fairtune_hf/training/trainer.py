@@ -6,6 +6,8 @@ epoch is never pruned, and a pruned trial ends on every process, not only on the
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,8 @@ from fairtune_hf.training.dataset import ImageDataset, collate_batch
 from fairtune_hf.training.fast_forward import FastForward, run_by_module
 
 # What can go wrong in one trial and be right in the next.
-TRIAL_FAILURES = (FloatingPointError, torch.OutOfMemoryError)
+TRIAL_FAILURES = (FloatingPointError, torch.OutOfMemoryError, MemoryError)
+_END = "no more trials"
 
 
 class FairTrainer(Trainer):
@@ -51,6 +54,9 @@ class FairTrainer(Trainer):
             kwargs["compute_metrics"] = _RefuseDiverged(kwargs["compute_metrics"])
         super().__init__(**kwargs)
         self.remove_callback(PrinterCallback)
+        # What a search adds: called with (trial, epoch, is_last, curve row), returns why to end the trial, or None.
+        self.judge: Callable[[optuna.Trial, int, bool, dict[str, Any]], str | None] | None = None
+        self.stop_requested = False
         self.method = method or Method()
         self._stage: Stage | None = None
         self._own_weight_decay = self.args.weight_decay
@@ -176,14 +182,46 @@ class FairTrainer(Trainer):
         logits = self.predict(dataset).predictions
         return np.asarray(softmax(logits.astype(np.float64), axis=1)[:, 1])
 
+    def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
+        """Search as the parent does; whatever ends it ends it on every process.
+
+        The parent's other processes wait for as many trials as were asked for. Here the first one tells them
+        when there will be no more, also when a limit, `study.stop()` or a failure ended the search early.
+        """
+        if self.args.world_size == 1:
+            return super().hyperparameter_search(*args, **kwargs)
+        if self.args.process_index > 0:
+            try:
+                super().hyperparameter_search(*args, **kwargs)
+                self._receive()  # all trials were run: only the end is still to come
+            except _NoMoreTrials:
+                pass
+            return None
+        try:
+            found = super().hyperparameter_search(*args, **kwargs)
+        except (
+            ValueError,
+            FloatingPointError,
+        ):  # between trials, or from numbers all processes share
+            self._send(_END)
+            raise
+        self._send(_END)
+        return found
+
     def train(self, *args: Any, trial: Any = None, **kwargs: Any) -> Any:
         """Train; a failed trial notes why, a pruned one ends quietly on the processes Optuna does not run in."""
+        if trial == _END:
+            raise _NoMoreTrials
         self.cost.clock.mark("other")
         try:
             return super().train(*args, trial=trial, **kwargs)
         except TRIAL_FAILURES as error:
-            if isinstance(trial, optuna.Trial):
-                trial.set_user_attr("reason", f"{type(error).__name__}: {error}")
+            if not isinstance(trial, optuna.Trial):
+                if trial is None or not isinstance(error, FloatingPointError):
+                    raise
+                self.objective = float("nan")
+                return None  # the first process saw the same numbers, and decides what follows
+            trial.set_user_attr("reason", f"{type(error).__name__}: {error}")
             raise
         except optuna.TrialPruned:
             if self.args.process_index == 0:
@@ -192,35 +230,73 @@ class FairTrainer(Trainer):
         finally:
             self.cost.clock.mark(None)
             self._prepared = None
+            self.stop_requested |= isinstance(trial, optuna.Trial) and trial.study._stop_flag
+            if trial is not None:
+                self._release_trial()
 
     def _report_to_hp_search(self, trial: Any, step: int, metrics: dict[str, float]) -> None:
-        """Report the epoch's objective; the first process decides on pruning for all of them."""
+        """Report the epoch's objective; the first process decides for all of them what ends early."""
         if self.hp_search_backend is None or trial is None:
             return
         self.objective = self.compute_objective(metrics.copy())
         epoch = round(self.state.epoch)
-        prune = [False]
+        is_last = epoch >= self.args.num_train_epochs
+        ending: str | None = None
         if isinstance(trial, optuna.Trial):
-            trial.report(self.objective, epoch)
-            trial.set_user_attr(
-                "curve", [*trial.user_attrs.get("curve", []), self._curve_row(epoch, metrics)]
-            )
-            # At the end everything has been paid for: pruning would only throw a result away.
-            prune = [epoch < self.args.num_train_epochs and trial.should_prune()]
+            judge = self.judge or _judge_one_objective
+            ending = judge(trial, epoch, is_last, self._curve_row(epoch, metrics))
         if self.args.world_size > 1:
-            broadcast_object_list(prune, from_process=0)
-        if prune[0]:
+            ending = self._send(ending) if self.args.process_index == 0 else self._receive()
+        if ending is not None:
             self.callback_handler.on_train_end(self.args, self.state, self.control)
-            raise optuna.TrialPruned
+            raise optuna.TrialPruned(ending)
 
-    def _curve_row(self, epoch: int, metrics: dict[str, float]) -> dict[str, float]:
+    def _curve_row(self, epoch: int, metrics: dict[str, float]) -> dict[str, Any]:
         """One line of the trial's learning curve: the validation metrics and the training loss."""
-        row = {"epoch": epoch, "value": self.objective}
+        values = self.objective if isinstance(self.objective, list) else [self.objective]
+        row: dict[str, Any] = {"epoch": epoch, "value": values[0], "values": values}
+        row["seconds"] = round(time.monotonic() - self._trial_start, 3)
         row |= {
             name.removeprefix("eval_"): value for name, value in metrics.items() if "auc" in name
         }
         losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry]
         return {**row, "loss": losses[-1]} if losses else row
+
+    def call_model_init(self, trial: Any = None) -> Any:
+        """Build a trial's model, and start its clock."""
+        self._trial_start = time.monotonic()
+        return super().call_model_init(trial)
+
+    def _release_trial(self) -> None:
+        """Let go of a trial's model and optimizer on every process, whatever became of the trial."""
+        self.model = self.model_wrapped = None
+        self.optimizer = self.lr_scheduler = None
+        self.callback_handler.model = self.callback_handler.optimizer = None
+        self.callback_handler.lr_scheduler = None
+        self.accelerator.free_memory()
+
+    def _send(self, message: Any) -> Any:
+        broadcast_object_list([message], from_process=0)
+        return message
+
+    def _receive(self) -> Any:
+        received = [None]
+        broadcast_object_list(received, from_process=0)
+        return received[0]
+
+
+class _NoMoreTrials(Exception):
+    """Takes the other processes out of the parent's loop over trials."""
+
+
+def _judge_one_objective(
+    trial: optuna.Trial, epoch: int, is_last: bool, row: dict[str, Any]
+) -> str | None:
+    """Report to Optuna and ask its pruner; at the end, pruning would only throw a result away."""
+    if len(row["values"]) > 1:  # Optuna neither records nor prunes these
+        return None
+    trial.report(row["value"], epoch)
+    return "pruned" if not is_last and trial.should_prune() else None
 
 
 class _RefuseDiverged:

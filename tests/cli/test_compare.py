@@ -123,7 +123,8 @@ def test_a_method_that_failed_is_a_row_that_says_why(flags: list[str], tmp_path:
     ("given", "words"),
     [
         (["--methods", "fairtun"], "Did you mean fairtune"),
-        (["--layout", "attention"], "each method of a comparison has its own"),
+        (["--layout", "attention"], "unknown flag: --layout"),
+        (["--search-fraction", "0"], "--search-fraction: expected a share in (0, 1]"),
         (["--workers", "0"], "--workers: expected at least 1"),
     ],
 )

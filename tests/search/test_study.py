@@ -9,7 +9,8 @@ import pytest
 from optuna.trial import TrialState
 
 from fairtune_hf.search.arguments import SearchArguments
-from fairtune_hf.search.sampling import STARTUP_TRIALS, build_pruner, startup_points
+from fairtune_hf.search.pruning import Schedule, build_pruner
+from fairtune_hf.search.sampling import STARTUP_TRIALS, startup_points
 from fairtune_hf.search.space import SearchSpace
 from fairtune_hf.search.study import SearchStudy
 from fairtune_hf.training.run_folder import RunFolder
@@ -39,9 +40,19 @@ NAMES = [f"blocks.{i}.{part}" for i in range(BLOCKS) for part in ("layernorm", "
 
 def run(study: SearchStudy, trials: int) -> None:
     for _ in range(trials):
+        assert study.claim() == "go"
         optuna.create_study(**study.create_study_arguments(), direction="maximize").optimize(
             objective, n_trials=1
         )
+
+
+def die(study: SearchStudy) -> None:
+    """Ask, draw and go on no further, as a process does that is killed: its pid is nobody's."""
+    study.claim()
+    trial = study.study.ask()
+    objective(trial)
+    signature = study.trials(TrialState.RUNNING)[-1].user_attrs["worker"]
+    trial.set_user_attr("worker", {**signature, "pid": 2**22 + 1})
 
 
 def points(study: SearchStudy) -> list[tuple]:
@@ -84,8 +95,7 @@ def test_a_killed_trial_is_queued_again_once_and_counted_once(tmp_path: Path, af
     run(whole, 15)
     study = open_study(tmp_path / "killed")
     run(study, after)
-    dead = study.study.ask()  # a process that asks, suggests and dies
-    objective(dead)
+    die(study)
     reopened = open_study(tmp_path / "killed")
     again = open_study(tmp_path / "killed")  # opening twice must not queue it twice
     run(again, 15 - after)
@@ -99,7 +109,7 @@ def test_a_killed_trial_is_queued_again_once_and_counted_once(tmp_path: Path, af
 def test_a_point_that_kills_every_process_is_given_up(tmp_path: Path) -> None:
     for _ in range(3):
         study = open_study(tmp_path)
-        objective(study.study.ask())
+        die(study)
     study = open_study(tmp_path)
     assert len(study.trials(TrialState.FAIL)) == 3
     nxt = study.study.ask()
@@ -107,7 +117,8 @@ def test_a_point_that_kills_every_process_is_given_up(tmp_path: Path) -> None:
 
 
 def test_presets_are_never_pruned_and_nothing_is_judged_early() -> None:
-    pruner = build_pruner("successive_halving", epochs=10, judge_after=0.4)
+    schedule = Schedule(judge_after=0.4, warmup_fraction=0.1, epochs=10)
+    pruner = build_pruner(SearchArguments(), schedule)
     study = optuna.create_study(direction="maximize", pruner=pruner)
     for _ in range(4):  # good trials fill the rungs
         good = study.ask()
@@ -135,6 +146,7 @@ def test_tables_are_written_with_reasons(tmp_path: Path) -> None:
     study = open_study(tmp_path)
     run(study, 2)
     failed = study.study.ask()
+    objective(failed)
     failed.set_user_attr("reason", "FloatingPointError: diverged")
     study.study.tell(failed, state=TrialState.FAIL)
     study.write_tables()
@@ -142,3 +154,102 @@ def test_tables_are_written_with_reasons(tmp_path: Path) -> None:
     assert list(table["state"]) == ["COMPLETE", "COMPLETE", "FAIL"]
     assert table["reason"].iloc[2] == "FloatingPointError: diverged"
     assert study.finished() == 2
+
+
+def test_a_trial_whose_worker_died_before_signing_is_buried(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    trial = optuna.load_study(study_name=study.name, storage=study.storage).ask()
+    assert "worker" not in trial.user_attrs  # asked without the signing sampler
+    reopened = open_study(tmp_path)
+    assert not reopened.trials(TrialState.RUNNING)
+    assert (
+        reopened.study.ask().number == STARTUP_TRIALS - 9
+    )  # the queue goes on; the point waits at its end
+
+
+def test_a_living_worker_of_this_host_is_left_alone(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    study.claim()
+    study.study.ask()
+    reopened = open_study(tmp_path)
+    assert len(reopened.trials(TrialState.RUNNING)) == 1
+
+
+def test_a_worker_of_another_host_is_dead_when_its_beats_stand_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("fairtune_hf.search.storage.time.monotonic", lambda: now)
+    study = open_study(tmp_path)
+    trial = study.study.ask()
+    trial.set_user_attr("worker", {"host": "elsewhere", "pid": 1, "started": 0.0})
+    watcher = open_study(tmp_path)
+    for beat in range(3):  # for three minutes it beats now and then
+        trial.set_user_attr("beat", beat)
+        now += 59.0
+        watcher.claim()
+        watcher.end_turn()
+        assert watcher.running() == 1
+    now += 61.0
+    watcher.claim()
+    watcher.end_turn()
+    assert watcher.running() == 0
+
+
+def test_trials_run_by_others_count_against_the_budget(tmp_path: Path) -> None:
+    one = open_study(tmp_path, trials=2)
+    two = open_study(tmp_path, trials=2)
+    assert one.claim() == "go"
+    first = one.study.ask()
+    assert two.claim() == "go"
+    second = two.study.ask()
+    assert first.number != second.number
+    assert one.claim() == "wait"  # room only if one of them is lost
+    one.study.tell(first, 0.5)
+    two.study.tell(second, state=TrialState.FAIL)  # lost without a reason
+    assert one.claim() == "go"
+    one.study.tell(one.study.ask(), 0.6)
+    assert one.claim() == two.claim() == "done"
+
+
+def test_a_claim_that_leads_nowhere_is_given_back(tmp_path: Path) -> None:
+    one, two = open_study(tmp_path), open_study(tmp_path)
+    assert one.claim() == "go"
+    one.end_turn()
+    assert two.claim() == "go"
+    two.end_turn()
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "tpe_univariate", "random", "cmaes", "nsga2"])
+def test_every_sampler_goes_on_without_repeats(tmp_path: Path, sampler: str) -> None:
+    arguments = SearchArguments(sampler=sampler, trials=40)  # type: ignore[arg-type]
+    space = SearchSpace(blocks=BLOCKS, integer_bits=sampler == "cmaes")
+
+    def reopen() -> SearchStudy:
+        return SearchStudy(RunFolder(tmp_path), space, arguments, epochs=10, seed=0)
+
+    for _ in range(25):
+        study = reopen()
+        study.claim()
+        trial = study.study.ask()
+        candidate = space.suggest(trial)
+        study.study.tell(trial, candidate.mask.count("1") / 6 - candidate.learning_rate)
+    assert len(set(points(study))) == 25
+    marks = {"cmaes": "cma:", "nsga2": "NSGAIISampler:"}
+    if sampler in marks:  # what it learnt travels by the study, since each trial has a new sampler
+        noted = {key for t in study.trials() for key in t.system_attrs}
+        assert any(key.startswith(marks[sampler]) for key in noted)
+    if sampler.startswith("tpe"):
+        late = [mask.count("1") for mask, _ in points(study)[STARTUP_TRIALS + 5 :]]
+        assert sum(late) / len(late) > 3.5
+
+
+def test_workers_at_work_at_once_draw_different_points(tmp_path: Path) -> None:
+    studies = [open_study(tmp_path, sampler="random", presets=False) for _ in range(4)]
+    drawn = []
+    for study in studies:
+        study.claim()
+        trial = study.study.ask()
+        objective(trial)
+        drawn.append((study.mask_of(trial), trial.params["learning_rate"]))
+    assert len({rate for _, rate in drawn}) == 4

@@ -1,0 +1,121 @@
+"""What the chosen mask is set against: full fine-tuning, linear readout and random masks.
+
+Taken from the search's own trials, or searched for beside it at a budget of their own, so that a report
+can say what the search over masks added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial
+
+from fairtune_hf.search.arguments import SearchArguments
+from fairtune_hf.search.space import FREE, RANDOM, SearchSpace
+from fairtune_hf.search.study import SearchStudy
+from fairtune_hf.tuner import Mask
+
+CONTROLS = {"full_blocks": "full_blocks", "linear_readout": "none"}
+RANDOM_MASK = "random_mask"
+SEARCHED = (
+    "full_blocks",
+    RANDOM_MASK,
+)  # the controls that `--control-trials` gives studies of their own
+
+
+def control_spaces(space: SearchSpace) -> dict[str, SearchSpace]:
+    """Return the spaces of the controls' own studies: only the learning rate (and length), and random masks."""
+    return {
+        "full_blocks": replace(space, mask="full_blocks", layout="block3"),
+        RANDOM_MASK: replace(space, mask=RANDOM),
+    }
+
+
+def control_arguments(search: SearchArguments) -> SearchArguments:
+    """Return the settings of a control's study: those of the search, with its own budget."""
+    return replace(search, trials=search.control_trials, hours=None, trained_epochs=None)
+
+
+def describe_controls(
+    study: SearchStudy,
+    chosen: FrozenTrial,
+    own: Mapping[str, SearchStudy],
+    *,
+    seed: int,
+    warnings: list[str],
+) -> dict[str, Any]:
+    """Return the `controls` entry of run.json, each at the best learning rate known for it.
+
+    Args:
+        study: The search over masks.
+        chosen: Its chosen trial.
+        own: The controls' own studies, where they had any.
+        seed: Seed of the random mask, where the search tried none.
+        warnings: Receives what a reader should know.
+    """
+    found = {}
+    for name, preset in CONTROLS.items():
+        mask = str(Mask.parse(preset, layout="block3", blocks=study.space.blocks))
+        if name in own:
+            found[name] = _entry(own[name], own[name].best(), chosen, mask, "block3")
+        else:
+            same = study.best_with_mask(mask) if study.space.layout == "block3" else None
+            found[name] = _entry(study, same, chosen, mask, "block3")
+            found[name]["trials"] = _count(study, mask)
+        if found[name]["trial"] is None:
+            warnings.append(
+                f"The search did not complete a trial of the control {name}; it is trained with the chosen mask's learning rate."
+            )
+    found[RANDOM_MASK] = _random_mask(study, chosen, own.get(RANDOM_MASK), seed, warnings)
+    return found
+
+
+def _random_mask(
+    study: SearchStudy,
+    chosen: FrozenTrial,
+    own: SearchStudy | None,
+    seed: int,
+    warnings: list[str],
+) -> dict[str, Any]:
+    """The best of random masks: of its own study, else of the search's start-up, else one drawn now."""
+    if own is not None and (best := own.best()) is not None:
+        return _entry(own, best, chosen, own.mask_of(best), own.space.layout)
+    random = [t for t in study.top(len(study.trials())) if t.user_attrs.get("random")]
+    layout = study.space.layout
+    if random:
+        entry = _entry(study, random[0], chosen, study.mask_of(random[0]), layout)
+        entry["trials"] = len(random)
+        return entry
+    warnings.append(
+        "The search completed no trial of a random mask; the control random_mask is one drawn at random, trained with "
+        "the chosen mask's learning rate."
+    )
+    bits = np.random.default_rng(seed).integers(0, 2, len(study.space.bit_names))
+    return _entry(study, None, chosen, "".join(map(str, bits)), layout)
+
+
+def _entry(
+    study: SearchStudy, trial: FrozenTrial | None, chosen: FrozenTrial, mask: str, layout: str
+) -> dict[str, Any]:
+    source = chosen if trial is None else trial
+    return {
+        "mask": mask,
+        "layout": layout,
+        "learning_rate": source.params["learning_rate"],
+        "epochs": study.epochs_of(source),
+        "trial": None if trial is None else trial.number,
+        "study": study.name,
+        "trials": 0 if trial is None else study.finished(),
+    }
+
+
+def _count(study: SearchStudy, mask: str) -> int:
+    return sum(study.mask_of(t) == mask for t in study.top(len(study.trials())))
+
+
+def has_own_studies(search: SearchArguments, space: SearchSpace) -> bool:
+    """Whether the controls are searched for beside the masks."""
+    return search.control_trials > 0 and space.mask == FREE

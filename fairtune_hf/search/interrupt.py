@@ -1,0 +1,64 @@
+"""An end within seconds of Ctrl-C or SIGTERM, and with the process that started this one.
+
+Python handles a signal only when the main thread comes back from whatever it waits for, and a process
+that waits for others in a collective may never come back. The study needs no farewell: what is finished
+is saved. So a thread, told by the signal handler in C, ends the process if it has not ended itself.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+INTERRUPTED = 130
+GRACE_SECONDS = 8.0
+PARENT = "FAIRTUNE_PARENT"  # pid whose end is to be ours too
+_installed = threading.Lock()
+
+
+@contextmanager
+def prompt_exit(grace_seconds: float = GRACE_SECONDS) -> Iterator[None]:
+    """End the process with code 130 so many seconds after SIGINT or SIGTERM, at the latest."""
+    if threading.current_thread() is not threading.main_thread() or not _installed.acquire(
+        blocking=False
+    ):
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    over = threading.Event()
+    thread = threading.Thread(target=_watch, args=(reader, over, grace_seconds), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        over.set()
+        os.write(writer, b"\0")
+        thread.join()
+        os.close(reader)
+        os.close(writer)
+        _installed.release()
+
+
+def _watch(reader: int, over: threading.Event, grace_seconds: float) -> None:
+    parent = int(os.environ.get(PARENT, "0"))
+    while not over.is_set():
+        ready, _, _ = select.select([reader], [], [], 1.0)
+        if parent and os.getppid() != parent:
+            os._exit(INTERRUPTED)
+        if ready and {signal.SIGINT, signal.SIGTERM} & set(os.read(reader, 64)):
+            if not over.wait(grace_seconds):
+                print(
+                    "\nInterrupted while waiting for another process. What was finished is saved; the same command goes on.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(INTERRUPTED)
+            return

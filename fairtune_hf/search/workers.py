@@ -1,0 +1,136 @@
+"""Several processes on one study: one on each GPU, or as many as asked for on the CPU.
+
+The workers run the same command; the process that started them shows where the search stands, replaces
+workers that are lost, and takes them with it when it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import torch
+
+from fairtune_hf.search.interrupt import GRACE_SECONDS, PARENT
+from fairtune_hf.search.progress import Progress
+from fairtune_hf.search.study import SearchStudy
+
+WORKER = "FAIRTUNE_WORKER"  # number of a worker, set in its environment
+_REPLACEMENTS = 3  # a worker lost more often than that is not started again
+_POLL_SECONDS = 0.5
+
+
+def count_workers(setting: str) -> int:
+    """Read `--workers`: a number, or one for each visible GPU (one without any)."""
+    return max(1, torch.cuda.device_count()) if setting == "auto" else int(setting)
+
+
+def is_worker() -> bool:
+    """Whether this process was started as a worker."""
+    return WORKER in os.environ
+
+
+@dataclass
+class _Worker:
+    number: int
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+    starts: int = field(default=1)
+
+
+class WorkerPool:
+    """Runs copies of a command, each with a GPU of its own.
+
+    Args:
+        command: What each worker runs.
+        count: How many.
+        logs: Folder for what the workers say, one file each.
+    """
+
+    def __init__(self, command: Sequence[str], count: int, logs: Path) -> None:
+        self._command, self._count, self._logs = list(command), count, logs
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> WorkerPool:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        for number in range(self._count):
+            log = (self._logs / f"{number}.log").open("wb")
+            self._workers.append(_Worker(number, self._start(number, log), log))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        running = [w.process for w in self._workers if w.process.poll() is None]
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for process in running:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for worker in self._workers:
+            worker.log.close()
+
+    def watch(self, study: SearchStudy, progress: Progress) -> None:
+        """Wait until a study is done, showing where it stands.
+
+        Raises:
+            RuntimeError: No worker is left.
+        """
+        ended = -1
+        while not study.is_done():
+            self.look_after(study)
+            if study.finished() != ended:
+                ended = study.finished()
+                study.write_tables()
+            progress.refresh()
+            time.sleep(_POLL_SECONDS)
+        study.write_tables()
+        progress.refresh()
+
+    def look_after(self, study: SearchStudy) -> None:
+        """Start lost workers again, up to a limit."""
+        for worker in self._workers:
+            code = worker.process.poll()
+            if code in (None, 0) or worker.starts > _REPLACEMENTS:
+                continue
+            worker.starts += 1
+            worker.process = self._start(worker.number, worker.log)
+        if all(w.process.poll() is not None for w in self._workers) and not study.is_done():
+            raise RuntimeError(
+                f"All {self._count} workers have ended (exit codes {[w.process.returncode for w in self._workers]}) before "
+                f"the search was done. The study is saved. The last words of worker 0:\n{self._last_words()}"
+            )
+
+    def _start(self, number: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        # In a session of its own, so that Ctrl-C reaches it through us, once.
+        return subprocess.Popen(
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=self._environment(number),
+            start_new_session=True,
+        )
+
+    def _environment(self, number: int) -> dict[str, str]:
+        environment = {**os.environ, WORKER: str(number), PARENT: str(os.getpid())}
+        gpus = torch.cuda.device_count()
+        if gpus:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
+            names = visible.split(",")
+            environment["CUDA_VISIBLE_DEVICES"] = names[number % len(names)]
+        else:  # threads that fight over cores cost more than they bring
+            share = max(1, (os.cpu_count() or 1) // self._count)
+            environment.setdefault("OMP_NUM_THREADS", str(share))
+        return environment
+
+    def _last_words(self) -> str:
+        text = (self._logs / "0.log").read_text(encoding="utf-8", errors="replace")
+        return "\n".join(text.splitlines()[-15:])

@@ -1,0 +1,204 @@
+"""Whole searches of a tiny model: several objectives, lengths, failures, controls, memory."""
+
+from __future__ import annotations
+
+import gc
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from peft import PeftModel
+from transformers import TrainerCallback
+
+from fairtune_hf.data import ImageTable, load_dataset_table
+from fairtune_hf.search import SearchArguments, SearchSpace, run_study, search_masks
+from fairtune_hf.training import (
+    Backbone,
+    FairTrainer,
+    FitArguments,
+    RunFolder,
+    build_datasets,
+    load_backbone,
+)
+from fairtune_hf.training.trainer import TRIAL_FAILURES
+
+FIT = FitArguments(epochs=2, batch_size=36)
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_vit: Path) -> Backbone:
+    return load_backbone(tiny_vit)
+
+
+@pytest.fixture(scope="module")
+def table(pictures_template: Path) -> ImageTable:
+    return load_dataset_table(
+        "folder",
+        pictures_template,
+        image_size=32,
+        label_column="diagnosis",
+        sensitive_column="sex",
+        patient_column="person",
+        split_column="part",
+        splits=("train", "validation"),
+        cache=False,
+        progress=False,
+    )
+
+
+class Break(TrainerCallback):
+    """Break the trials with the given numbers."""
+
+    def __init__(
+        self, trainer: FairTrainer, numbers: set[int], error: BaseException | None
+    ) -> None:
+        self.trainer, self.numbers, self.error = trainer, numbers, error
+
+    def on_epoch_end(self, *_: Any, **kwargs: Any) -> None:
+        if self.trainer._trial.number not in self.numbers:
+            return
+        if self.error is not None:
+            raise self.error
+        for parameter in self.trainer.model.parameters():
+            parameter.data.fill_(float("nan"))
+
+
+def breaking(numbers: set[int], error: BaseException | None = None) -> Any:
+    def make(**arguments: Any) -> FairTrainer:
+        trainer = FairTrainer(**arguments)
+        trainer.add_callback(Break(trainer, numbers, error))
+        return trainer
+
+    return make
+
+
+def test_failing_trials_are_noted_with_their_reasons_and_the_search_goes_on(
+    table: ImageTable, backbone: Backbone, tmp_path: Path
+) -> None:
+    memory = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    assert isinstance(memory, TRIAL_FAILURES)
+    for name, error, reason in (("nan", None, "not numbers"), ("memory", memory, "2 GiB")):
+        study = run_study(
+            table,
+            backbone,
+            RunFolder(tmp_path / name),
+            SearchSpace(blocks=2),
+            SearchArguments(trials=3),
+            FIT,
+            make_trainer=breaking({1}, error),
+            show_progress=False,
+        )
+        trials = pd.read_csv(tmp_path / name / "trials.csv")
+        assert list(trials["state"]) == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+        assert reason in trials["reason"][1]
+        assert study is not None
+        assert study.finished() == 3  # the failed one is not counted, and not repeated
+
+
+def test_ten_failures_in_a_row_end_the_search_with_advice(
+    table: ImageTable, backbone: Backbone, tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError, match=r"10 trials in a row failed.*--learning-rate-max"):
+        run_study(
+            table,
+            backbone,
+            RunFolder(tmp_path),
+            SearchSpace(blocks=2),
+            SearchArguments(trials=20),
+            FIT,
+            make_trainer=breaking(set(range(1, 50))),
+            show_progress=False,
+        )
+    states = pd.read_csv(tmp_path / "trials.csv")["state"]
+    assert list(states) == ["COMPLETE", *["FAIL"] * 10]
+
+
+def test_several_objectives_leave_a_front_and_the_first_one_decides(
+    table: ImageTable, backbone: Backbone, tmp_path: Path
+) -> None:
+    search = SearchArguments(
+        trials=8, objective="min_auc,trainable_parameters", top_k=0, search_epochs="1,2"
+    )
+    choice = search_masks(table, backbone, RunFolder(tmp_path), search, FIT, show_progress=False)
+    record = json.loads((tmp_path / "run.json").read_text())
+    trials = pd.read_csv(tmp_path / "trials.csv")
+    complete = trials[trials["state"].eq("COMPLETE")]
+    assert choice is not None
+    assert record["choice"]["trial"] in set(
+        complete["number"][complete["min_auc"].eq(complete["min_auc"].max())]
+    )
+    front = pd.DataFrame(record["search"]["pareto_front"])
+    for row in complete.itertuples():  # by hand: who is beaten by nobody
+        beaten = (
+            (complete["min_auc"] >= row.min_auc)
+            & (complete["trainable_parameters"] <= row.trainable_parameters)
+            & (
+                (complete["min_auc"] > row.min_auc)
+                | (complete["trainable_parameters"] < row.trainable_parameters)
+            )
+        ).any()
+        assert (row.number in set(front["trial"])) == (not beaten)
+    assert set(complete["epochs"]) == {1, 2}
+    assert record["choice"]["epochs"] == choice.epochs in (1, 2)
+    readout = complete[complete["mask"].astype(str).str.strip("0").eq("")]
+    assert readout["trainable_parameters"].iloc[0] == 2 * 16 + 2  # the head alone
+
+
+def test_the_best_trial_is_kept_whole_and_controls_have_their_own_budget(
+    table: ImageTable, backbone: Backbone, tmp_path: Path
+) -> None:
+    search = SearchArguments(trials=3, top_k=2, top_k_seeds=2, control_trials=2)
+    search_masks(table, backbone, RunFolder(tmp_path), search, FIT, show_progress=False)
+    record = json.loads((tmp_path / "run.json").read_text())
+    best = record["search"]["best_trial"]
+    trials = pd.read_csv(tmp_path / "trials.csv", dtype={"mask": str})
+    assert best["value"] == trials["value"].max()
+    model = PeftModel.from_pretrained(backbone.copy_with_new_head(), tmp_path / "best_trial")
+    scores = np.load(tmp_path / "best_trial" / "scores.npy")
+    rows = build_datasets(table, backbone, FIT)["validation"]
+    with torch.no_grad():
+        logits = model(rows.__getitems__(range(len(rows)))["pixel_values"]).logits
+    assert np.allclose(logits.softmax(1)[:, 1].double().numpy(), scores, atol=1e-6)
+    assert {c["trial"] for c in record["search"]["confirmation"]["candidates"]} <= set(
+        trials["number"]
+    )
+    controls = record["controls"]
+    assert set(controls) == {"full_blocks", "linear_readout", "random_mask"}
+    for name in ("full_blocks", "random_mask"):
+        assert controls[name]["trials"] == 2
+        own = pd.read_csv(tmp_path / "control_searches" / name / "trials.csv", dtype={"mask": str})
+        assert controls[name]["learning_rate"] in set(own["learning_rate"])
+    assert set(controls["full_blocks"]["mask"]) == {"1"}
+    assert len(set(own["mask"])) == 2  # another random mask in each trial
+    assert record["search"]["mask_frequency"]["bits"][0]["name"] == "blocks.0.layernorm"
+
+
+def test_nothing_of_a_trial_is_left_after_it(
+    table: ImageTable, backbone: Backbone, tmp_path: Path
+) -> None:
+    def count() -> int:
+        gc.collect()
+        return sum(isinstance(found, torch.nn.Module) for found in gc.get_objects())
+
+    counts = []
+
+    def make(**arguments: Any) -> FairTrainer:
+        return FairTrainer(**arguments)
+
+    run_study(
+        table,
+        backbone,
+        RunFolder(tmp_path),
+        SearchSpace(blocks=2),
+        SearchArguments(trials=8),
+        FIT,
+        make_trainer=make,
+        on_candidate=lambda _: counts.append(count()),
+        show_progress=False,
+    )
+    assert len(counts) == 8
+    assert counts[1] == counts[-1]  # when the next model is built, the one before is gone

@@ -1,0 +1,145 @@
+"""Several workers on one study, in a file and on a PostgreSQL server, with one of them lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import psutil
+import pytest
+from optuna.trial import TrialState
+
+from fairtune_hf.search.arguments import SearchArguments
+from fairtune_hf.search.space import SearchSpace
+from fairtune_hf.search.study import SearchStudy
+from fairtune_hf.training.run_folder import RunFolder
+
+
+@pytest.fixture
+def server() -> str:
+    """URL of a PostgreSQL server, as `.ci/postgresql start` prints it."""
+    url = os.environ.get("FAIRTUNE_POSTGRESQL")
+    if url is None:
+        reason = "set FAIRTUNE_POSTGRESQL to what `.ci/postgresql start DIR` prints"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return url
+
+
+CLAIMER = """
+import sys
+import optuna
+from fairtune_hf.search import SearchArguments, SearchSpace, SearchStudy
+from fairtune_hf.training import RunFolder
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+folder, url, name, trials = sys.argv[1:5]
+study = SearchStudy(RunFolder(folder), SearchSpace(blocks=2), SearchArguments(trials=int(trials)), epochs=3, seed=0,
+                    name=name, storage=url)
+import time
+while (decision := study.claim()) != "done":
+    if decision == "wait":
+        time.sleep(0.1)
+        continue
+    trial = study.study.ask()
+    candidate = study.space.suggest(trial)
+    study.study.tell(trial, candidate.mask.count("1") / 6)
+    study.end_turn()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["file", "server"])
+def test_four_that_claim_as_fast_as_they_can_make_the_exact_total(
+    where: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue("server") if where == "server" else f"sqlite:///{tmp_path}/s.db"
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    words = [sys.executable, "-c", CLAIMER, str(tmp_path), url, name, "60"]
+    processes = [subprocess.Popen(words) for _ in range(4)]
+    assert [process.wait(200) for process in processes] == [0] * 4
+    study = optuna.load_study(study_name=name, storage=url)
+    states = [t.state for t in study.get_trials(deepcopy=False)]
+    assert states == [TrialState.COMPLETE] * 60
+    points = [str(sorted(t.params.items())) for t in study.get_trials(deepcopy=False)]
+    assert len(set(points)) == 60
+    assert len({t.user_attrs["worker"]["pid"] for t in study.trials}) > 1
+
+
+def test_a_turn_on_the_server_falls_open_with_its_holder(server: str, tmp_path: Path) -> None:
+    def study() -> SearchStudy:
+        space, arguments = SearchSpace(blocks=2), SearchArguments(trials=4)
+        folder = RunFolder(tmp_path)
+        return SearchStudy(folder, space, arguments, epochs=3, seed=0, name=name, storage=server)
+
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    one = study()
+    assert one.claim() == "go"
+    held = one._turn._connection  # type: ignore[attr-defined]
+    held.connection.dbapi_connection.close()  # as when its process is killed
+    two = study()
+    assert two.claim() == "go"
+    two.end_turn()
+
+
+@pytest.mark.slow
+def test_four_workers_on_a_server_one_killed_make_the_exact_total(
+    server: str, folder_flags: list[str], tiny_vit: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    fit = ["--trials=16", "--epochs=3", "--batch-size=16", "--top-k=2", "--learning-rate-max=0.01"]
+    words = [sys.executable, "-m", "fairtune_hf.cli.main", "search", *folder_flags, *fit]
+    words += [f"--model={tiny_vit}", f"--storage={server}", f"--study-name={name}"]
+    words += ["--workers=4", f"--out={out}"]
+    parent = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    victim = kill_one_at_work(parent, server, name)
+    _, said = parent.communicate(timeout=400)
+    assert parent.returncode == 0, said[-3000:]
+    trials = pd.read_csv(out / "trials.csv")
+    assert trials["state"].isin(["COMPLETE", "PRUNED"]).sum() == 16
+    assert trials["state"].eq("FAIL").sum() == 1  # the victim's, repeated by another
+    assert len(trials) == 17
+    study = optuna.load_study(study_name=name, storage=server)
+    assert len({t.user_attrs["worker"]["pid"] for t in study.trials}) >= 3
+    assert victim in {t.user_attrs["worker"]["pid"] for t in study.trials}
+    record = json.loads((out / "run.json").read_text())
+    assert record["search"]["completed"] + record["search"]["pruned"] == 16
+    assert len(record["search"]["confirmation"]["candidates"]) == 2
+    assert said.count("search:") >= 1  # one bar, the parent's
+    assert (out / "best_trial" / "adapter_model.safetensors").is_file()
+    for child in record["search"]["confirmation"]["candidates"]:
+        assert len(child["values"]) == 2
+
+
+def kill_one_at_work(parent: subprocess.Popen[str], url: str, name: str) -> int:
+    """Kill the worker of a running trial; return its pid."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        assert parent.poll() is None
+        try:
+            study = optuna.load_study(study_name=name, storage=url)
+        except KeyError:  # not there yet
+            time.sleep(0.5)
+            continue
+        ended = len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):
+            pid = trial.user_attrs.get("worker", {}).get("pid")
+            if ended >= 2 and pid and psutil.pid_exists(pid):
+                os.kill(pid, signal.SIGSTOP)  # so that the trial cannot end before the kill
+                time.sleep(0.2)
+                still = study.get_trials(deepcopy=False)[trial.number].state
+                if still == TrialState.RUNNING:
+                    os.kill(pid, signal.SIGKILL)
+                    return int(pid)
+                os.kill(pid, signal.SIGCONT)
+        time.sleep(0.02)
+    pytest.fail("no worker was seen at work")
