@@ -65,7 +65,9 @@ def main() -> None:
     found = []
     for name in ("resampling", "groupdro"):
         for split in SPLITS:
-            ours, theirs = (predictions[m].query("split == @split") for m in (name, "full"))
+            ours, theirs = (
+                frame[frame["split"] == split] for frame in (predictions[name], predictions["full"])
+            )
             compared = compare_metrics(
                 ours, theirs, sensitive="skin_type", metrics=("max_group_loss", "min_auc")
             )
