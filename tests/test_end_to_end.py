@@ -27,10 +27,11 @@ FIELDS = {
     "dataset": "name rows split_hash groups",
     "model": "id revision sha256",
     "choice": "mask layout learning_rate epochs schedule batch_size precision seed selected_by",
-    "search": "trials completed pruned failed trained_epochs seconds sampler pruner objective optimism",
+    "search": "trials completed pruned failed trained_epochs seconds sampler pruner objective optimism "
+    "confirmation mask_frequency importance best_trial",
     "validation": METRICS,
     "test": METRICS,
-    "controls": "full_blocks linear_readout",
+    "controls": "full_blocks linear_readout random_mask",
     "versions": "torch transformers peft optuna fairtune_hf",
     "hardware": "machine cpus gpus",
 }
@@ -88,13 +89,23 @@ def test_trials_are_presets_first_and_the_best_is_chosen(finished_run: Path, rec
         "none", "full_blocks", "none", "full_blocks", "attention", "layernorm", "mlp",
     ]  # fmt: skip
     assert set(trials["state"]) <= {"COMPLETE", "PRUNED"}
-    best = (
-        trials[trials["state"] == "COMPLETE"]
-        .sort_values(["value", "number"], ascending=[False, True])
-        .iloc[0]
-    )
+    complete = trials[trials["state"] == "COMPLETE"]
+    ranked = complete.sort_values(["value", "number"], ascending=[False, True])
+    candidates = record["search"]["confirmation"]["candidates"]
+    first = ranked.drop_duplicates(["mask", "learning_rate"])["number"][:3]
+    assert {c["trial"] for c in candidates} == set(first)
+    # Chosen by what new seeds gave: mean minus one standard error of two.
+    bounds = {
+        c["trial"]: sum(c["values"]) / 2 - abs(c["values"][0] - c["values"][1]) / 2
+        for c in candidates
+    }
+    assert record["choice"]["trial"] in {
+        t for t, bound in bounds.items() if bound == pytest.approx(max(bounds.values()))
+    }
+    best = trials.set_index("number").loc[record["choice"]["trial"]]
     assert record["choice"]["mask"] == best["mask"]
     assert record["choice"]["learning_rate"] == best["learning_rate"]
+    assert record["search"]["best_trial"]["number"] == ranked["number"].iloc[0]
     readouts = trials[trials["mask"] == "000000"]
     assert (
         record["controls"]["linear_readout"]["learning_rate"]

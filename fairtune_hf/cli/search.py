@@ -51,6 +51,8 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     config = resolve_config(data, options, model, search, training)
     config.pop("storage", None)  # it may hold a password, and says nothing about the search itself
     search = _name_study(shared, config)
+    if is_worker():  # whatever was there, the process that started this one has dealt with it
+        output.overwrite = False
     folder = open_run(output, config)
     if not output.overwrite and is_searched(folder, search):
         return lambda: say(f"{folder.path}: the search is done; nothing to do.")
@@ -98,8 +100,7 @@ def _search_with_workers(
     search: SearchArguments,
     training: FitArguments,
 ) -> None:
-    words = [word for word in arguments if not word.startswith("--overwrite")]
-    command = [sys.executable, "-m", "fairtune_hf.cli.main", "search", *words]
+    command = [sys.executable, "-m", "fairtune_hf.cli.main", "search", *arguments]
     say(f"{workers} workers; what they say is in {folder.path / 'workers'}.")
     with WorkerPool(command, workers, folder.path / "workers") as pool:
         search_masks(table, backbone, folder, search, training, pool=pool)
