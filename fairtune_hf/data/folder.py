@@ -232,7 +232,7 @@ def _sources(
 ) -> list[FileSource]:
     depth16 = request.options["depth16"]
     sources, refused = [], []
-    prefix = os.path.join(root, "")  # joined as text: a Path a picture is slow over many thousands
+    prefix = f"{root}{os.sep}"  # joined as text: a Path a picture is slow over many thousands
     for name, line in zip(table[FILE].tolist(), table["source_row"].tolist(), strict=True):
         relative = safe_relative(str(name))
         if relative is None:

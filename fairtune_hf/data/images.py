@@ -60,7 +60,7 @@ class FileSource:
     def signature(self) -> str:
         """Return name, size and time of change."""
         try:
-            told = os.stat(self.path)
+            told = os.stat(self.path)  # noqa: PTH116  a Path a picture is slow over many thousands
         except (OSError, ValueError):
             return f"{self.name} missing"
         return f"{self.name} {told.st_size} {told.st_mtime_ns} {self.depth16}"

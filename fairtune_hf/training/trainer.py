@@ -41,6 +41,8 @@ class FairTrainer(Trainer):
         **kwargs: Everything `transformers.Trainer` takes.
     """
 
+    model: Any  # the parent's; None between trials
+
     def __init__(
         self,
         *,

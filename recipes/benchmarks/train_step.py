@@ -237,23 +237,38 @@ def build(
     torch.manual_seed(0)
     model = ViTForImageClassification(ViTConfig(**SIZES[size], num_labels=2)).to(device).train()
     freeze(model, mask)
-    cuda, bf16 = device == "cuda", torch.bfloat16
-    context: Callable[[], Any] = nullcontext
     if way.startswith("hf"):
-        if "autocast" in way or "compiled" in way:
-            context = lambda: torch.autocast(device, dtype=bf16)  # noqa: E731
-        if "bf16" in way:
-            model = model.to(bf16)
-        if "registered" in way or "compiled" in way:
-            ALL_ATTENTION_FUNCTIONS.register("benchmark_fused", registered_attention)
-            model.config._attn_implementation = "benchmark_fused"
-        if way == "hf_compiled_blocks":
-            for layer in model.vit.layers:
-                layer.forward = torch.compile(layer.forward, dynamic=False)
-        return model, lambda x: model(x.to(model.dtype)).logits, context
-    kernel = "sdpa" if not cuda or "fp32_" in way else "cudnn" if "cudnn" in way else "flash"
-    dtype = torch.float32 if way.startswith("fused_fp32_") else bf16
-    residual = torch.float32 if "fp32" in way else bf16
+        return build_hugging_face(way, model, device)
+    return build_fused(way, model, device)
+
+
+def build_hugging_face(
+    way: str, model: ViTForImageClassification, device: str
+) -> tuple[nn.Module, Callable[[Tensor], Tensor], Any]:
+    """Build a case that runs Hugging Face's own forward."""
+    context: Callable[[], Any] = nullcontext
+    if "autocast" in way or "compiled" in way:
+        context = lambda: torch.autocast(device, dtype=torch.bfloat16)  # noqa: E731
+    if "bf16" in way:
+        model = model.to(torch.bfloat16)
+    if "registered" in way or "compiled" in way:
+        ALL_ATTENTION_FUNCTIONS.register("benchmark_fused", registered_attention)
+        model.config._attn_implementation = "benchmark_fused"
+    if way == "hf_compiled_blocks":
+        for layer in model.vit.layers:
+            layer.forward = torch.compile(layer.forward, dynamic=False)
+    return model, lambda x: model(x.to(model.dtype)).logits, context
+
+
+def build_fused(
+    way: str, model: ViTForImageClassification, device: str
+) -> tuple[nn.Module, Callable[[Tensor], Tensor], Any]:
+    """Build a case that runs our fused block."""
+    kernel = (
+        "sdpa" if device != "cuda" or "fp32_" in way else "cudnn" if "cudnn" in way else "flash"
+    )
+    dtype = torch.float32 if way.startswith("fused_fp32_") else torch.bfloat16
+    residual = torch.float32 if "fp32" in way else torch.bfloat16
     run: Callable[..., Tensor] = run_block
     if way == "fused_pieces":
         run = Pieces()
@@ -265,7 +280,7 @@ def build(
     forward: Callable[[Tensor], Tensor] = fused
     if way == "fused_whole":
         forward = torch.compile(fused, dynamic=False)
-    return fused, forward, context
+    return fused, forward, nullcontext
 
 
 def make_step(
