@@ -26,6 +26,7 @@ from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.refit import Choice, build_datasets, class_weights
 from fairtune_hf.training.run_folder import RunFolder
+from fairtune_hf.training.tracking import trial_name
 from fairtune_hf.training.trainer import TRIAL_FAILURES, FairTrainer
 
 _FAILURES_IN_A_ROW = 10
@@ -154,6 +155,7 @@ def _run_trials(
                 n_trials=1,
                 direction="maximize",
                 backend="optuna",
+                hp_name=trial_name,
                 **({} if study is None else study.create_study_arguments()),
             )
         except TRIAL_FAILURES as error:

@@ -22,6 +22,7 @@ from fairtune_hf.baselines.method import Method, Stage
 from fairtune_hf.training.cost import CostMeter, Operations, count_operations
 from fairtune_hf.training.dataset import ImageDataset, collate_batch
 from fairtune_hf.training.fast_forward import FastForward, run_by_module
+from fairtune_hf.training.tracking import add_tracking
 
 # What can go wrong in one trial and be right in the next.
 TRIAL_FAILURES = (FloatingPointError, torch.OutOfMemoryError)
@@ -51,6 +52,7 @@ class FairTrainer(Trainer):
             kwargs["compute_metrics"] = _RefuseDiverged(kwargs["compute_metrics"])
         super().__init__(**kwargs)
         self.remove_callback(PrinterCallback)
+        add_tracking(self)
         self.method = method or Method()
         self._stage: Stage | None = None
         self._own_weight_decay = self.args.weight_decay
