@@ -59,7 +59,7 @@ def fair_contrastive_loss(
         scale = len(labels) / 8 / (in_cell + 1)
     else:
         weights = positive.to(similar.dtype)
-        scale = 1.0 / positive.sum(dim=1).clamp(min=1)
+        scale = 1.0 / positive.sum(dim=1).clamp(min=1).to(similar.dtype)
     per_anchor = (weights * terms).sum(dim=1) * scale
     return -(temperature / base_temperature) * per_anchor.mean()
 

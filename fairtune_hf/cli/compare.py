@@ -32,7 +32,7 @@ from fairtune_hf.cli.inputs import (
 )
 from fairtune_hf.cli.messages import say
 from fairtune_hf.cli.parser import RecipeParser
-from fairtune_hf.data import ImageTable
+from fairtune_hf.data import ImageTable, stratified_fraction
 from fairtune_hf.reports import compare_method, evaluate_method, render_methods
 from fairtune_hf.reports.method_comparison import REFERENCE
 from fairtune_hf.search import SearchArguments
@@ -202,11 +202,12 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     folder = open_run(output, config)
     backbone = load_model(model)
     parts = ("train", "validation")
+    searched = load_table(data, options, training, backbone, splits=parts)
     comparison = _Comparison(
         specs=specs,
         backbone=backbone,
         tables={
-            "search": load_table(data, options, training, backbone, splits=parts),
+            "search": stratified_fraction(searched, search.search_fraction, seed=training.seed),
             "full": load_table(data, options, training, backbone, splits=(*parts, "test")),
         },
         folder=folder.path,
@@ -274,7 +275,6 @@ def _claimed(path: Path) -> Iterator[bool]:
 def _start_workers(arguments: list[str], count: int, folder: Path) -> None:
     """Start processes that share the methods, each on one of the GPUs, and wait for them."""
     gpus = torch.cuda.device_count()
-    kept = [word for word in arguments if word not in ("--overwrite", "--overwrite=True")]
     processes = []
     try:
         for index in range(count):
@@ -282,7 +282,7 @@ def _start_workers(arguments: list[str], count: int, folder: Path) -> None:
             if gpus:
                 visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
                 environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index % gpus]
-            command = [sys.executable, "-m", "fairtune_hf.cli.main", "compare", *kept]
+            command = [sys.executable, "-m", "fairtune_hf.cli.main", "compare", *arguments]
             command += [f"--out={folder}", f"--worker={index}"]
             processes.append(subprocess.Popen(command, env=environment))
         codes = [process.wait() for process in processes]

@@ -14,6 +14,7 @@ from fairtune_hf.cli.inputs import (
 )
 from fairtune_hf.cli.messages import is_first_process, say
 from fairtune_hf.cli.parser import RecipeParser
+from fairtune_hf.data import stratified_fraction
 from fairtune_hf.search import SearchArguments, search_masks
 from fairtune_hf.training import FitArguments, RunFolder
 
@@ -36,6 +37,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
         return lambda: say(f"{folder.path}: all {search.trials} trials are done; nothing to do.")
     backbone = load_model(model)
     table = load_table(data, options, training, backbone, splits=("train", "validation"))
+    table = stratified_fraction(table, search.search_fraction, seed=training.seed)
 
     def run() -> None:
         clear_if_asked(folder, output)

@@ -33,6 +33,12 @@ class SearchArguments:
     pruner: Literal["successive_halving", "none"] = field(
         default="successive_halving", metadata={"help": "Which trials end early. Presets never do."}
     )
+    search_fraction: float = field(
+        default=1.0,
+        metadata={
+            "help": "Share of the training rows that the search trains on, drawn by label and group (the paper's CheXpert: 0.1)."
+        },
+    )
     judge_after: float = field(
         default=0.4, metadata={"help": "Share of a trial's epochs before which it is never pruned."}
     )
@@ -46,6 +52,10 @@ class SearchArguments:
             raise ValueError(
                 "--learning-rate-min, --learning-rate-max: expected 0 < min < max, got "
                 f"{self.learning_rate_min} and {self.learning_rate_max}. The paper uses 1.0e-5 and 1.0e-3."
+            )
+        if not 0 < self.search_fraction <= 1:
+            raise ValueError(
+                f"--search-fraction: expected a share in (0, 1], got {self.search_fraction}. 1 searches on all training rows."
             )
         if not 0 <= self.judge_after <= 1:
             raise ValueError(

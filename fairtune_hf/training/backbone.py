@@ -174,11 +174,16 @@ def _normalisation(path: str, revision: str | None) -> tuple[tuple[float, ...], 
             "%s ships no image processor; images are normalised with mean = std = 0.5", path
         )
         return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    if hasattr(processor, "data_config"):  # timm's models carry timm's own description
+        processor = processor.data_config
+        return tuple(processor["mean"]), tuple(processor["std"])
     return tuple(processor.image_mean), tuple(processor.image_std)
 
 
 def _image_size(model: PreTrainedModel, name: str) -> int:
     size = getattr(model.config, "image_size", None)
+    if size is None:  # timm's models say it as (channels, height, width)
+        size = (getattr(model.config, "pretrained_cfg", None) or {}).get("input_size", [None])[1:]
     if isinstance(size, (list, tuple)) and len(set(size)) == 1:
         size = size[0]
     if not isinstance(size, int):

@@ -65,11 +65,8 @@ def count_operations(model: nn.Module, *, last_token_only: bool) -> Operations |
 
 def _trained_parts(block: nn.Module) -> list[bool]:
     """Whether norm 1, q/k/v, output, norm 2 and the two MLP products of a block are trained."""
-    attention, mlp = block.attention, block.mlp
-    modules = [block.layernorm_before, attention.q_proj, attention.k_proj, attention.v_proj]
-    modules += [attention.o_proj, block.layernorm_after, mlp.fc1, mlp.fc2]
     with torch.enable_grad():
-        tensors = gather_tensors(modules)
+        tensors = gather_tensors(block)
     trained = [
         any(t is not None and t.requires_grad for t in tensors[2 * i : 2 * i + 2]) for i in range(8)
     ]

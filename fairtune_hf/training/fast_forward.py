@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,10 +57,8 @@ class FastForward:
             layer.forward = self._forward_of(layer, last=layer is layers[-1])
 
     def _forward_of(self, layer: nn.Module, *, last: bool) -> Callable[..., Tensor]:
-        modules = block_modules(layer)
-
         def forward(hidden: Tensor, *args: object, **kwargs: object) -> Tensor:
-            tensors = gather_tensors(modules)
+            tensors = gather_tensors(layer)
             compiled = len(hidden) in self.compiled_rows and hidden.is_cuda
             run = compiled_block() if compiled else run_block
             kernel: Attention = "flash" if hidden.is_cuda and self.dtype.itemsize == 2 else "sdpa"
@@ -77,15 +76,14 @@ class FastForward:
         return forward
 
 
-def gather_tensors(modules: list[nn.Module]) -> BlockTensors:
-    """Collect the parameters that run now: the active adapter's copy of each module, else the base's.
+def gather_tensors(layer: nn.Module) -> BlockTensors:
+    """Collect the parameters of a block that run now, the active adapter's where it has its own.
 
     Without gradients they are detached, so that every mask shares one compiled evaluation.
     """
     tensors: list[Tensor | None] = []
-    for module in modules:
-        now = module.current_module() if isinstance(module, FairMaskLayer) else module
-        tensors += [now.weight, now.bias]
+    for module in block_modules(layer):
+        tensors += [module.weight, module.bias]  # type: ignore[list-item]
     if not torch.is_grad_enabled():
         tensors = [None if tensor is None else tensor.detach() for tensor in tensors]
     return BlockTensors(*tensors)  # type: ignore[arg-type]
@@ -108,18 +106,26 @@ def find_vit(model: nn.Module) -> ViTForImageClassification | None:
 
 
 def block_modules(layer: nn.Module) -> list[nn.Module]:
-    """Return the modules of a block whose parameters `run_block` takes, in its order."""
-    return [
-        *(layer.layernorm_before, layer.attention.q_proj, layer.attention.k_proj),
-        *(layer.attention.v_proj, layer.attention.o_proj, layer.layernorm_after),
-        *(layer.mlp.fc1, layer.mlp.fc2),
+    """Return the modules of a block that run now and whose parameters `run_block` takes, in its order.
+
+    An adapter may have its own copy of the attention or the MLP as a whole, so their children are
+    looked up in what runs, never in the wrapper, which would answer with the base model's.
+    """
+    attention, mlp = _running(layer.attention), _running(layer.mlp)
+    modules = [
+        *(layer.layernorm_before, attention.q_proj, attention.k_proj, attention.v_proj),
+        *(attention.o_proj, layer.layernorm_after, mlp.fc1, mlp.fc2),
     ]
+    return [_running(module) for module in modules]
+
+
+def _running(module: Any) -> Any:
+    return module.current_module() if isinstance(module, FairMaskLayer) else module
 
 
 def _is_plain(module: nn.Module) -> bool:
     """Whether a module computes with its weight and bias alone; LoRA's layers, for one, do not."""
-    inner = module.base_layer if isinstance(module, FairMaskLayer) else module
-    return type(inner) in (nn.Linear, nn.LayerNorm)
+    return type(module) in (nn.Linear, nn.LayerNorm)
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def test_first_stage_trains_encoder_and_projection_the_second_the_head(vit, vit_
     loss.backward()
     moved = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert any("projection" in n for n in moved)
-    assert any("q_proj.fairmask_copies" in n for n in moved)
+    assert any("attention.fairmask_copies" in n for n in moved)
     assert not any("classifier" in n for n in moved)
     assert isinstance(model, ProjectedModel)
     classifier = second.method.start_stage(model)

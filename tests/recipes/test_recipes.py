@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,31 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fairtune_hf.cli import search
+from fairtune_hf.cli import compare, search
+from fairtune_hf.cli.parser import RecipeParser
 from fairtune_hf.cli.recipes import list_recipes
+from fairtune_hf.data import dataset_spec
 
 ROOT = Path(__file__).parents[2]
-SEARCHES = [path for path in list_recipes() if path.name != "compare.yaml"]
+COMPARISONS = [path for path in list_recipes() if path.name.startswith("compare")]
+SEARCHES = [path for path in list_recipes() if path not in COMPARISONS]
+# The paper's 14 settings and its overlapping attribute, with the trials of its searches.
+PAPER = {
+    "fitzpatrick17k": (["skin_type"], 40),
+    "ham10000": (["age", "sex"], 60),
+    "papila": (["age", "sex"], 100),
+    "ol3i": (["age", "sex"], 100),
+    "oasis1": (["age", "sex"], 60),
+    "harvard_gf3300": (["age", "sex", "race"], 60),
+    "chexpert": (["age", "sex", "age+sex"], 40),
+}
+SETTINGS = [(name, a) for name, (attributes, _) in PAPER.items() for a in attributes]
+PRETRAININGS = {"": "google/vit-base-patch16-224", "_mae": "timm/vit_base_patch16_224.mae"}
+
+
+def parsed(parser: RecipeParser, path: Path) -> dict[str, object]:
+    parts, _ = parser.parse([f"--config={path}"])
+    return {key: value for part in parts for key, value in dataclasses.asdict(part).items()}
 
 
 def test_there_are_recipes() -> None:
@@ -26,6 +47,42 @@ def test_recipe_parses_and_says_what_it_is_for(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# ")
     assert "fairtune search --config" in text
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_comparison_parses_and_says_what_it_is_for(path: Path) -> None:
+    read = parsed(compare.PARSER, path)
+    assert read["dataset"] == path.parent.name
+    assert read["sensitive"] in dataset_spec(path.parent.name).attributes
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    assert f"fairtune compare --config recipes/{path.parent.name}/{path.name}" in text
+
+
+@pytest.mark.parametrize("pretraining", PRETRAININGS)
+@pytest.mark.parametrize(("name", "attribute"), SETTINGS)
+def test_every_setting_of_the_paper_has_its_recipe(
+    name: str, attribute: str, pretraining: str
+) -> None:
+    path = ROOT / "recipes" / name / f"{attribute.replace('+', '_')}{pretraining}.yaml"
+    read = parsed(search.PARSER, path)
+    expected = {
+        "dataset": name,
+        "sensitive": attribute,
+        "model": PRETRAININGS[pretraining],
+        "trials": PAPER[name][1],
+        "epochs": 30,
+        "batch_size": 512,
+        "class_weight": dataset_spec(name).class_weight or "none",
+        "search_fraction": 0.1 if name == "chexpert" else 1.0,
+    }
+    assert {key: read[key] for key in expected} == expected
+    assert set(attribute.split("+")) <= set(dataset_spec(name).attributes)
+
+
+def test_the_paper_s_settings_are_all_there() -> None:
+    assert len(SETTINGS) == 15
+    assert {path.parent.name for path in COMPARISONS} == {"demo", *PAPER}
 
 
 @pytest.mark.slow
