@@ -32,8 +32,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "run"
-        # The drawn run has two seeds and two splits, hence four rows a picture.
-        pictures = options.rows // 4
+        # The drawn run has three seeds and two splits, hence six rows a picture.
+        pictures = options.rows // 6
         groups = {"light": (pictures // 2, 1.9), "medium": (pictures // 3, 1.6)}
         groups["dark"] = (pictures - sum(n for n, _ in groups.values()), 1.0)
         fake_run.write_fake_run(path, groups=groups, trials=options.trials)
