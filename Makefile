@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow smoke lock clean
+.PHONY: install demo examples test test-slow smoke lock clean
 
 install: $(STAMP)
 
@@ -29,6 +29,10 @@ test-slow: $(STAMP)
 
 smoke: $(STAMP)
 	$(BIN)/fairtune demo --out runs/smoke --trials 2 --epochs 1 --seeds 1 --overwrite
+
+# The golden files of hub_cards/examples, from a new run of the demo; look at the difference before committing it.
+examples: $(STAMP)
+	$(BIN)/python recipes/checks/examples.py
 
 lock:
 	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate \

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
 
 _TUNER = "fairtune_hf.tuner"
 
@@ -34,21 +33,12 @@ class _PeftFinder(MetaPathFinder):
         if fullname != "peft":
             return None
         for finder in sys.meta_path:
-            found = None if finder is self else _ask(finder, fullname, path, target)
+            found = None if finder is self else finder.find_spec(fullname, path, target)
             if found is not None:
                 if found.loader is not None:
                     found.loader = _RegisteringLoader(found.loader)
                 return found
         return None
-
-
-def _ask(
-    finder: Any, fullname: str, path: Sequence[str] | None, target: ModuleType | None
-) -> ModuleSpec | None:
-    # Finders of before Python 3.4 have no `find_spec`, and the import system passes over them too.
-    find_spec = getattr(finder, "find_spec", None)
-    found: ModuleSpec | None = None if find_spec is None else find_spec(fullname, path, target)
-    return found
 
 
 class _RegisteringLoader(Loader):

@@ -19,6 +19,7 @@ from fairtune_hf.search.objectives import parse_objectives, read_objectives
 from fairtune_hf.search.progress import Progress
 from fairtune_hf.search.sampling import is_lost
 from fairtune_hf.search.study import DONE, GO, WAIT, SearchStudy
+from fairtune_hf.training.tracking import trial_name
 from fairtune_hf.training.trainer import TRIAL_FAILURES, FairTrainer
 
 _FAILURES_IN_A_ROW = 10
@@ -63,6 +64,7 @@ def run_trials(
                 n_trials=1,
                 direction="maximize" if study is None else study.direction,
                 backend="optuna",
+                hp_name=trial_name,
                 **arguments,
             )
         except TRIAL_FAILURES as error:

@@ -17,6 +17,8 @@ from typing import Any, Literal
 import torch
 from transformers import TrainingArguments
 
+from fairtune_hf.training.tracking import check_trackers
+
 # What the run itself decides; giving one of these a second time would contradict the record.
 _DECIDED_BY_THE_RUN = frozenset(
     [
@@ -87,7 +89,7 @@ class FitArguments:
                 f"--warmup-fraction: expected a share in [0, 1), got {self.warmup_fraction}. "
                 "0.1 spends the first tenth of the steps on the warm-up."
             )
-        self.further_arguments()
+        check_trackers(self.further_arguments().get("report_to", "none"))
 
     def further_arguments(self) -> dict[str, Any]:
         """Parse and check `training_arguments`.
@@ -133,11 +135,18 @@ class FitArguments:
         return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
 
     def to_training_arguments(
-        self, output_dir: Path, *, learning_rate: float, seed: int, evaluate_each_epoch: bool
+        self,
+        output_dir: Path,
+        *,
+        learning_rate: float,
+        seed: int,
+        evaluate_each_epoch: bool,
+        run_name: str | None = None,
     ) -> TrainingArguments:
         """Build the Hugging Face arguments of one training.
 
-        Nothing is written by the Trainer itself: adapters and tables are saved by the run.
+        Nothing is written by the Trainer itself but to the trackers of `report_to`, under `run_name`:
+        adapters and tables are saved by the run.
         """
         precision = self.resolved_precision()
         settings: dict[str, Any] = {
@@ -158,6 +167,7 @@ class FitArguments:
             "save_strategy": "no",
             "logging_strategy": "epoch",
             "report_to": "none",
+            "run_name": run_name,
             "disable_tqdm": True,
             "dataloader_pin_memory": False,
             # True would wait for the device every step; a diverged training shows in its logits.

@@ -110,7 +110,7 @@ def refit(
         The predictions of all seeds: row_id, seed, split, label, score, patient and the attributes.
     """
     datasets = datasets or build_datasets(table, backbone, arguments)
-    train = train or functools.partial(_train, choice, table, backbone, arguments)
+    train = train or functools.partial(_train, choice, table, backbone, arguments, folder.path)
     done = folder.read_predictions()
     frames = [] if done is None else [done[done["seed"].isin(seeds)]]
     trained = set() if done is None else set(done["seed"])
@@ -208,6 +208,7 @@ def _train(
     table: ImageTable,
     backbone: Backbone,
     arguments: FitArguments,
+    folder: Path,
     seed: int,
     datasets: dict[str, ImageDataset],
 ) -> FairTrainer:
@@ -218,7 +219,11 @@ def _train(
     trainer = FairTrainer(
         model=get_peft_model(backbone.copy_with_new_head(), choice.config()),
         args=arguments.to_training_arguments(
-            Path("unused"), learning_rate=choice.learning_rate, seed=seed, evaluate_each_epoch=False
+            folder,
+            learning_rate=choice.learning_rate,
+            seed=seed,
+            evaluate_each_epoch=False,
+            run_name=f"{folder.resolve().name}-seed-{seed}",
         ),
         train_dataset=datasets["train"],
         class_weights=class_weights(table, arguments),

@@ -24,6 +24,7 @@ from fairtune_hf.baselines.method import Method, Stage
 from fairtune_hf.training.cost import CostMeter, Operations, count_operations
 from fairtune_hf.training.dataset import ImageDataset, collate_batch
 from fairtune_hf.training.fast_forward import FastForward, run_by_module
+from fairtune_hf.training.tracking import add_tracking
 
 # What can go wrong in one trial and be right in the next.
 TRIAL_FAILURES = (FloatingPointError, torch.OutOfMemoryError, MemoryError)
@@ -59,6 +60,7 @@ class FairTrainer(Trainer):
         # What a search adds: called with (trial, epoch, is_last, curve row), returns why to end the trial, or None.
         self.judge: Callable[[optuna.Trial, int, bool, dict[str, Any]], str | None] | None = None
         self.stop_requested = False
+        add_tracking(self)
         self.method = method or Method()
         self._stage: Stage | None = None
         self._own_weight_decay = self.args.weight_decay

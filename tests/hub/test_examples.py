@@ -7,12 +7,13 @@ and look at the difference before committing it.
 import shutil
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import DatasetCard, ModelCard
 
-from fairtune_hf.hub import render_card, template_folder
+from fairtune_hf.hub import render_card, render_dataset_card, template_folder
 from fairtune_hf.reports import render_report
 
 EXAMPLE = template_folder() / "examples" / "demo"
+DATASET = template_folder() / "examples" / "demo-dataset"
 INPUTS = ("run.json", "trials.csv", "curves.csv", "predictions.parquet")
 
 
@@ -46,3 +47,14 @@ def test_the_example_card_loads():
     card = ModelCard.load(EXAMPLE / "README.md")
     assert card.data.library_name == "peft"
     assert card.data.eval_results
+
+
+def test_the_dataset_card_comes_out_the_same(tmp_path):
+    shutil.copy(DATASET / "table.csv", tmp_path / "table.csv")
+    if (DATASET / "prepared.json").is_file():
+        shutil.copy(DATASET / "prepared.json", tmp_path / "prepared.json")
+    folder = tmp_path.rename(tmp_path.with_name("demo-dataset"))
+    assert render_dataset_card(folder).read_text() == (DATASET / "README.md").read_text()
+    card = DatasetCard.load(DATASET / "README.md")
+    assert card.data.task_categories == ["image-classification"]
+    assert "### skin_type" in card.text
