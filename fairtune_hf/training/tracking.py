@@ -71,6 +71,8 @@ def add_tracking(trainer: Trainer) -> None:
 class _NamedTensorBoard(TensorBoardCallback):
     """Writes to `tensorboard/NAME` of the training's folder."""
 
+    tb_writer: Any  # the parent's
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
