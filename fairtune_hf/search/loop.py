@@ -71,9 +71,9 @@ def run_trials(
             _consider_failure(trainer, study, error)
         except UpdateFinishedTrialError:
             pass  # taken for dead by another worker, and queued again there: what was found here does not count
-        except ValueError as error:
-            # Optuna asks for the best trial after each call and finds none while nothing has completed.
-            if "No trials are completed yet" not in str(error):
+        except ValueError:
+            # Optuna asks for the best trial after each call, and finds none while nothing has completed.
+            if study is None or not study.found_nothing_yet():
                 raise
         finally:
             if study is not None:

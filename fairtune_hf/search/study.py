@@ -209,6 +209,12 @@ class SearchStudy:
         """Epochs of a trial that runs to its end."""
         return self.schedule.length(trial)
 
+    def found_nothing_yet(self) -> bool:
+        """Whether nothing has completed so far, and this worker's latest trial was pruned."""
+        own = [t for t in self.trials() if t.user_attrs.get(WORKER) == self._worker]
+        nothing = not self.trials(TrialState.COMPLETE)
+        return nothing and bool(own) and own[-1].state == TrialState.PRUNED
+
     def write_tables(self) -> None:
         """Write trials.csv and curves.csv."""
         write_tables(self.folder, self.space, self.objectives, self.trials())
