@@ -247,7 +247,8 @@ def _score_and_save(
         for split in _SCORED_SPLITS
     ]
     if save_to is not None and trainer.is_world_process_zero():
-        trainer.model.save_pretrained(str(save_to))
+        model: Any = trainer.model
+        model.save_pretrained(str(save_to))
     return pd.concat(frames, ignore_index=True)
 
 

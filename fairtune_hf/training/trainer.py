@@ -139,19 +139,20 @@ class FairTrainer(Trainer):
 
     def _prepare_model(self) -> None:
         """Run a new model's blocks the fast way where the device and the precision allow it."""
-        if self._prepared is self.model:
+        model: Any = self.model
+        if self._prepared is model:
             return
-        self._prepared = self.model
+        self._prepared = model
         fast = self.args.device.type == "cuda" and self.args.bf16
         if fast:
             rows = (self.args.train_batch_size, self.args.eval_batch_size)
             FastForward(
-                self.model,
+                model,
                 dtype=torch.bfloat16,
                 residual=torch.bfloat16,
                 compiled_rows=frozenset(rows if self._compile_blocks else ()),
             )
-        self._operations = count_operations(self.model, last_token_only=fast)
+        self._operations = count_operations(model, last_token_only=fast)
 
     # The hooks below only note where the time goes; the loop is the parent's.
 
