@@ -22,10 +22,14 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not slow and not gpu and not hub"
+	$(BIN)/python -m pytest -q -m "not slow and not gpu and not hub and not pending"
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -q -m "slow and not gpu and not hub"
+	$(BIN)/python -m pytest -q -m "slow and not gpu and not hub and not pending"
+
+# Long tests that have not been seen to pass yet; those of a server want FAIRTUNE_POSTGRESQL (`.ci/postgresql start FOLDER`).
+test-pending: $(STAMP)
+	$(BIN)/python -m pytest -q -m "pending"
 
 smoke: $(STAMP)
 	$(BIN)/fairtune demo --out runs/smoke --trials 2 --epochs 1 --seeds 1 --overwrite
