@@ -1,7 +1,7 @@
 """FairTune (Dutt et al., ICLR 2024) as a Hugging Face PEFT plugin.
 
-Importing this package registers `FairMaskConfig` with PEFT, so that saved adapters load: at once
-where PEFT has been imported, else when it is. Everything else is loaded on first use.
+Importing this package registers `FairMaskConfig` with PEFT, so that saved adapters load. Everything
+else is loaded on first use.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fairtune_hf._registration import register_with_peft
+from fairtune_hf.tuner import FairMaskConfig, FairMaskModel, Mask
 
 if TYPE_CHECKING:
     from fairtune_hf.data import ImageTable, load_dataset_table
@@ -21,14 +21,10 @@ if TYPE_CHECKING:
     )
     from fairtune_hf.search import hp_space, model_init, search_masks, suggest_mask
     from fairtune_hf.training import collate_batch, finetune, load_backbone
-    from fairtune_hf.tuner import FairMaskConfig, FairMaskModel, Mask
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "FairMaskConfig": "tuner",
-    "FairMaskModel": "tuner",
-    "Mask": "tuner",
     "ImageTable": "data",
     "load_dataset_table": "data",
     "compare_predictions": "metrics",
@@ -71,6 +67,3 @@ def __getattr__(name: str) -> Any:
             f"module 'fairtune_hf' has no attribute {name!r}; it has {', '.join(__all__)}"
         )
     return getattr(importlib.import_module(f"fairtune_hf.{_HOMES[name]}"), name)
-
-
-register_with_peft()

@@ -175,7 +175,7 @@ def test_folder_with_other_files_is_refused(
         (["serch"], "Did you mean search?"),
         (["search", "--trials=0"], "--trials: expected at least 1, got 0"),
         (["search", "--trials=many"], "invalid int value"),
-        (["search", "--objective=auc"], "invalid choice: 'auc'"),
+        (["search", "--objective=auc"], "got 'auc'. Did you mean min_auc?"),
         (["search", "--epochs=0"], "--epochs: expected a whole number of at least 1, got 0"),
         (["search", "--learning-rate-min=1"], "expected 0 < min < max"),
         (["search", '--training-arguments={"max_grad_nrm": 1}'], "Did you mean max_grad_norm?"),
