@@ -17,7 +17,7 @@ from accelerate.utils import broadcast_object_list
 from scipy.special import softmax
 from torch import Tensor, nn
 from torch.utils.data import Sampler, WeightedRandomSampler
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from fairtune_hf.baselines.method import Method, Stage
@@ -55,6 +55,8 @@ class FairTrainer(Trainer):
         kwargs.setdefault("data_collator", collate_batch)
         if kwargs.get("compute_metrics") is not None:
             kwargs["compute_metrics"] = _RefuseDiverged(kwargs["compute_metrics"])
+        if kwargs.get("args") is not None:
+            _use_one_gpu(kwargs["args"])
         super().__init__(**kwargs)
         self.remove_callback(PrinterCallback)
         # What a search adds: called with (trial, epoch, is_last, curve row), returns why to end the trial, or None.
@@ -302,6 +304,16 @@ def _judge_one_objective(
         return None
     trial.report(row["value"], epoch)
     return "pruned" if not is_last and trial.should_prune() else None
+
+
+def _use_one_gpu(arguments: TrainingArguments) -> None:
+    """Keep the parent from spreading a batch over all visible GPUs with `nn.DataParallel`.
+
+    Its replicas run outside autocast and without our blocks, and multiply the batch size asked for.
+    Several GPUs serve several processes: `accelerate launch`, or `--workers`.
+    """
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
 
 
 class _RefuseDiverged:

@@ -159,3 +159,17 @@ def test_accelerate_wins_over_the_configured_precision(monkeypatch: pytest.Monke
         "ACCELERATE_MIXED_PRECISION", "no"
     )  # what launch sets when nothing was asked for
     assert FitArguments(precision="fp16").resolved_precision() == "fp16"
+
+
+def test_one_process_trains_on_one_gpu_however_many_are_visible(
+    table: ImageTable, backbone: Backbone
+) -> None:
+    arguments = FIT.to_training_arguments(
+        Path("unused"), learning_rate=1e-3, seed=0, evaluate_each_epoch=False
+    )
+    assert arguments.device
+    arguments._n_gpu = 2  # as transformers finds it where two are visible
+    train = build_datasets(table, backbone, FIT)["train"]
+    trainer = FairTrainer(model=backbone.copy_with_new_head(), args=arguments, train_dataset=train)
+    assert trainer.args.n_gpu == 1
+    assert trainer.args.train_batch_size == FIT.batch_size
