@@ -63,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _plan_and_run(command: str, arguments: list[str]) -> int:
     module = importlib.import_module(f"fairtune_hf.cli.{command}")
     plan: Callable[[list[str]], Callable[[], None]] = module.plan
-    if {"-h", "--help"} & set(arguments):
-        print(module.PARSER.format_help(), end="")
+    if {"-h", "--help", "--help-all"} & set(arguments):
+        print(module.PARSER.format_help(whole="--help-all" in arguments), end="")
         return DONE
     try:
         run = plan(arguments)

@@ -12,7 +12,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from transformers import TrainingArguments
@@ -45,6 +45,11 @@ _DECIDED_BY_THE_RUN = frozenset(
 class FitArguments:
     """Settings of one training, the same for every trial, refit and control of a run."""
 
+    # Named by --help, explained by --help-all.
+    rare: ClassVar[frozenset[str]] = frozenset(
+        {"warmup_fraction", "weight_decay", "class_weight", "training_arguments"}
+    )
+
     epochs: int = field(default=10, metadata={"help": "Epochs of one training (the paper: 30)."})
     batch_size: int = field(
         default=32, metadata={"help": "Training rows a step and device (the paper: 512)."}
@@ -54,7 +59,9 @@ class FitArguments:
     )
     warmup_fraction: float = field(
         default=0.1,
-        metadata={"help": "Share of the steps in which the learning rate rises, in [0, 1)."},
+        metadata={
+            "help": "Share of the steps in which the learning rate rises, in [0, 1).",
+        },
     )
     weight_decay: float = field(default=1.0e-4, metadata={"help": "AdamW's weight decay."})
     transforms: Literal["none", "flip", "paper", "medfair"] = field(
@@ -62,7 +69,9 @@ class FitArguments:
     )
     class_weight: Literal["none", "inverse_share"] = field(
         default="none",
-        metadata={"help": "inverse_share weighs a class by 1 - its share of the training rows."},
+        metadata={
+            "help": "inverse_share weighs a class by 1 - its share of the training rows.",
+        },
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = field(
         default="auto", metadata={"help": "auto: bf16 autocast where the GPU has it, else fp32."}
@@ -73,7 +82,7 @@ class FitArguments:
     training_arguments: str | None = field(
         default=None,
         metadata={
-            "help": "Further Hugging Face TrainingArguments as JSON, e.g. '{\"max_grad_norm\": 0.5}'."
+            "help": "Further Hugging Face TrainingArguments as JSON, e.g. '{\"max_grad_norm\": 0.5}'.",
         },
     )
 
