@@ -65,7 +65,7 @@ def search(words: list[str], out: Path, kills: int) -> pd.DataFrame:
     return pd.read_csv(out / "trials.csv", dtype={"mask": str})
 
 
-@pytest.mark.pending
+@pytest.mark.slow
 def test_twenty_kills_of_a_search_of_thirty_trials(
     folder_flags: list[str], tiny_vit: Path, tmp_path: Path
 ) -> None:
