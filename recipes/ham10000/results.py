@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fairtune_hf.baselines import METHODS
-from fairtune_hf.reports import compare_method, render_methods
+from fairtune_hf.reports import compare_method, evaluate_method, render_methods
 
 ATTRIBUTES = ("age", "sex")
 # Every number of a refit is in `seeds`; the groups' calibration and operating points are not needed here.
@@ -67,6 +67,8 @@ def collect(state: Path, results: Path) -> tuple[list[Path], list[str]]:
             reference = methods / "full"
             for name in METHODS:
                 folder = methods / name
+                if measured(folder):
+                    evaluate_method(folder)  # from its predictions, by the metrics as they are now
                 if measured(folder) and measured(reference):
                     compare_method(folder, reference)
                 elif not (measured(folder) or failed(folder)):
