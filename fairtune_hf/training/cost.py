@@ -63,10 +63,15 @@ def count_operations(model: nn.Module, *, last_token_only: bool) -> Operations |
     return Operations(training=forward + backward, evaluation=forward)
 
 
+def expected_operations(model: nn.Module, pictures: int) -> float | None:
+    """Estimate the operations of training on so many pictures, whatever the mask: three forward passes."""
+    counted = count_operations(model, last_token_only=True)
+    return None if counted is None else 3.0 * counted.evaluation * pictures
+
+
 def _trained_parts(block: nn.Module) -> list[bool]:
     """Whether norm 1, q/k/v, output, norm 2 and the two MLP products of a block are trained."""
-    with torch.enable_grad():
-        tensors = gather_tensors(block)
+    tensors = gather_tensors(block)
     trained = [
         any(t is not None and t.requires_grad for t in tensors[2 * i : 2 * i + 2]) for i in range(8)
     ]

@@ -21,6 +21,7 @@ from transformers import set_seed
 from fairtune_hf.data import ImageTable
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
+from fairtune_hf.training.cost import expected_operations
 from fairtune_hf.training.dataset import ImageDataset
 from fairtune_hf.training.run_folder import RunFolder, describe_dataset
 from fairtune_hf.training.trainer import FairTrainer
@@ -77,6 +78,14 @@ def class_weights(table: ImageTable, arguments: FitArguments) -> tuple[float, fl
     return positive_share, 1.0 - positive_share
 
 
+def compiling_pays(
+    arguments: FitArguments, backbone: Backbone, rows: int, trainings: int
+) -> bool:
+    """Whether to compile the blocks for so many trainings on so many rows in this process."""
+    pictures = rows * arguments.epochs * trainings
+    return arguments.compiles(expected_operations(backbone.model, pictures))
+
+
 def refit(
     choice: Choice,
     table: ImageTable,
@@ -88,6 +97,7 @@ def refit(
     datasets: dict[str, ImageDataset] | None = None,
     on_seed: Callable[[int], object] | None = None,
     train: Callable[[int, dict[str, ImageDataset]], FairTrainer] | None = None,
+    trainings: int | None = None,
 ) -> pd.DataFrame:
     """Train a choice once a seed and write its predictions; the first seed's adapter is saved.
 
@@ -105,12 +115,19 @@ def refit(
         on_seed: Called with each seed once its predictions are in the folder.
         train: Trains at a seed and returns the Trainer with the trained model, for a method of its
             own; by default the choice's mask is fine-tuned.
+        trainings: How many such trainings the process does in all, if it is more than one a seed.
 
     Returns:
         The predictions of all seeds: row_id, seed, split, label, score, patient and the attributes.
     """
     datasets = datasets or build_datasets(table, backbone, arguments)
-    train = train or functools.partial(_train, choice, table, backbone, arguments, folder.path)
+    if train is None:
+        compiled = compiling_pays(
+            arguments, backbone, len(datasets["train"]), trainings or len(seeds)
+        )
+        train = functools.partial(
+            _train, choice, table, backbone, arguments, folder.path, compiled
+        )
     done = folder.read_predictions()
     frames = [] if done is None else [done[done["seed"].isin(seeds)]]
     trained = set() if done is None else set(done["seed"])
@@ -169,6 +186,7 @@ def finetune(
                 seeds=seeds,
                 datasets=datasets,
                 on_seed=lambda _: bar.update(),
+                trainings=len(methods) * len(seeds),
             )
     folder.update(
         dataset=describe_dataset(table),
@@ -209,6 +227,7 @@ def _train(
     backbone: Backbone,
     arguments: FitArguments,
     folder: Path,
+    compile_blocks: bool,
     seed: int,
     datasets: dict[str, ImageDataset],
 ) -> FairTrainer:
@@ -227,6 +246,7 @@ def _train(
         ),
         train_dataset=datasets["train"],
         class_weights=class_weights(table, arguments),
+        compile_blocks=compile_blocks,
     )
     trainer.train()
     return trainer

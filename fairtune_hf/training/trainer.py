@@ -38,7 +38,8 @@ class FairTrainer(Trainer):
         class_weights: One weight a class for the cross entropy; the loss is the mean of weight times
             cross entropy over the batch, not divided by the sum of the weights.
         method: What is done beside plain fine-tuning: its loss, its drawing of rows, its last step.
-        compile_blocks: Compile the transformer blocks on a GPU; worth it from some minutes of training on.
+        compile_blocks: Compile the transformer blocks where they run in bf16 on a GPU; see
+            `FitArguments.compiles` for when that pays.
         **kwargs: Everything `transformers.Trainer` takes.
     """
 
