@@ -72,9 +72,11 @@ def search_masks(
         epochs=search.epoch_choices(),
         integer_bits=search.sampler == "cmaes",
     )
-    do: Any = functools.partial(_watch_study, pool=pool)
+    do: Any
     if pool is None:  # the repetitions and the controls train on the same pictures
         do = functools.partial(run_study, datasets=build_datasets(table, backbone, training))
+    else:
+        do = functools.partial(_watch_study, pool=pool)
     run: Any = functools.partial(
         do,
         table,

@@ -78,9 +78,7 @@ def class_weights(table: ImageTable, arguments: FitArguments) -> tuple[float, fl
     return positive_share, 1.0 - positive_share
 
 
-def compiling_pays(
-    arguments: FitArguments, backbone: Backbone, rows: int, trainings: int
-) -> bool:
+def compiling_pays(arguments: FitArguments, backbone: Backbone, rows: int, trainings: int) -> bool:
     """Whether to compile the blocks for so many trainings on so many rows in this process."""
     pictures = rows * arguments.epochs * trainings
     return arguments.compiles(expected_operations(backbone.model, pictures))
@@ -125,9 +123,7 @@ def refit(
         compiled = compiling_pays(
             arguments, backbone, len(datasets["train"]), trainings or len(seeds)
         )
-        train = functools.partial(
-            _train, choice, table, backbone, arguments, folder.path, compiled
-        )
+        train = functools.partial(_train, choice, table, backbone, arguments, folder.path, compiled)
     done = folder.read_predictions()
     frames = [] if done is None else [done[done["seed"].isin(seeds)]]
     trained = set() if done is None else set(done["seed"])

@@ -16,6 +16,7 @@ compilation), then they alternate, and the medians are compared.
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import json
 import os
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ from fairtune_hf.tuner import FairMaskConfig
 
 LEARNING_RATE = 1.0e-4
 PRESETS = {"none": "none", "layernorm": "layernorm", "attention": "attention", "all": "full_blocks"}
-COLUMNS = "mask trained_parameters ours bare ratio share_of_peak ours_gib bare_gib".split()
+COLUMNS = ("mask", "trained_parameters", "ours", "bare", "ratio", "share_of_peak", "ours_gib")
 
 
 def parse() -> argparse.Namespace:
@@ -133,13 +135,15 @@ def run_ours(
     return {"seconds": seconds, "images_per_second": rate, "min_auc": float(trial.values[0])}
 
 
-def measured(device: str, run: Any) -> dict[str, float]:
+def measured(
+    device: str, run: Callable[..., dict[str, float]], *arguments: Any, **settings: Any
+) -> dict[str, float]:
     """Run one trial with the memory counters reset; add the peak of its memory."""
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    found: dict[str, float] = run()
+    found = run(*arguments, **settings)
     if device == "cuda" and found:
         found["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
     return found
@@ -156,7 +160,9 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
         sizes = {"image_size": options.image_size, "transforms": options.transforms}
         table = make_table(options.rows, options.validation_rows, **sizes)
         # Enough for one whole batch of training and evaluation: all that is warmed up.
-        small = make_table(options.batch_size * processes, max(256, 2 * options.batch_size), **sizes)
+        small = make_table(
+            options.batch_size * processes, max(256, 2 * options.batch_size), **sizes
+        )
     training = FitArguments(
         epochs=options.epochs,
         batch_size=options.batch_size,
@@ -172,6 +178,7 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     peak = measure_peak(options.device)
     record: dict[str, Any] = {**describe_machine(), "processes": processes, "peak_flops": peak}
     record |= {"options": {k: str(v) for k, v in vars(options).items()}, "masks": []}
+    metrics = ObjectiveMetrics(parse_objectives("min_auc"), table.subset("validation"))
     began = time.perf_counter()
     for name in options.masks:
         if processes == 1 and time.perf_counter() - began > options.budget_seconds:
@@ -181,27 +188,23 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
         start = time.perf_counter()
         run_ours(small_table, backbone, small_datasets, warm_up, mask)
         warm_seconds = time.perf_counter() - start
-        metrics = ObjectiveMetrics(parse_objectives("min_auc"), table.subset("validation"))
         ours, bare = [], []
         for _ in range(options.repeats):
             ours.append(
-                measured(
-                    options.device, lambda: run_ours(table, backbone, datasets, training, mask)
-                )
+                measured(options.device, run_ours, table, backbone, datasets, training, mask)
             )
             if processes > 1:
                 continue
             bare.append(
                 measured(
                     options.device,
-                    lambda: train_bare(
-                        lambda: masked_model(backbone, mask),
-                        datasets,
-                        metrics,
-                        training,
-                        learning_rate=LEARNING_RATE,
-                        compile_blocks=options.compile,
-                    ),
+                    train_bare,
+                    functools.partial(masked_model, backbone, mask),
+                    datasets,
+                    metrics,
+                    training,
+                    learning_rate=LEARNING_RATE,
+                    compile_blocks=options.compile,
                 )
             )
         if not first:
@@ -241,7 +244,7 @@ def summarise(
 
 def compare_processes(options: argparse.Namespace) -> dict[str, Any]:
     """Run this benchmark once with each number of processes and compare the rates."""
-    words = [word for word in sys.argv[1:]]
+    words = list(sys.argv[1:])
     start = words.index("--processes")
     words = words[:start] + words[start + 1 + len(options.processes) :]
     if "--json" in words:
@@ -269,7 +272,12 @@ def print_table(record: dict[str, Any]) -> None:
     print(f"\n{'mask':<11}{'trained':>12}{'ours img/s':>12}{'bare img/s':>12}{'ours/bare':>11}"
           f"{'of peak':>9}{'ours GiB':>10}{'bare GiB':>10}")  # fmt: skip
     for row in record["masks"]:
-        cells = [row["trained_parameters"], row["ours"], row.get("bare", 0.0), row.get("ratio", 0.0)]
+        cells = [
+            row["trained_parameters"],
+            row["ours"],
+            row.get("bare", 0.0),
+            row.get("ratio", 0.0),
+        ]
         more = [row.get("share_of_peak", 0.0), row["ours_gib"], row.get("bare_gib", 0.0)]
         print("{:<11}{:>12,}{:>12,.1f}{:>12,.1f}{:>11.3f}{:>9.3f}{:>10.2f}{:>10.2f}".format(
             row["mask"], *cells, *more))  # fmt: skip
