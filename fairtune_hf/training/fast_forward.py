@@ -69,8 +69,9 @@ class FastForward:
             if not wanted:  # a frozen prefix and an evaluation are the same computation
                 tensors = BlockTensors(*[None if t is None else t.detach() for t in tensors])  # type: ignore[arg-type]
             run = run_block
-            if self._is_worth_compiling(hidden, trained if wanted else (), last):
-                run = compiled_block(hidden.shape, hidden.device, trained if wanted else ())
+            trained = trained if wanted else ()
+            if self._is_worth_compiling(hidden, trained, last):
+                run = compiled_block(hidden.shape, hidden.device, self.dtype, trained)
             kernel: Attention = "flash" if hidden.is_cuda and self.dtype.itemsize == 2 else "sdpa"
             off = torch.autocast(hidden.device.type, enabled=False)
             with off, torch.set_grad_enabled(wanted):
@@ -159,16 +160,17 @@ def run_by_module(model: nn.Module) -> Iterator[None]:
 
 
 def compiled_block(
-    shape: torch.Size, device: torch.device, trained: tuple[bool, ...]
+    shape: torch.Size, device: torch.device, dtype: torch.dtype, trained: tuple[bool, ...]
 ) -> Callable[..., Tensor]:
     """Return `run_block` compiled for one kind of block, or as it is once there are too many kinds.
 
     Args:
         shape: Of the residual stream.
         device: Of all tensors.
+        dtype: Of the products.
         trained: Which tensors need a gradient beside the residual stream; empty without gradients.
     """
-    key = (tuple(shape), device, trained)
+    key = (tuple(shape), device, dtype, trained)
     if key not in _compiled:
         if len(_compiled) >= MOST_KINDS:
             return run_block

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from accelerate import PartialState
 from peft import get_peft_model
 from tqdm.auto import tqdm
 from transformers import set_seed
@@ -21,7 +22,7 @@ from transformers import set_seed
 from fairtune_hf.data import ImageTable
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
-from fairtune_hf.training.cost import expected_operations
+from fairtune_hf.training.cost import add_costs, expected_operations
 from fairtune_hf.training.dataset import ImageDataset
 from fairtune_hf.training.run_folder import RunFolder, describe_dataset
 from fairtune_hf.training.trainer import FairTrainer
@@ -94,6 +95,7 @@ def refit(
     seeds: Sequence[int],
     datasets: dict[str, ImageDataset] | None = None,
     on_seed: Callable[[int], object] | None = None,
+    on_cost: Callable[[dict[str, Any]], object] | None = None,
     train: Callable[[int, dict[str, ImageDataset]], FairTrainer] | None = None,
     trainings: int | None = None,
 ) -> pd.DataFrame:
@@ -111,6 +113,7 @@ def refit(
         seeds: One refit each; the adapter kept is that of the first.
         datasets: The splits as model inputs, where they were built before.
         on_seed: Called with each seed once its predictions are in the folder.
+        on_cost: Called with the cost entry of each training that was done.
         train: Trains at a seed and returns the Trainer with the trained model, for a method of its
             own; by default the choice's mask is fine-tuned.
         trainings: How many such trainings the process does in all, if it is more than one a seed.
@@ -130,8 +133,11 @@ def refit(
     for seed in seeds:
         if seed not in trained:
             save_to = folder.adapter if seed == seeds[0] else None
-            frames.append(_score_and_save(train(seed, datasets), table, seed, datasets, save_to))
+            trainer = train(seed, datasets)
+            frames.append(_score_and_save(trainer, table, seed, datasets, save_to))
             folder.write_predictions(pd.concat(frames, ignore_index=True))
+            if on_cost is not None:
+                on_cost(trainer.cost.record())
         if on_seed is not None:
             on_seed(seed)
     return pd.concat(frames, ignore_index=True)
@@ -182,12 +188,20 @@ def finetune(
                 seeds=seeds,
                 datasets=datasets,
                 on_seed=lambda _: bar.update(),
+                on_cost=functools.partial(_add_refit_cost, folder),
                 trainings=len(methods) * len(seeds),
             )
     folder.update(
         dataset=describe_dataset(table),
         warnings=list(dict.fromkeys([*(record["warnings"] or []), *table.warnings])),
     )
+
+
+def _add_refit_cost(folder: RunFolder, cost: dict[str, Any]) -> None:
+    """Add a training to the refits' entry of run.json, at once, so that an interruption loses none."""
+    if PartialState().is_main_process:
+        before = folder.read().get("cost") or {}
+        folder.update(cost={**before, "refit": add_costs([before.get("refit"), cost])})
 
 
 def check_same_inputs(record: dict[str, Any], table: ImageTable, backbone: Backbone) -> None:
