@@ -71,11 +71,11 @@ class FitArguments:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = field(
         default="auto", metadata={"help": "auto: bf16 autocast where the GPU has it, else fp32."}
     )
+    images_on: Literal["auto", "device", "host"] = field(
+        default="auto", metadata={"help": "Where pictures lie (auto: where they fit)."}
+    )
     compile: Literal["auto", "on", "off"] = field(
-        default="auto",
-        metadata={
-            "help": "Compile the blocks with bf16 on a GPU; auto: where the run is long enough to gain by it."
-        },
+        default="auto", metadata={"help": "Compile blocks in bf16 (auto: in long runs)."}
     )
     seed: int = field(
         default=0, metadata={"help": "Seed of the split, the search and the first refit."}

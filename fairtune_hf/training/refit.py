@@ -66,6 +66,7 @@ def build_datasets(
             image_std=backbone.image_std,
             image_size=backbone.image_size,
             transforms=arguments.transforms if split == "train" else None,
+            placement=arguments.images_on,
         )
         for split in table.splits
     }
