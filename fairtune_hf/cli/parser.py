@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import json
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,13 +31,19 @@ class RecipeParser(HfArgumentParser):
         example: A command line that works, for the help.
         dataclass_types: What to parse into; every field needs a `help` in its metadata. Fields in a
             class's `rare` are only named by `--help`, which fits a screen, and explained by `--help-all`.
+        unlisted: Those of them that the help leaves to another command: dataclass -> the command.
     """
 
     def __init__(
-        self, command: str, purpose: str, example: str, dataclass_types: Iterable[Any]
+        self,
+        command: str,
+        purpose: str,
+        example: str,
+        dataclass_types: Iterable[Any],
+        unlisted: Mapping[Any, str] | None = None,
     ) -> None:
         self.purpose, self.example = purpose, example
-        self.parts = list(dataclass_types)
+        self.parts, self.unlisted = list(dataclass_types), dict(unlisted or {})
         super().__init__(self.parts, prog=f"fairtune {command}", allow_abbrev=False)
         for action in self._actions:
             if (
@@ -76,6 +82,11 @@ class RecipeParser(HfArgumentParser):
         lines = [*textwrap.wrap(self.purpose, _WIDTH), "", f"Example: {self.example}", ""]
         named = []
         for part in self.parts:
+            if part in self.unlisted:
+                first = dataclasses.fields(part)[0].name.replace("_", "-")
+                words = f"And the other flags of its recipes: see `{self.unlisted[part]} --help`."
+                lines.append(_help_line(f"--{first} ...", words))
+                continue
             if part.__name__ == "DataOptions":  # long, and of one data set at a time
                 lines += [
                     _help_line(

@@ -26,6 +26,7 @@ _PARTS = [
     "choice",
     "method",
     "search",
+    "cost",
     "validation",
     "test",
     "seeds",
