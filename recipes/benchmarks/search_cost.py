@@ -9,11 +9,12 @@ every epoch, best adapter, tables, run.json), in this process, with ViT-B/16 fro
 `paper` (univariate TPE, 30 epochs, nothing pruned, no repetitions) and `default` (presets first, halving,
 the three best trained again with two seeds each).
 
-What is too long to run in full is run for `--run-trials` trials of `--run-epochs` epochs, and the whole
-is extrapolated (random masks under the paper's policy): trials x (start + epochs x an epoch + the time between trials), each the mean (the
-start: the median) over the trials measured, the first left out if there are others (it warms up). How many epochs the default policy
-trains is then counted in a search of the same trials and epochs with a tiny model on few pictures, whose
-values are noise as the generated ones are. Every line says what was measured and what was computed.
+What is too long to run in full is run for `--run-trials` trials of `--run-epochs` epochs (random masks,
+under the paper's policy), and the whole is extrapolated: trials x (start + time between trials) + epochs
+x an epoch + what is done once; means (of the start: the median) over the trials measured, the first left
+out if there are others, since it warms up. How many epochs the default policy trains is then counted in a
+search of the same trials and epochs with a tiny model on few pictures, whose values are noise as the
+generated ones are. Every line says what was measured and what was computed.
 """
 
 from __future__ import annotations
