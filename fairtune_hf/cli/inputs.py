@@ -16,7 +16,8 @@ from fairtune_hf.cli.messages import is_first_process, say
 from fairtune_hf.data import TRANSFORM_PRESETS, ImageTable, load_dataset_table
 from fairtune_hf.training import Backbone, FitArguments, RunFolder, load_backbone
 
-# A run may be continued from another place, with a larger budget, by more workers, or with its data moved.
+# A run may be continued from another place, with a larger budget, by more workers, on another machine, or with
+# its data moved.
 MAY_CHANGE = frozenset(
     {
         "out",
@@ -28,6 +29,8 @@ MAY_CHANGE = frozenset(
         "storage",
         "study_name",
         "data_root",
+        "compile",
+        "images_on",
     }
 )
 

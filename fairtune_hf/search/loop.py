@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from fairtune_hf.search.objectives import parse_objectives, read_objectives
 from fairtune_hf.search.progress import Progress
 from fairtune_hf.search.sampling import is_lost
 from fairtune_hf.search.study import DONE, GO, WAIT, SearchStudy
+from fairtune_hf.training.garbage import quick_collections
 from fairtune_hf.training.tracking import trial_name
 from fairtune_hf.training.trainer import TRIAL_FAILURES, FairTrainer
 
@@ -50,32 +50,8 @@ def run_trials(
     Raises:
         RuntimeError: Ten trials in a row failed.
     """
-    with _quick_collections() as settle:
+    with quick_collections() as settle:
         _run_trials(trainer, study, space, objective, progress, write_tables, settle)
-
-
-@contextmanager
-def _quick_collections() -> Iterator[Callable[[], None]]:
-    """Keep the garbage collector away from the objects of the imported libraries.
-
-    Accelerate collects several times a trial, a third of a second each with all that Transformers,
-    Optuna and their dependencies leave in memory. What is called at the end of a trial sets aside
-    what is there by then; after the first trial nothing more is loaded.
-    """
-    left = 2
-
-    def settle() -> None:
-        nonlocal left
-        if left:
-            left -= 1
-            gc.collect()
-            gc.freeze()
-
-    settle()
-    try:
-        yield settle
-    finally:
-        gc.unfreeze()
 
 
 def _run_trials(

@@ -7,6 +7,7 @@ a batch is gathered into page-locked memory and sent while the device still comp
 from __future__ import annotations
 
 import warnings
+import weakref
 from typing import Literal, Protocol
 
 import numpy as np
@@ -55,7 +56,10 @@ def free_bytes(device: torch.device) -> int:
     """Return the bytes that pictures may take on a device."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        return max(0, int(free - KEPT_FOR_TRAINING * total))
+        # What an earlier training left with torch's allocator serves the next one; other splits stay.
+        others = sum(p.images.nbytes for p in _placed if p.device == device)
+        ours = torch.cuda.memory_reserved(device) - others
+        return max(0, int(free + ours - KEPT_FOR_TRAINING * total))
     return int((1 - KEPT_FREE_ON_THE_HOST) * psutil.virtual_memory().available)
 
 
@@ -72,6 +76,7 @@ class OnDevice:
         for start in range(0, n, self._ROWS_AT_ONCE):  # no second copy of all of them
             part = source[start : start + self._ROWS_AT_ONCE].to(device)
             self.images[start : start + len(part)] = part.permute(0, 3, 1, 2)
+        _placed.add(self)
 
     def take(self, rows: Tensor) -> Tensor:
         """Return the pictures of some rows."""
@@ -114,6 +119,9 @@ class OnHost:
             kept = torch.empty((rows, *self._source.shape[1:]), dtype=torch.uint8, pin_memory=True)
             self._buffers[self._turn] = kept
         return kept[:rows]
+
+
+_placed: weakref.WeakSet[OnDevice] = weakref.WeakSet()
 
 
 def _as_tensor(images: np.ndarray) -> Tensor:

@@ -24,6 +24,7 @@ from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.cost import add_costs, expected_operations
 from fairtune_hf.training.dataset import ImageDataset
+from fairtune_hf.training.garbage import quick_collections
 from fairtune_hf.training.run_folder import RunFolder, describe_dataset
 from fairtune_hf.training.trainer import FairTrainer
 from fairtune_hf.tuner import FairMaskConfig
@@ -165,12 +166,20 @@ def finetune(
         name: (entry, folder.control(name)) for name, entry in (record["controls"] or {}).items()
     }
     datasets = build_datasets(table, backbone, arguments)
-    with tqdm(
-        total=len(methods) * len(seeds),
-        desc="refit",
-        unit="model",
-        disable=not show_progress,
-    ) as bar:
+    with (
+        quick_collections() as settle,
+        tqdm(
+            total=len(methods) * len(seeds),
+            desc="refit",
+            unit="model",
+            disable=not show_progress,
+        ) as bar,
+    ):
+
+        def end_seed(seed: int) -> None:
+            bar.update()
+            settle()
+
         trained: dict[Choice, RunFolder] = {}
         for name, (entry, where) in methods.items():
             bar.set_postfix_str(name)
@@ -188,7 +197,7 @@ def finetune(
                 arguments,
                 seeds=seeds,
                 datasets=datasets,
-                on_seed=lambda _: bar.update(),
+                on_seed=end_seed,
                 on_cost=functools.partial(_add_refit_cost, folder),
                 trainings=len(methods) * len(seeds),
             )

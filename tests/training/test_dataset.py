@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from fairtune_hf.data import TRANSFORM_PRESETS, ImageTable
 from fairtune_hf.training.augmentation import augment, crop_centre
 from fairtune_hf.training.dataset import ImageDataset, collate_batch
-from fairtune_hf.training.placement import OnDevice, OnHost
+from fairtune_hf.training.placement import OnDevice, OnHost, free_bytes
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.5, 0.25, 0.2)
 
@@ -179,3 +179,14 @@ def test_batches_of_a_gpu_are_those_of_the_cpu(table: ImageTable, preset: str | 
             torch.testing.assert_close(
                 got["pixel_values"].cpu(), want["pixel_values"], atol=2e-3, rtol=0
             )
+
+
+@pytest.mark.gpu
+def test_memory_that_an_earlier_training_left_is_free_for_pictures(table: ImageTable) -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    before = free_bytes(device)
+    block = torch.empty(2**30, dtype=torch.uint8, device=device)
+    del block  # kept by the allocator, not by anybody else
+    assert free_bytes(device) == pytest.approx(before, abs=2**27)
+    data = dataset(table).to(device)
+    assert isinstance(data.pictures, OnDevice)
