@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from . import numbers, svg
 from .figure import Figure, bottom_axis, shortened
-from .run_folder import RunFolder
+from .loaded_run import LoadedRun
 
 _STEPS = {"search": "Search", "refit": "Refits"}
 COST_HEADS = ("Time", "Training pictures", "Pictures a second", "Share of peak", "Device")
@@ -27,7 +27,7 @@ class CostRow:
     parts: str
 
 
-def cost_rows(folder: RunFolder) -> list[CostRow]:
+def cost_rows(folder: LoadedRun) -> list[CostRow]:
     """Return one row for each step whose cost `run.json` holds; a dash for what is unknown."""
     cost = folder.part("cost")
     return [
@@ -37,7 +37,7 @@ def cost_rows(folder: RunFolder) -> list[CostRow]:
     ]
 
 
-def cost_lines(folder: RunFolder) -> list[tuple[str, str]]:
+def cost_lines(folder: LoadedRun) -> list[tuple[str, str]]:
     """Return the same as pairs of step and words, what is unknown left out."""
     lines = []
     for row in cost_rows(folder):
@@ -80,7 +80,7 @@ def _parts(by_part: object) -> str:
     )
 
 
-def importance_figure(folder: RunFolder) -> Figure | None:
+def importance_figure(folder: LoadedRun) -> Figure | None:
     """Draw the parts whose training moved the objective most, with the intervals of their effects."""
     importance = folder.part("search").get("importance")
     bits = importance.get("bits") if isinstance(importance, dict) else None

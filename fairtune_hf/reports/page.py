@@ -13,9 +13,11 @@ from typing import Any
 
 import pandas as pd
 
+from fairtune_hf.run_folder import write_text
+
 from . import cost, interval_figures, mask_figures, numbers, score_figures, search_figures, tables
 from .figure import Figure, write_figure_data
-from .run_folder import RunFolder, read_run, write_text
+from .loaded_run import LoadedRun, read_run
 from .scores import OperatingRow, operating_rows, refit_predictions
 from .templating import page_environment
 from .verdict import method_name, run_verdict, verdict_flags, worst_group
@@ -44,7 +46,7 @@ def render_report(run_dir: Path | str) -> Path:
     return write_text(folder.path / "report.html", html)
 
 
-def draw_figures(folder: RunFolder) -> dict[str, Figure]:
+def draw_figures(folder: LoadedRun) -> dict[str, Figure]:
     """Draw every figure that the run has data for, by name."""
     split = folder.final_split or "validation"
     drawn = [
@@ -63,7 +65,7 @@ def draw_figures(folder: RunFolder) -> dict[str, Figure]:
     return {figure.name: figure for figure in drawn if figure is not None}
 
 
-def page_content(folder: RunFolder, drawn: dict[str, Figure]) -> dict[str, Any]:
+def page_content(folder: LoadedRun, drawn: dict[str, Figure]) -> dict[str, Any]:
     """Gather what the template prints."""
     split = folder.final_split
     dataset = folder.part("dataset")
@@ -103,7 +105,7 @@ def page_content(folder: RunFolder, drawn: dict[str, Figure]) -> dict[str, Any]:
     }
 
 
-def operating_table(folder: RunFolder, split: str) -> list[OperatingRow]:
+def operating_table(folder: LoadedRun, split: str) -> list[OperatingRow]:
     """Return the operating point and calibration of each group, from the refit's predictions."""
     threshold = folder.part(split).get("threshold", 0.5)
     if not numbers.is_number(threshold):
@@ -111,7 +113,7 @@ def operating_table(folder: RunFolder, split: str) -> list[OperatingRow]:
     return operating_rows(refit_predictions(folder, split), float(threshold))
 
 
-def run_state(folder: RunFolder) -> str:
+def run_state(folder: LoadedRun) -> str:
     """Return how far the run has come: `evaluated`, `refitted`, `searched` or `started`."""
     if folder.part("test"):
         return "evaluated"
@@ -120,7 +122,7 @@ def run_state(folder: RunFolder) -> str:
     return "searched" if len(folder.trials) else "started"
 
 
-def missing_steps(folder: RunFolder) -> list[tuple[str, str]]:
+def missing_steps(folder: LoadedRun) -> list[tuple[str, str]]:
     """Say what cannot be shown yet, and the command that adds it."""
     steps = []
     if folder.trials.empty:
@@ -160,7 +162,7 @@ def merged_warnings(found: Sequence[str]) -> list[str]:
     ]
 
 
-def warning_lines(folder: RunFolder, split: str | None) -> list[str]:
+def warning_lines(folder: LoadedRun, split: str | None) -> list[str]:
     """Gather the warnings of the run and of a split, counts of small groups hidden."""
     found = [tables.without_folders(str(item)) for item in folder.run.get("warnings") or []]
     if split is None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import numbers
-from .run_folder import RunFolder
+from .loaded_run import LoadedRun
 from .verdict import method_name
 
 METRICS = {
@@ -128,7 +128,7 @@ def _detail(recipe: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def group_rows(folder: RunFolder, split: str) -> list[GroupRow]:
+def group_rows(folder: LoadedRun, split: str) -> list[GroupRow]:
     """Return one row a group; those of fewer than ten people show `<10` and no AUC."""
     results = method_results(folder.run, split)
     own = folder.part(split).get("groups") or {}
@@ -151,7 +151,7 @@ def group_rows(folder: RunFolder, split: str) -> list[GroupRow]:
     return rows
 
 
-def split_rows(folder: RunFolder) -> list[tuple[str, str, str]]:
+def split_rows(folder: LoadedRun) -> list[tuple[str, str, str]]:
     """Return split, pictures and patients of every split of the data."""
     frame = folder.predictions
     rows = []
@@ -164,7 +164,7 @@ def split_rows(folder: RunFolder) -> list[tuple[str, str, str]]:
     return rows
 
 
-def data_rows(folder: RunFolder) -> list[tuple[str, tuple[str, ...]]]:
+def data_rows(folder: LoadedRun) -> list[tuple[str, tuple[str, ...]]]:
     """Return each group's pictures and positive labels in every split, small groups hidden.
 
     Validation and test counts are those of the results; training counts are there when `run.json`
@@ -194,7 +194,7 @@ def _data_cell(known: Mapping[str, Any], small: bool) -> str:
     return f"{numbers.count(n)} ({numbers.positives(n, positive)})"
 
 
-def search_rows(folder: RunFolder) -> list[tuple[str, str]]:
+def search_rows(folder: LoadedRun) -> list[tuple[str, str]]:
     """Return what the search did, in words and numbers."""
     search = folder.part("search")
     names = {
@@ -219,7 +219,7 @@ def search_rows(folder: RunFolder) -> list[tuple[str, str]]:
     return rows
 
 
-def reproduce_rows(folder: RunFolder) -> list[tuple[str, str]]:
+def reproduce_rows(folder: LoadedRun) -> list[tuple[str, str]]:
     """Return the choice, the hashes, the versions and the machine, flattened to pairs."""
     dataset, model = folder.part("dataset"), folder.part("model")
     rows = [

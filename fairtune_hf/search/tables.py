@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
+from fairtune_hf.run_folder import RunFolder, write_text
 from fairtune_hf.search.budget import busy_seconds
 from fairtune_hf.search.objectives import Objective
 from fairtune_hf.search.space import SearchSpace
-from fairtune_hf.training.run_folder import RunFolder, write_text
 
 _COLUMNS = [
     "number",

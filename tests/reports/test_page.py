@@ -9,7 +9,7 @@ import pytest
 
 from fairtune_hf.reports import render_report
 from fairtune_hf.reports.page import merged_warnings
-from fairtune_hf.reports.run_folder import write_text
+from fairtune_hf.run_folder import write_text
 
 
 class Page(HTMLParser):
@@ -154,10 +154,13 @@ def test_broken_files_are_named(make_run, tmp_path):
         render_report(tmp_path / "nowhere")
     path = make_run(stage="searched")
     (path / "run.json").write_text("{")
-    with pytest.raises(ValueError, match=r"run\.json should be JSON"):
+    with pytest.raises(ValueError, match=r"run\.json to be JSON"):
+        render_report(path)
+    (path / "run.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"one JSON object, and it holds a list"):
         render_report(path)
     (path / "run.json").write_text('{"schema_version": 99}')
-    with pytest.raises(ValueError, match="schema_version 99"):
+    with pytest.raises(ValueError, match="schema version 99"):
         render_report(path)
     (path / "run.json").write_text('{"schema_version": 1}')
     (path / "predictions.parquet").write_text("no parquet")
