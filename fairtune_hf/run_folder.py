@@ -111,7 +111,19 @@ class RunFolder:
                 f"--run: expected {self.config_file}, written by the search; it is not there. "
                 "Give the --out folder of `fairtune search` or `fairtune finetune`."
             )
-        return dict(yaml.safe_load(self.config_file.read_text(encoding="utf-8")))
+        try:
+            config = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"--run: expected {self.config_file} to be YAML, and it is not ({error}). "
+                "Restore the file or run the search again into an empty folder."
+            ) from error
+        if not isinstance(config, dict):
+            raise ValueError(
+                f"--run: expected {self.config_file} to hold names and values, and it holds a "
+                f"{type(config).__name__}. Restore the file or run the search again into an empty folder."
+            )
+        return config
 
     def read_predictions(self) -> pd.DataFrame | None:
         """Read predictions.parquet, or None where no refit has finished.

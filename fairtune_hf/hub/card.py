@@ -15,7 +15,7 @@ from fairtune_hf.reports.cost import cost_lines
 from fairtune_hf.reports.loaded_run import LoadedRun, read_run
 from fairtune_hf.reports.masks import mask_grid
 from fairtune_hf.reports.page import missing_steps, optimism_words, warning_lines
-from fairtune_hf.reports.verdict import method_name, run_verdict, verdict_flags, worst_group
+from fairtune_hf.reports.verdict import flag_words, run_verdict, worst_group
 from fairtune_hf.run_folder import write_text
 
 from .templates import Verbatim, card_environment
@@ -138,7 +138,6 @@ def card_content(
     shown = split or "test"
     model = folder.part("model")
     base = base_model or base_on_hub(folder) or str(model.get("id") or "")
-    flags = verdict_flags(folder.run, split=shown)
     metadata = card_data(folder, repo_id=repo_id, base_model=base_model).to_yaml(line_break="\n")
     return {
         "metadata": Verbatim(metadata.strip()),
@@ -147,8 +146,7 @@ def card_content(
         "split": shown,
         "evaluated": split is not None,
         "verdict": run_verdict(folder.run),
-        "levelled_down": [method_name(name) for name in flags.levelled_down],
-        "collapsed": [tables.capital(method_name(name)) for name in flags.collapsed],
+        "flag_words": flag_words(folder.run, split=shown),
         "missing": missing_steps(folder),
         "repo_id": repo_id or UNNAMED,
         "base": base,

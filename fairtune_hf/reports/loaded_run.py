@@ -6,7 +6,7 @@ is an error that names the file. Nothing here imports torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class LoadedRun:
         trials: One row a trial, empty before a search.
         curves: One row a trial and epoch.
         predictions: Scores of the refits, empty before the refit.
+        config: The resolved configuration of the search, empty where it was not kept.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class LoadedRun:
     trials: pd.DataFrame
     curves: pd.DataFrame
     predictions: pd.DataFrame
+    config: dict[str, Any] = field(default_factory=dict)
 
     def part(self, name: str) -> dict[str, Any]:
         """Return an object of `run.json`, empty when the step that writes it was not taken."""
@@ -92,6 +94,7 @@ def read_run(run_dir: Path | str) -> LoadedRun:
         trials=_read_csv(folder.trials_file, TRIAL_COLUMNS),
         curves=_read_csv(folder.curves_file, CURVE_COLUMNS),
         predictions=pd.DataFrame() if predictions is None else predictions,
+        config=folder.read_config() if folder.config_file.is_file() else {},
     )
 
 

@@ -20,7 +20,7 @@ from .figure import Figure, write_figure_data
 from .loaded_run import LoadedRun, read_run
 from .scores import OperatingRow, operating_rows, refit_predictions
 from .templating import page_environment
-from .verdict import method_name, run_verdict, verdict_flags, worst_group
+from .verdict import flag_words, method_name, run_verdict, worst_group
 
 
 def render_report(run_dir: Path | str) -> Path:
@@ -70,7 +70,6 @@ def page_content(folder: LoadedRun, drawn: dict[str, Figure]) -> dict[str, Any]:
     split = folder.final_split
     dataset = folder.part("dataset")
     shown_split = split or "test"
-    flags = verdict_flags(folder.run, split=shown_split)
     methods = tables.method_rows(folder.run, shown_split)
     return {
         "title": f"{dataset.get('name', 'run')}, {folder.sensitive}",
@@ -80,8 +79,7 @@ def page_content(folder: LoadedRun, drawn: dict[str, Figure]) -> dict[str, Any]:
         "state": run_state(folder),
         "verdict": run_verdict(folder.run),
         "missing": missing_steps(folder),
-        "flags": flags,
-        "flag_words": _flag_words(flags.levelled_down, flags.collapsed),
+        "flag_words": flag_words(folder.run, split=shown_split),
         "worst_group": worst_group(folder.part(shown_split)),
         "metrics": list(tables.METRICS.values()),
         "methods": methods,
@@ -96,6 +94,8 @@ def page_content(folder: LoadedRun, drawn: dict[str, Figure]) -> dict[str, Any]:
         "cost": cost.cost_rows(folder),
         "cost_heads": list(cost.COST_HEADS),
         "reproduce": tables.reproduce_rows(folder),
+        "commands": reproduce_commands(folder),
+        "config": tables.config_text(folder),
         "dropped": {str(k): str(v) for k, v in (dataset.get("dropped") or {}).items()},
         "warnings": warning_lines(folder, split),
         "figures": drawn,
@@ -140,6 +140,21 @@ def missing_steps(folder: LoadedRun) -> list[tuple[str, str]]:
     return steps
 
 
+def reproduce_commands(folder: LoadedRun) -> list[str]:
+    """Return the commands that repeat the run from its `config.yaml`, as far as it has come."""
+    if not folder.config:
+        return []
+    commands = ["fairtune search --config config.yaml --out DIR"]
+    seeds = [item.get("seed") for item in folder.run.get("seeds") or []]
+    if seeds:
+        commands += [
+            f"fairtune finetune --run DIR --seeds {len(seeds)}",
+            "fairtune evaluate --run DIR",
+            "fairtune report --run DIR",
+        ]
+    return commands
+
+
 _OF_METHOD = re.compile(
     r"^(?P<method>[\w ]+), (?P<split>validation|test): (?P<words>.*)$", re.DOTALL
 )
@@ -179,20 +194,6 @@ def warning_lines(folder: LoadedRun, split: str | None) -> list[str]:
     return lines
 
 
-def _flag_words(levelled_down: tuple[str, ...], collapsed: tuple[str, ...]) -> list[str]:
-    words = [
-        f"Levelling down beside {method_name(name)}: by the point estimates, groups lost more than "
-        "the worst-off group gained. Read it beside the intervals."
-        for name in levelled_down
-    ]
-    words += [
-        f"{tables.capital(method_name(name))} has collapsed: it ranks patients hardly better "
-        "than chance, so its small gap means nothing."
-        for name in collapsed
-    ]
-    return words
-
-
 def optimism_words(optimism: object) -> str:
     """Say by how much the best of the search's values is expected to be too high."""
     if isinstance(optimism, dict):
@@ -214,7 +215,7 @@ def best_trials(trials: pd.DataFrame, count: int = 5) -> list[dict[str, str]]:
     top = done.dropna(subset=["value"]).sort_values("value", ascending=False).head(count)
     return [
         {
-            "number": str(row.number),
+            "number": f"Trial {row.number}",
             "value": numbers.fraction(row.value),
             "preset": row.preset if isinstance(row.preset, str) and row.preset else "sampled",
             "trained": f"{str(row.mask).count('1')} of {len(str(row.mask))}",

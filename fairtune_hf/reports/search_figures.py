@@ -176,7 +176,11 @@ def group_curves_figure(folder: LoadedRun) -> Figure | None:
         "group_curves",
         "Learning curves of the groups",
         f"Chosen trial {chosen}, validation set"
-        + (" (solid) and training set (dashed)." if train else "."),
+        + (
+            " (solid) and training set (dashed: scored while it was trained on, pictures augmented)."
+            if train
+            else "."
+        ),
         svg.picture(
             parts,
             identity="group_curves",
@@ -221,8 +225,8 @@ def pareto_figure(folder: LoadedRun) -> Figure | None:
     return Figure(
         "pareto",
         "Overall against worst-group AUC",
-        "Completed trials. No trial on the dashed front is beaten in both; off it, both could be had "
-        "better.",
+        "Completed trials. For any trial off the dashed front another one was at least as good in both "
+        "and better in one.",
         svg.picture(
             parts,
             identity="pareto",

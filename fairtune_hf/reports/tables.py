@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from . import numbers
 from .loaded_run import LoadedRun
 from .verdict import method_name
@@ -153,11 +155,15 @@ def group_rows(folder: LoadedRun, split: str) -> list[GroupRow]:
 
 def split_rows(folder: LoadedRun) -> list[tuple[str, str, str]]:
     """Return split, pictures and patients of every split of the data."""
-    frame = folder.predictions
+    frame, told = folder.predictions, folder.part("dataset").get("patients") or {}
     rows = []
     for split, number in (folder.part("dataset").get("rows") or {}).items():
-        people = numbers.MISSING
-        if not frame.empty and {"patient", "split"} <= set(frame.columns):
+        people = numbers.count(told.get(split))
+        if (
+            people == numbers.MISSING
+            and not frame.empty
+            and {"patient", "split"} <= set(frame.columns)
+        ):
             held = frame.loc[frame["split"] == split, "patient"]
             people = numbers.count(int(held.nunique())) if len(held) else numbers.MISSING
         rows.append((str(split), numbers.count(number), people))
@@ -241,6 +247,21 @@ def reproduce_rows(folder: LoadedRun) -> list[tuple[str, str]]:
     rows += [(f"Version: {key}", _plain(value)) for key, value in _items(folder.run, "versions")]
     rows += [(f"Hardware: {key}", _plain(value)) for key, value in _items(folder.run, "hardware")]
     return [(name, value) for name, value in rows if value != numbers.MISSING]
+
+
+_LOGIN = re.compile(r"(?<=://)[^/@\s]*@")
+
+
+def config_text(folder: LoadedRun) -> str:
+    """Return the resolved configuration as YAML, without this machine's folders and without logins."""
+    if not folder.config:
+        return ""
+    shown = {key: _without_login(value) for key, value in folder.config.items()}
+    return str(yaml.safe_dump(without_folders(shown), sort_keys=False, allow_unicode=True)).strip()
+
+
+def _without_login(value: Any) -> Any:
+    return _LOGIN.sub("", value) if isinstance(value, str) else value
 
 
 def shown_model(identity: object) -> str:

@@ -61,6 +61,9 @@ def describe_dataset(table: ImageTable) -> dict[str, Any]:
         "name": table.name,
         "sensitive": table.sensitive,
         "rows": {split: len(table.subset(split)) for split in table.splits},
+        "patients": {
+            split: int(table.subset(split).frame["patient_id"].nunique()) for split in table.splits
+        },
         "counts": {split: _count_groups(table.subset(split)) for split in table.splits},
         "split_hash": table.split_hash,
         "groups": list(table.groups),
