@@ -95,7 +95,22 @@ def public_run(folder: LoadedRun) -> str:
         run["warnings"] = [
             numbers.hide_small_counts(str(words), small) for words in run.get("warnings") or []
         ]
+    _hide_small_data(run.get("dataset") or {})
     return json.dumps(run, indent=1, allow_nan=False) + "\n"
+
+
+def _hide_small_data(dataset: dict[str, Any]) -> None:
+    """Hide the counts of groups and splits of fewer than ten people in what is said of the data."""
+    for groups in (dataset.get("counts") or {}).values():
+        for counts in groups.values():
+            if any(_is_small(counts.get(key)) for key in ("n", "n_patients")):
+                counts.update(dict.fromkeys(counts, numbers.SMALL))
+    people = dataset.get("n_patients") or {}
+    people.update({split: numbers.SMALL for split, n in people.items() if _is_small(n)})
+
+
+def _is_small(n: object) -> bool:
+    return numbers.is_number(n) and n < numbers.SMALLEST_SHOWN
 
 
 def _hide_small(block: dict[str, Any] | None, small: set[str]) -> None:

@@ -155,7 +155,7 @@ def group_rows(folder: LoadedRun, split: str) -> list[GroupRow]:
 
 def split_rows(folder: LoadedRun) -> list[tuple[str, str, str]]:
     """Return split, pictures and patients of every split of the data."""
-    frame, told = folder.predictions, folder.part("dataset").get("patients") or {}
+    frame, told = folder.predictions, folder.part("dataset").get("n_patients") or {}
     rows = []
     for split, number in (folder.part("dataset").get("rows") or {}).items():
         people = numbers.count(told.get(split))

@@ -87,9 +87,10 @@ def _end_of(trial: FrozenTrial) -> tuple[float, int]:
 
 
 def table_head(study: SearchStudy) -> str:
-    """Return the heads of the table's columns; `value` is the first objective's."""
+    """Return which search it is and the heads of the columns; `value` is the first objective's."""
     names = {"value": study.objectives[0].name}
-    return _aligned(study, [names.get(head, head) for head in _WIDTHS]) + "  mask"
+    title = f"{study.folder.path.resolve().name}, {study.arguments.trials} trials:"
+    return title + "\n" + _aligned(study, [names.get(head, head) for head in _WIDTHS]) + "  mask"
 
 
 def table_line(study: SearchStudy, trial: FrozenTrial) -> str:

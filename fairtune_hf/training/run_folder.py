@@ -61,7 +61,7 @@ def describe_dataset(table: ImageTable) -> dict[str, Any]:
         "name": table.name,
         "sensitive": table.sensitive,
         "rows": {split: len(table.subset(split)) for split in table.splits},
-        "patients": {
+        "n_patients": {
             split: int(table.subset(split).frame["patient_id"].nunique()) for split in table.splits
         },
         "counts": {split: _count_groups(table.subset(split)) for split in table.splits},

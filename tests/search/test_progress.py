@@ -56,7 +56,8 @@ def test_a_line_a_trial_with_the_best_so_far(
     out, said = capsys.readouterr()
     assert out == ""
     assert "\r" not in said
-    head, *lines = said.splitlines()
+    title, head, *lines = said.splitlines()
+    assert title == f"{study.folder.path.name}, 9 trials:"
     assert head.split()[:5] == ["done", "trial", "state", "min_auc", "best"]
     cells = [line.split() for line in lines]
     assert [c[1:5] for c in cells] == [
@@ -79,7 +80,7 @@ def test_trials_of_before_are_counted_and_not_written_again(
     progress = Progress(study, show=True)
     train(study, 0.7)
     progress.refresh()
-    _, line = capsys.readouterr().err.splitlines()
+    _, _, line = capsys.readouterr().err.splitlines()
     assert line.split()[:5] == ["2/9", "1", "complete", "0.7000", "0.8000"]
 
 
