@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import time
-import uuid
 from typing import Any
 
 import torch
@@ -20,7 +19,6 @@ from fairtune_hf.search.objectives import parse_objectives, read_objectives
 from fairtune_hf.search.progress import Progress
 from fairtune_hf.search.sampling import is_lost
 from fairtune_hf.search.study import DONE, GO, WAIT, SearchStudy
-from fairtune_hf.training.costs import spread_cost
 from fairtune_hf.training.tracking import trial_name
 from fairtune_hf.training.trainer import TRIAL_FAILURES, FairTrainer
 
@@ -53,7 +51,6 @@ def run_trials(
     objectives = parse_objectives(objective)
     trainer.judge = None if study is None else study.judge
     arguments: dict[str, Any] = {} if study is None else study.create_study_arguments()
-    process = uuid.uuid4().hex[:12]
     while (decision := _agree(trainer, _decide(trainer, study))) != DONE:
         if decision == WAIT:
             time.sleep(_POLL_SECONDS)
@@ -82,7 +79,6 @@ def run_trials(
             if study is not None:
                 study.end_turn()
         if study is not None:
-            study.note_cost(process, spread_cost(trainer.cost.record(), trainer.args.world_size))
             if write_tables:
                 study.write_tables()
             progress.refresh()

@@ -20,7 +20,6 @@ from fairtune_hf.search.objectives import MAXIMIZE, ObjectiveMetrics
 from fairtune_hf.search.study import SearchStudy
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
-from fairtune_hf.training.costs import add_costs
 from fairtune_hf.training.refit import Choice
 from fairtune_hf.training.run_folder import (
     RunFolder,
@@ -40,7 +39,6 @@ def write_record(
     *,
     judged: Sequence[Judged] = (),
     control_studies: Mapping[str, SearchStudy] | None = None,
-    repetitions: SearchStudy | None = None,
 ) -> Choice:
     """Write what the search found, its choice and the controls' learning rates to run.json.
 
@@ -52,7 +50,6 @@ def write_record(
         training: How each trial was trained.
         judged: The best trials by their repetitions, best first; empty where there were none.
         control_studies: The controls' own searches, where there were any.
-        repetitions: The study of the best trials' repetitions, where there was one.
 
     Raises:
         RuntimeError: No trial completed.
@@ -72,7 +69,6 @@ def write_record(
     controls = describe_controls(
         study, chosen, control_studies or {}, seed=training.seed, warnings=warnings
     )
-    spent = [study, *([repetitions] if repetitions else []), *(control_studies or {}).values()]
     record = folder.update(
         dataset=describe_dataset(table),
         model=backbone.describe(),
@@ -87,18 +83,11 @@ def write_record(
         ),
         search=_search_record(study, best, table, folder, judged),
         controls=controls,
-        cost={**_known_costs(folder), "search": add_costs([part.cost() for part in spent])},
         versions=describe_versions(),
         hardware=describe_hardware(),
         warnings=warnings,
     )
     return Choice.from_record(record["choice"], study.space.layout)
-
-
-def _known_costs(folder: RunFolder) -> dict[str, Any]:
-    """Return the costs noted before: a search that is continued keeps those of its refits."""
-    known = folder.read().get("cost") if folder.record_file.is_file() else None
-    return dict(known or {})
 
 
 def describe_choice(

@@ -81,20 +81,11 @@ def search_masks(
     )
     name = search.study_name or STUDY_NAME
     study = run(folder, space, search, name=name)
-    judged, controls, repeated = _after_the_search(
-        run, folder, study, space, search, training, name
-    )
+    judged, controls = _after_the_search(run, folder, study, space, search, training, name)
     if study is None or is_worker():
         return None
     return write_record(
-        study,
-        table,
-        backbone,
-        folder,
-        training,
-        judged=judged,
-        control_studies=controls,
-        repetitions=repeated,
+        study, table, backbone, folder, training, judged=judged, control_studies=controls
     )
 
 
@@ -106,10 +97,9 @@ def _after_the_search(
     search: SearchArguments,
     training: FitArguments,
     name: str,
-) -> tuple[list[Judged], dict[str, SearchStudy], SearchStudy | None]:
+) -> tuple[list[Judged], dict[str, SearchStudy]]:
     """Run the repetitions and the controls' studies; every process takes the same steps."""
     judged: list[Judged] = []
-    repeated: SearchStudy | None = None
     plan = _share(None if study is None else plan_confirmation(study, seed=training.seed))
     if plan is not None:
         repeated = run(
@@ -131,7 +121,7 @@ def _after_the_search(
             found = run(where, its_space, its_search, name=f"{name}-{control}", keep_best=False)
             if found is not None:
                 controls[control] = found
-    return judged, controls, repeated
+    return judged, controls
 
 
 def _share(plan: Any) -> Any:

@@ -26,13 +26,11 @@ from fairtune_hf.search.storage import (
     this_worker,
 )
 from fairtune_hf.search.tables import write_tables
-from fairtune_hf.training.costs import add_costs
 
 STUDY_NAME = "fairtune"
 GO, WAIT, DONE = "go", "wait", "done"
 _MAX_DEATHS = 3  # a point that killed its process this often is left failed
 _QUEUED = "startup_queued"
-_COST = "cost_of_process_"
 _SHOWN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
 
 
@@ -216,15 +214,6 @@ class SearchStudy:
         own = [t for t in self.trials() if t.user_attrs.get(WORKER) == self._worker]
         nothing = not self.trials(TrialState.COMPLETE)
         return nothing and bool(own) and own[-1].state == TrialState.PRUNED
-
-    def note_cost(self, process: str, record: dict[str, Any]) -> None:
-        """Note what one process has cost so far; it replaces what the process noted before."""
-        self.study.set_user_attr(f"{_COST}{process}", record)
-
-    def cost(self) -> dict[str, Any] | None:
-        """Add up what all processes have noted, those of earlier attempts too."""
-        noted = self.study.user_attrs.items()
-        return add_costs([value for name, value in noted if name.startswith(_COST)])
 
     def write_tables(self) -> None:
         """Write trials.csv and curves.csv."""

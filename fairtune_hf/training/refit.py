@@ -21,7 +21,6 @@ from transformers import set_seed
 from fairtune_hf.data import ImageTable
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
-from fairtune_hf.training.costs import add_costs, spread_cost
 from fairtune_hf.training.dataset import ImageDataset
 from fairtune_hf.training.run_folder import RunFolder, describe_dataset
 from fairtune_hf.training.trainer import FairTrainer
@@ -88,7 +87,6 @@ def refit(
     seeds: Sequence[int],
     datasets: dict[str, ImageDataset] | None = None,
     on_seed: Callable[[int], object] | None = None,
-    on_trained: Callable[[FairTrainer], object] | None = None,
     train: Callable[[int, dict[str, ImageDataset]], FairTrainer] | None = None,
 ) -> pd.DataFrame:
     """Train a choice once a seed and write its predictions; the first seed's adapter is saved.
@@ -105,7 +103,6 @@ def refit(
         seeds: One refit each; the adapter kept is that of the first.
         datasets: The splits as model inputs, where they were built before.
         on_seed: Called with each seed once its predictions are in the folder.
-        on_trained: Called with each Trainer that was used, once its predictions are in the folder.
         train: Trains at a seed and returns the Trainer with the trained model, for a method of its
             own; by default the choice's mask is fine-tuned.
 
@@ -120,11 +117,8 @@ def refit(
     for seed in seeds:
         if seed not in trained:
             save_to = folder.adapter if seed == seeds[0] else None
-            trainer = train(seed, datasets)
-            frames.append(_score_and_save(trainer, table, seed, datasets, save_to))
+            frames.append(_score_and_save(train(seed, datasets), table, seed, datasets, save_to))
             folder.write_predictions(pd.concat(frames, ignore_index=True))
-            if on_trained is not None:
-                on_trained(trainer)
         if on_seed is not None:
             on_seed(seed)
     return pd.concat(frames, ignore_index=True)
@@ -175,20 +169,11 @@ def finetune(
                 seeds=seeds,
                 datasets=datasets,
                 on_seed=lambda _: bar.update(),
-                on_trained=functools.partial(_note_cost, folder),
             )
     folder.update(
         dataset=describe_dataset(table),
         warnings=list(dict.fromkeys([*(record["warnings"] or []), *table.warnings])),
     )
-
-
-def _note_cost(folder: RunFolder, trainer: FairTrainer) -> None:
-    """Add a training's cost to that of the run's refits; at once, so that an interruption loses none."""
-    if trainer.is_world_process_zero():
-        known = folder.read().get("cost") or {}
-        spent = spread_cost(trainer.cost.record(), trainer.args.world_size)
-        folder.update(cost={**known, "refit": add_costs([known.get("refit"), spent])})
 
 
 def check_same_inputs(record: dict[str, Any], table: ImageTable, backbone: Backbone) -> None:
