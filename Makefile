@@ -18,18 +18,18 @@ $(STAMP): pyproject.toml requirements.lock
 demo: $(STAMP)
 	$(BIN)/fairtune demo --out runs/demo
 
+# Tests run side by side, each on one thread: two trainings that both want every core slow each other many times over.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=8 --dist=worksteal
+
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not slow and not gpu and not hub and not pending"
+	$(PYTEST) -m "not slow and not gpu and not hub"
 
+# Those of several machines want FAIRTUNE_POSTGRESQL (`.ci/postgresql start FOLDER` prints it) and are skipped without it.
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -q -m "slow and not gpu and not hub and not pending"
-
-# Long tests that have not been seen to pass yet; those of a server want FAIRTUNE_POSTGRESQL (`.ci/postgresql start FOLDER`).
-test-pending: $(STAMP)
-	$(BIN)/python -m pytest -q -m "pending"
+	$(PYTEST) -m "slow and not gpu and not hub"
 
 smoke: $(STAMP)
 	$(BIN)/fairtune demo --out runs/smoke --trials 2 --epochs 1 --seeds 1 --overwrite

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -37,7 +36,7 @@ from fairtune_hf.cli.parser import RecipeParser
 from fairtune_hf.data import ImageTable, stratified_fraction
 from fairtune_hf.reports import compare_method, evaluate_method, render_methods
 from fairtune_hf.reports.method_comparison import REFERENCE
-from fairtune_hf.search import SearchArguments
+from fairtune_hf.search import BudgetArguments, SearchArguments
 from fairtune_hf.search.methods import MethodRun, record_failure
 from fairtune_hf.training import Backbone, FitArguments, RunFolder, check_same_inputs
 
@@ -73,46 +72,6 @@ class CompareArguments:
                 raise ValueError(
                     f"--{name}: expected at least 1, got {getattr(self, name)}. Give a whole number of 1 or more."
                 )
-
-
-@dataclass(kw_only=True)
-class BudgetArguments:
-    """What each method may spend and how it searches: the settings of `fairtune search` that all share."""
-
-    trials: int = field(default=20, metadata={"help": "Finished trials of each method."})
-    objective: str = field(
-        default="min_auc",
-        metadata={"help": "Validation metric that decides, as of `fairtune search`."},
-    )
-    learning_rate_min: float = field(
-        default=1.0e-5, metadata={"help": "Lower end of the log-uniform learning rate."}
-    )
-    learning_rate_max: float = field(
-        default=1.0e-3, metadata={"help": "Upper end of the log-uniform learning rate."}
-    )
-    sampler: Literal["tpe", "tpe_univariate", "random"] = field(
-        default="tpe", metadata={"help": "How trials after the start-up points are drawn."}
-    )
-    pruner: Literal["successive_halving", "median", "hyperband", "none"] = field(
-        default="successive_halving",
-        metadata={"help": "Which trials end early; none: all train equally long."},
-    )
-    reduction_factor: int = field(
-        default=2, metadata={"help": "Halving: one in so many trials passes a rung."}
-    )
-    judge_after: float = field(
-        default=0.4, metadata={"help": "Share of a trial's epochs before which it is never pruned."}
-    )
-    search_fraction: float = field(
-        default=1.0,
-        metadata={
-            "help": "Share of the training rows that searches train on (the paper's CheXpert: 0.1)."
-        },
-    )
-
-    def search(self) -> SearchArguments:
-        """Return the settings of each method's search: no presets, and no trial repeated."""
-        return SearchArguments(**dataclasses.asdict(self), presets=False, top_k=0)
 
 
 PARSER = RecipeParser(
@@ -234,7 +193,8 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
         return lambda: print("\n".join(METHODS))
     specs = tuple(method_spec(name) for name in dict.fromkeys(compare.methods or METHODS))
     output.out = output.out or f"runs/{data.dataset}-compare"
-    search = budget.search()
+    # No presets, and no trial repeated: every method has the same trials and no more.
+    search = SearchArguments(**dataclasses.asdict(budget), presets=False, top_k=0)
     config = resolve_config(data, options, model, budget, training, evaluation)
     folder = open_run(output, config)
     backbone = load_model(model)

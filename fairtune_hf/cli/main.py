@@ -29,6 +29,7 @@ COMMANDS = {
     "report": "Write report.html and the model card of a run.",
     "card": "Write the model card of an evaluated run.",
     "push": "Upload adapter, card, numbers and report of a run to the Hub.",
+    "profile": "Train a few steps of a recipe and show where the time goes, with advice.",
     "recipes": "List the recipes that come with the package.",
 }
 
@@ -63,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _plan_and_run(command: str, arguments: list[str]) -> int:
     module = importlib.import_module(f"fairtune_hf.cli.{command}")
     plan: Callable[[list[str]], Callable[[], None]] = module.plan
-    if {"-h", "--help"} & set(arguments):
-        print(module.PARSER.format_help(), end="")
+    if {"-h", "--help", "--help-all"} & set(arguments):
+        print(module.PARSER.format_help(whole="--help-all" in arguments), end="")
         return DONE
     try:
         run = plan(arguments)

@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import json
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,14 +29,21 @@ class RecipeParser(HfArgumentParser):
         command: Name of the subcommand.
         purpose: One sentence for the help.
         example: A command line that works, for the help.
-        dataclass_types: What to parse into; every field needs a `help` in its metadata.
+        dataclass_types: What to parse into; every field needs a `help` in its metadata. Fields in a
+            class's `rare` are only named by `--help`, which fits a screen, and explained by `--help-all`.
+        unlisted: Those of them that the help leaves to another command: dataclass -> the command.
     """
 
     def __init__(
-        self, command: str, purpose: str, example: str, dataclass_types: Iterable[Any]
+        self,
+        command: str,
+        purpose: str,
+        example: str,
+        dataclass_types: Iterable[Any],
+        unlisted: Mapping[Any, str] | None = None,
     ) -> None:
         self.purpose, self.example = purpose, example
-        self.parts = list(dataclass_types)
+        self.parts, self.unlisted = list(dataclass_types), dict(unlisted or {})
         super().__init__(self.parts, prog=f"fairtune {command}", allow_abbrev=False)
         for action in self._actions:
             if (
@@ -70,10 +77,16 @@ class RecipeParser(HfArgumentParser):
         }
         return tuple(parsed), frozenset(given)
 
-    def format_help(self) -> str:
+    def format_help(self, *, whole: bool = False) -> str:
         """One line a flag, under the heading of its dataclass, and an example."""
         lines = [*textwrap.wrap(self.purpose, _WIDTH), "", f"Example: {self.example}", ""]
+        named = []
         for part in self.parts:
+            if part in self.unlisted:
+                first = dataclasses.fields(part)[0].name.replace("_", "-")
+                words = f"And the other flags of its recipes: see `{self.unlisted[part]} --help`."
+                lines.append(_help_line(f"--{first} ...", words))
+                continue
             if part.__name__ == "DataOptions":  # long, and of one data set at a time
                 lines += [
                     _help_line(
@@ -81,10 +94,16 @@ class RecipeParser(HfArgumentParser):
                     )
                 ]
                 continue
-            lines += [self._field_line(f) for f in dataclasses.fields(part)]
+            for f in dataclasses.fields(part):
+                if f.name in getattr(part, "rare", ()) and not whole:
+                    named.append(_flag(f))
+                else:
+                    lines.append(self._field_line(f))
         lines += [
             _help_line("--config FILE", "YAML file of these flags; flags on the command line win.")
         ]
+        if named:
+            lines.append(_help_line("--help-all", f"Explains the rest too: {' '.join(named)}."))
         return "\n".join(lines) + "\n"
 
     def error(self, message: str) -> NoReturn:
@@ -145,18 +164,21 @@ class RecipeParser(HfArgumentParser):
         )
 
     def _field_line(self, field: dataclasses.Field[Any]) -> str:
-        flag = f"--{field.name.replace('_', '-')}"
         known = next(action for action in self._actions if action.dest == field.name)
         words = [field.metadata["help"]]
         if known.choices:
             words.append(f"One of {' '.join(map(str, known.choices))}.")
         if not (field.default is None or isinstance(field.default, bool)):
             words.append(f"[{field.default}]")
-        return _help_line(flag, " ".join(words))
+        return _help_line(_flag(field), " ".join(words))
+
+
+def _flag(field: dataclasses.Field[Any]) -> str:
+    return f"--{field.name.replace('_', '-')}"
 
 
 def _help_line(flag: str, text: str) -> str:
-    wrapped = textwrap.wrap(text, _WIDTH - 26)
+    wrapped = textwrap.wrap(text, _WIDTH - 26, break_on_hyphens=False)
     return "\n".join([f"  {flag:<23} {wrapped[0]}", *(f"{'':<26}{line}" for line in wrapped[1:])])
 
 

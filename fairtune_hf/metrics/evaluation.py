@@ -24,7 +24,7 @@ from fairtune_hf.metrics.arrays import (
 from fairtune_hf.metrics.bootstrap import METHODS, bootstrap_interval, check_resamples
 from fairtune_hf.metrics.groups import ERRORS, GroupMetrics, measure, report_undefined
 from fairtune_hf.metrics.planning import auc_half_width
-from fairtune_hf.metrics.resampled_table import ResampledTable
+from fairtune_hf.metrics.resampled_table import METRICS, ResampledTable
 from fairtune_hf.metrics.resampling import (
     Design,
     draw_counts,
@@ -65,8 +65,9 @@ def evaluate_predictions(
 
     Returns:
         The JSON-able block `validation` or `test` of run.json: fractions in [0, 1], None where
-        undefined, intervals as [low, high]. Near ties, min AUC is biased down and the gap up. A
-        group with one patient of a class has an AUC but no interval.
+        undefined, intervals as [low, high]. Near ties, min AUC is biased down, the gap and the two
+        differences up. A group with one patient of a class has an AUC but no interval, and then
+        neither have the differences.
 
     Raises:
         TypeError: If labels or scores are not numbers.
@@ -97,7 +98,7 @@ def evaluate_predictions(
     design = patient_design(labels, groups, patients)
     n_patients = _patients(labels, groups, design)
     messages += [*point.warnings, *_few_patients(point, n_patients)]
-    table = ResampledTable(labels, scores, groups, design)
+    table = ResampledTable(labels, scores, groups, design, point.threshold)
     return _as_block(point, _resample(table, design, n_patients, settings), messages)
 
 
@@ -147,7 +148,7 @@ def _check_single(frame: pd.DataFrame) -> None:
 
 @dataclass(frozen=True)
 class _Resampled:
-    """Resampled AUCs, row 0 overall and then the groups, and what an interval needs beside."""
+    """Resampled AUCs, row 0 overall and then the groups, at last the two differences; and what an interval needs."""
 
     draws: FloatArray
     jackknife: FloatArray | None
@@ -174,11 +175,21 @@ def _resample(
     table: ResampledTable, design: Design, n_patients: IntArray, settings: _Settings
 ) -> _Resampled:
     rng = np.random.default_rng(settings.seed)
-    draws = [table.aucs(counts) for counts in draw_counts(design, settings.n_resamples, rng)]
+    draws = [_statistics(table, c) for c in draw_counts(design, settings.n_resamples, rng)]
     jackknife = None
     if settings.interval == "bca":
-        jackknife = np.concatenate([table.aucs(counts) for counts in leave_out(design)], axis=1)
+        jackknife = np.concatenate([_statistics(table, c) for c in leave_out(design)], axis=1)
+    # A difference between groups is known as well as the smallest of them.
+    n_patients = np.append(n_patients, [n_patients[1:].min()] * len(_DIFFERENCES))
     return _Resampled(np.concatenate(draws, axis=1), jackknife, n_patients, settings.interval)
+
+
+_DIFFERENCES = ("equalized_odds_difference", "demographic_parity_difference")
+
+
+def _statistics(table: ResampledTable, counts: FloatArray) -> FloatArray:
+    differences = [METRICS[name](table, counts)[None] for name in _DIFFERENCES]
+    return np.concatenate([table.aucs(counts), *differences])
 
 
 def _patients(labels: IntArray, groups: GroupCodes, design: Design) -> IntArray:
@@ -202,27 +213,33 @@ def _few_patients(point: GroupMetrics, n_patients: IntArray) -> list[str]:
     return messages
 
 
-def _as_block(point: GroupMetrics, aucs: _Resampled, messages: list[str]) -> dict[str, Any]:
+def _as_block(point: GroupMetrics, resampled: _Resampled, messages: list[str]) -> dict[str, Any]:
     by_group = {
         name: {
             "n": row.n,
             "positives": row.positives,
             "auc": _or_none(row.auc),
-            "auc_ci": aucs.interval([1 + index], _first, row.auc),
+            "auc_ci": resampled.interval([1 + index], _first, row.auc),
         }
         for index, (name, row) in enumerate(point.by_group.items())
     }
     defined = [i for i, row in enumerate(point.by_group.values(), 1) if not math.isnan(row.auc)]
     return {
         "overall_auc": _or_none(point.overall_auc),
-        "overall_auc_ci": aucs.interval([0], _first, point.overall_auc),
+        "overall_auc_ci": resampled.interval([0], _first, point.overall_auc),
         "min_auc": _or_none(point.min_auc),
-        "min_auc_ci": aucs.interval(defined, lambda rows: rows.min(axis=0), point.min_auc),
+        "min_auc_ci": resampled.interval(defined, lambda rows: rows.min(axis=0), point.min_auc),
         "max_auc": _or_none(point.max_auc),
         "auc_gap": _or_none(point.auc_gap),
-        "auc_gap_ci": aucs.interval(defined, lambda rows: np.ptp(rows, axis=0), point.auc_gap),
+        "auc_gap_ci": resampled.interval(defined, lambda rows: np.ptp(rows, axis=0), point.auc_gap),
         "equalized_odds_difference": _or_none(point.equalized_odds_difference),
+        "equalized_odds_difference_ci": resampled.interval(
+            [-2], _first, point.equalized_odds_difference
+        ),
         "demographic_parity_difference": _or_none(point.demographic_parity_difference),
+        "demographic_parity_difference_ci": resampled.interval(
+            [-1], _first, point.demographic_parity_difference
+        ),
         "threshold": point.threshold,
         "groups": by_group,
         "warnings": messages,

@@ -166,8 +166,21 @@ def measure(
     threshold: float,
     weights: FloatArray | None = None,
     over_defined: bool = False,
+    *,
+    quickly: bool = False,
 ) -> GroupMetrics:
-    """Compute `group_metrics` of checked arrays, without warning or raising."""
+    """Compute `group_metrics` of checked arrays, without warning or raising.
+
+    Args:
+        labels: Labels 0 and 1.
+        scores: Finite scores.
+        groups: Group of each row.
+        threshold: A score at or above it is a positive prediction.
+        weights: Weights of the rows, or None.
+        over_defined: Leave groups without an AUC out of minimum and maximum.
+        quickly: Take the two differences from the groups' rates instead of from fairlearn, which takes
+            tens of milliseconds: too long for every epoch of every trial. The values are the same.
+    """
     probabilities = are_probabilities(scores)
     rows: dict[str, GroupRow] = {}
     one_class: list[str] = []
@@ -181,7 +194,10 @@ def measure(
     overall = describe(labels, scores, threshold, weights, probabilities=probabilities)
     aucs = [row.auc for row in rows.values()]
     low, high = _extremes(aucs, over_defined)
-    odds, parity = _differences(labels, scores >= threshold, groups, weights)
+    if quickly:
+        odds, parity = _differences_of_rates(list(rows.values()))
+    else:
+        odds, parity = _differences(labels, scores >= threshold, groups, weights)
     return GroupMetrics(
         overall_auc=overall.auc,
         min_auc=low,
@@ -220,6 +236,13 @@ def _extremes(aucs: list[float], over_defined: bool) -> tuple[float, float]:
     if not defined or (len(defined) < len(aucs) and not over_defined):
         return math.nan, math.nan
     return min(defined), max(defined)
+
+
+def _differences_of_rates(rows: list[GroupRow]) -> tuple[float, float]:
+    """Return what `_differences` does, from rates that are there already."""
+    odds = max(_distance([row.sensitivity for row in rows]), _distance([row.fpr for row in rows]))
+    rates = [row.selection_rate for row in rows if not math.isnan(row.selection_rate)]
+    return odds, _distance(rates) if rates else math.nan
 
 
 def _differences(

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fairtune_hf.metrics.arrays import FloatArray, IntArray
 from fairtune_hf.metrics.calibration import are_probabilities, calibration_error
@@ -113,7 +113,10 @@ def _probability_scores(
 ) -> tuple[float, float, float]:
     if not probabilities or labels.size == 0:
         return math.nan, math.nan, math.nan
-    loss = float(log_loss(labels, scores, sample_weight=weights, labels=[0, 1]))
+    # As scikit-learn's `log_loss`, which spends more time on its checks than on the rest of a row.
+    smallest = np.finfo(scores.dtype).eps
+    right = np.where(labels == 1, scores, 1 - scores).clip(smallest, 1 - smallest)
+    loss = float(np.average(-np.log(right), weights=weights))
     brier = float(np.average((scores - labels) ** 2, weights=weights))
     return loss, brier, calibration_error(labels, scores, weights)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import softmax
+from sklearn import config_context
 
 from fairtune_hf.metrics.arrays import (
     FloatArray,
@@ -55,7 +56,9 @@ class ComputeMetrics:
         scores = positive_probability(eval_prediction.predictions)
         check_scores(scores, labels.size, name="logits")
         groups = self._groups(codes, labels.size)
-        found = measure(labels, scores, groups, self.threshold)
+        # Called every epoch on arrays checked above: scikit-learn need not look at them again.
+        with config_context(assume_finite=True, skip_parameter_validation=True):
+            found = measure(labels, scores, groups, self.threshold, quickly=True)
         report_undefined(found.warnings, "raise")
         return flat_metrics(found)
 

@@ -1,6 +1,6 @@
 """The outer loop: the space, the study and the run of a search."""
 
-from fairtune_hf.search.arguments import SearchArguments
+from fairtune_hf.search.arguments import BudgetArguments, SearchArguments
 from fairtune_hf.search.controls import CONTROLS
 from fairtune_hf.search.hooks import HpSpace, ModelInit, build_masked_model, hp_space, model_init
 from fairtune_hf.search.objectives import Objective, parse_objectives
@@ -12,6 +12,7 @@ from fairtune_hf.search.study import SearchStudy
 
 __all__ = [
     "CONTROLS",
+    "BudgetArguments",
     "Candidate",
     "HpSpace",
     "HyperparameterLike",

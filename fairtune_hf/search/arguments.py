@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from fairtune_hf.search.objectives import parse_objectives
 
@@ -12,36 +12,21 @@ _T = TypeVar("_T")
 
 
 @dataclass(kw_only=True)
-class SearchArguments:
-    """Settings of the outer loop."""
+class BudgetArguments:
+    """What a search may spend and how it goes about it, the same for a mask search and for every compared method."""
+
+    # Named by --help, explained by --help-all.
+    rare: ClassVar[frozenset[str]] = frozenset(
+        {"reduction_factor", "judge_after", "search_fraction"}
+    )
 
     trials: int = field(
         default=20,
-        metadata={
-            "help": "Finished trials in all, over workers and restarts (the paper: 40 to 100)."
-        },
-    )
-    hours: float | None = field(
-        default=None,
-        metadata={
-            "help": "Hours with a trial running, restarts counted in, after which the search ends."
-        },
-    )
-    trained_epochs: int | None = field(
-        default=None, metadata={"help": "Epochs over all trials after which the search ends."}
+        metadata={"help": "Finished trials over workers and restarts (the paper: 40 to 100)."},
     )
     objective: str = field(
         default="min_auc",
-        metadata={
-            "help": "Validation metric, or several parted by commas (Pareto front; the first one decides): "
-            "min_auc overall_auc auc_gap equalized_odds_difference max_group_loss "
-            "min_sensitivity_at_specificity trainable_parameters ...; NAME_lcb is its lower confidence bound; "
-            "package.module.function is your own, minimize:package.module.function one to be small."
-        },
-    )
-    layout: Literal["block3", "block4", "attention", "layernorm", "mlp", "block"] = field(
-        default="block3",
-        metadata={"help": "What a bit of the mask stands for (block3: the paper's 36 bits)."},
+        metadata={"help": "Validation metric that decides, as of `fairtune search`."},
     )
     learning_rate_min: float = field(
         default=1.0e-5, metadata={"help": "Lower end of the log-uniform learning rate."}
@@ -49,9 +34,70 @@ class SearchArguments:
     learning_rate_max: float = field(
         default=1.0e-3, metadata={"help": "Upper end of the log-uniform learning rate."}
     )
+    sampler: Literal["tpe", "tpe_univariate", "random"] = field(
+        default="tpe", metadata={"help": "How trials after the start-up points are drawn."}
+    )
+    pruner: Literal["successive_halving", "median", "hyperband", "none"] = field(
+        default="successive_halving",
+        metadata={"help": "Which trials end early; none: all train equally long."},
+    )
+    reduction_factor: int = field(
+        default=2,
+        metadata={"help": "Halving: one in so many trials passes a rung."},
+    )
+    judge_after: float = field(
+        default=0.4,
+        metadata={
+            "help": "Share of a trial's epochs before which it is never pruned; nor is its warm-up.",
+        },
+    )
+    search_fraction: float = field(
+        default=1.0,
+        metadata={
+            "help": "Share of the training rows that a search trains on, drawn by label and group (the paper's CheXpert: 0.1).",
+        },
+    )
+
+
+@dataclass(kw_only=True)
+class SearchArguments(BudgetArguments):
+    """Settings of the outer loop."""
+
+    rare: ClassVar[frozenset[str]] = BudgetArguments.rare | {
+        "hours", "trained_epochs", "layout", "search_epochs", "top_k_seeds", "se_multiple", "control_trials",
+        "storage", "study_name",
+    }  # fmt: skip
+
+    objective: str = field(
+        default="min_auc",
+        metadata={
+            "help": "Validation metric that decides: min_auc overall_auc auc_gap equalized_odds_difference "
+            "max_group_loss trainable_parameters ...; several parted by commas (a Pareto front); NAME_lcb, its lower "
+            "confidence bound; package.module.function, your own."
+        },
+    )
+    sampler: Literal["tpe", "tpe_univariate", "random", "cmaes", "nsga2"] = field(  # type: ignore[assignment]
+        default="tpe", metadata={"help": "How trials after the start-up points are drawn."}
+    )
+    hours: float | None = field(
+        default=None,
+        metadata={
+            "help": "Hours with a trial running, restarts counted in, after which the search ends.",
+        },
+    )
+    trained_epochs: int | None = field(
+        default=None,
+        metadata={"help": "Epochs over all trials after which the search ends."},
+    )
+    layout: Literal["block3", "block4", "attention", "layernorm", "mlp", "block"] = field(
+        default="block3",
+        metadata={"help": "What a bit of the mask stands for (block3: the paper's 36 bits)."},
+    )
     search_epochs: str | None = field(
         default=None,
-        metadata={"help": "Lengths of the schedule to search too, e.g. 3,5,10; replaces --epochs."},
+        metadata={
+            "help": "Lengths of the schedule to search too, e.g. 3,5,10; replaces --epochs.",
+        },
     )
     protocol: Literal["default", "paper"] = field(
         default="default",
@@ -60,28 +106,10 @@ class SearchArguments:
             "from the first epoch, 30 epochs with 10 of warm-up, batch 512)."
         },
     )
-    sampler: Literal["tpe", "tpe_univariate", "random", "cmaes", "nsga2"] = field(
-        default="tpe", metadata={"help": "How trials after the start-up points are drawn."}
-    )
     presets: bool = field(
-        default=True, metadata={"help": "Try the presets, which are the baselines, first."}
-    )
-    pruner: Literal["successive_halving", "median", "hyperband", "none"] = field(
-        default="successive_halving", metadata={"help": "Which trials end early. Presets never do."}
-    )
-    search_fraction: float = field(
-        default=1.0,
+        default=True,
         metadata={
-            "help": "Share of the training rows that the search trains on, drawn by label and group (the paper's CheXpert: 0.1)."
-        },
-    )
-    reduction_factor: int = field(
-        default=2, metadata={"help": "Halving: one in so many trials passes a rung."}
-    )
-    judge_after: float = field(
-        default=0.4,
-        metadata={
-            "help": "Share of a trial's epochs before which it is never pruned; nor is its warm-up."
+            "help": "Try the presets, which are the baselines, first; they are never pruned."
         },
     )
     top_k: int = field(
@@ -91,7 +119,7 @@ class SearchArguments:
     se_multiple: float = field(
         default=1.0,
         metadata={
-            "help": "The choice is by mean minus so many of its standard errors over the seeds."
+            "help": "The choice is by mean minus so many of its standard errors over the seeds.",
         },
     )
     control_trials: int = field(
@@ -103,19 +131,19 @@ class SearchArguments:
     )
     workers: str = field(
         default="1",
-        metadata={
-            "help": "Processes that share the search: a number, or auto for one on each GPU."
-        },
+        metadata={"help": "Processes sharing the search: a number, or auto: one on each GPU."},
     )
     storage: str | None = field(
         default=None,
         metadata={
-            "help": "postgresql://... to share the search between machines (or the environment variable FAIRTUNE_STORAGE); else a file."
+            "help": "postgresql://... to share the search between machines (or the environment variable FAIRTUNE_STORAGE); else a file.",
         },
     )
     study_name: str | None = field(
         default=None,
-        metadata={"help": "With --storage: name of the study; by default from the configuration."},
+        metadata={
+            "help": "With --storage: name of the study; by default from the configuration.",
+        },
     )
 
     def __post_init__(self) -> None:

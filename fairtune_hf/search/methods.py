@@ -24,6 +24,7 @@ from fairtune_hf.search.space import FREE, RANDOM, Candidate, SearchSpace
 from fairtune_hf.search.study import SearchStudy
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
+from fairtune_hf.training.cost import add_costs
 from fairtune_hf.training.dataset import ImageDataset
 from fairtune_hf.training.refit import Choice, build_datasets, class_weights, refit
 from fairtune_hf.training.run_folder import (
@@ -33,7 +34,7 @@ from fairtune_hf.training.run_folder import (
     describe_versions,
 )
 from fairtune_hf.training.stages import MethodTraining
-from fairtune_hf.training.trainer import FairTrainer
+from fairtune_hf.training.trainer import COST, FairTrainer
 from fairtune_hf.tuner import PRESETS, FairMaskConfig
 
 
@@ -210,6 +211,7 @@ class MethodRun:
             choice=choice,
             method=self._describe_method(method, config),
             search=self._describe_search(study, method),
+            cost={"search": add_costs(t.user_attrs.get(COST) for t in study.trials())},
             controls={},
             versions=describe_versions(),
             hardware=describe_hardware(),

@@ -20,6 +20,7 @@ from fairtune_hf.search.objectives import MAXIMIZE, ObjectiveMetrics
 from fairtune_hf.search.study import SearchStudy
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
+from fairtune_hf.training.cost import add_costs
 from fairtune_hf.training.refit import Choice
 from fairtune_hf.training.run_folder import (
     RunFolder,
@@ -27,6 +28,7 @@ from fairtune_hf.training.run_folder import (
     describe_hardware,
     describe_versions,
 )
+from fairtune_hf.training.trainer import COST
 from fairtune_hf.tuner import mask_bit_names
 
 
@@ -39,6 +41,7 @@ def write_record(
     *,
     judged: Sequence[Judged] = (),
     control_studies: Mapping[str, SearchStudy] | None = None,
+    repeated: SearchStudy | None = None,
 ) -> Choice:
     """Write what the search found, its choice and the controls' learning rates to run.json.
 
@@ -50,6 +53,7 @@ def write_record(
         training: How each trial was trained.
         judged: The best trials by their repetitions, best first; empty where there were none.
         control_studies: The controls' own searches, where there were any.
+        repeated: The study of the repetitions, where there was one.
 
     Raises:
         RuntimeError: No trial completed.
@@ -69,6 +73,8 @@ def write_record(
     controls = describe_controls(
         study, chosen, control_studies or {}, seed=training.seed, warnings=warnings
     )
+    # Refits of an earlier, shorter search stay counted.
+    before = (folder.read().get("cost") or {}) if folder.record_file.is_file() else {}
     record = folder.update(
         dataset=describe_dataset(table),
         model=backbone.describe(),
@@ -82,12 +88,20 @@ def write_record(
             trial=chosen.number,
         ),
         search=_search_record(study, best, table, folder, judged),
+        cost=before | _search_cost(study, repeated, *(control_studies or {}).values()),
         controls=controls,
         versions=describe_versions(),
         hardware=describe_hardware(),
         warnings=warnings,
     )
     return Choice.from_record(record["choice"], study.space.layout)
+
+
+def _search_cost(*studies: SearchStudy | None) -> dict[str, Any]:
+    """Return the `cost` entry of run.json: what all trials cost, repetitions and controls' counted in."""
+    trials = [trial for study in studies if study is not None for trial in study.trials()]
+    total = add_costs(trial.user_attrs.get(COST) for trial in trials)
+    return {} if total is None else {"search": total}
 
 
 def describe_choice(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -26,7 +27,8 @@ from fairtune_hf.search.study import STUDY_NAME, SearchStudy
 from fairtune_hf.search.workers import WorkerPool, is_worker
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
-from fairtune_hf.training.refit import Choice, build_datasets, class_weights
+from fairtune_hf.training.dataset import ImageDataset
+from fairtune_hf.training.refit import Choice, build_datasets, class_weights, compiling_pays
 from fairtune_hf.training.run_folder import RunFolder
 from fairtune_hf.training.trainer import FairTrainer
 
@@ -70,7 +72,11 @@ def search_masks(
         epochs=search.epoch_choices(),
         integer_bits=search.sampler == "cmaes",
     )
-    do: Any = run_study if pool is None else functools.partial(_watch_study, pool=pool)
+    do: Any
+    if pool is None:  # the repetitions and the controls train on the same pictures
+        do = functools.partial(run_study, datasets=build_datasets(table, backbone, training))
+    else:
+        do = functools.partial(_watch_study, pool=pool)
     run: Any = functools.partial(
         do,
         table,
@@ -81,11 +87,20 @@ def search_masks(
     )
     name = search.study_name or STUDY_NAME
     study = run(folder, space, search, name=name)
-    judged, controls = _after_the_search(run, folder, study, space, search, training, name)
+    judged, controls, repeated = _after_the_search(
+        run, folder, study, space, search, training, name
+    )
     if study is None or is_worker():
         return None
     return write_record(
-        study, table, backbone, folder, training, judged=judged, control_studies=controls
+        study,
+        table,
+        backbone,
+        folder,
+        training,
+        judged=judged,
+        control_studies=controls,
+        repeated=repeated,
     )
 
 
@@ -97,9 +112,10 @@ def _after_the_search(
     search: SearchArguments,
     training: FitArguments,
     name: str,
-) -> tuple[list[Judged], dict[str, SearchStudy]]:
+) -> tuple[list[Judged], dict[str, SearchStudy], SearchStudy | None]:
     """Run the repetitions and the controls' studies; every process takes the same steps."""
     judged: list[Judged] = []
+    repeated: SearchStudy | None = None
     plan = _share(None if study is None else plan_confirmation(study, seed=training.seed))
     if plan is not None:
         repeated = run(
@@ -121,7 +137,7 @@ def _after_the_search(
             found = run(where, its_space, its_search, name=f"{name}-{control}", keep_best=False)
             if found is not None:
                 controls[control] = found
-    return judged, controls
+    return judged, controls, repeated
 
 
 def _share(plan: Any) -> Any:
@@ -152,6 +168,7 @@ def run_study(
     build_model: BuildModel = build_masked_model,
     make_trainer: Callable[..., FairTrainer] = FairTrainer,
     on_candidate: Callable[[Candidate], object] | None = None,
+    datasets: dict[str, ImageDataset] | None = None,
     name: str = STUDY_NAME,
     storage: str | None = None,
     failures_count: bool = False,
@@ -171,6 +188,7 @@ def run_study(
         build_model: Makes the model of a candidate; the backbone under its mask by default.
         make_trainer: Called once with the arguments of `FairTrainer`; for one with a method of its own.
         on_candidate: Called with each trial's candidate before its model is built, on every process.
+        datasets: The splits as model inputs, where they were built before.
         name: Name of the study in its storage.
         storage: SQLAlchemy URL of the storage; by default a file in the folder.
         failures_count: Whether a trial that failed counts against the budget.
@@ -184,22 +202,26 @@ def run_study(
         RuntimeError: Ten trials in a row failed.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    datasets = build_datasets(table, backbone, training)
+    datasets = datasets or build_datasets(table, backbone, training)
+    settings = training.to_training_arguments(
+        folder.path,
+        learning_rate=space.learning_rate[0],
+        seed=training.seed,
+        evaluate_each_epoch=True,
+    )
+    backbone.to(settings.device)  # so that a trial's model is copied there, not sent there
+    longest = replace(training, epochs=max(space.epochs, default=training.epochs))
     metrics = ObjectiveMetrics(parse_objectives(search.objective), table.subset("validation"))
     trainer = make_trainer(
         model_init=ModelInit(
             backbone, space, seed=training.seed, build_model=build_model, on_candidate=on_candidate
         ),
-        args=training.to_training_arguments(
-            folder.path,
-            learning_rate=space.learning_rate[0],
-            seed=training.seed,
-            evaluate_each_epoch=True,
-        ),
+        args=settings,
         train_dataset=datasets["train"],
         eval_dataset=datasets["validation"],
         compute_metrics=metrics,
         class_weights=class_weights(table, training),
+        compile_blocks=compiling_pays(longest, backbone, len(datasets["train"]), search.trials),
     )
     study = None
     if trainer.is_world_process_zero():

@@ -127,6 +127,8 @@ class SearchStudy:
 
     def spent_reason(self) -> str | None:
         """Which limit of time or epochs is reached, or None."""
+        if self.arguments.hours is None and self.arguments.trained_epochs is None:
+            return None  # asked every epoch: the trials are not read from the storage for nothing
         return spent_reason(self.arguments, self.trials())
 
     def is_done(self) -> bool:

@@ -12,7 +12,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from transformers import TrainingArguments
@@ -40,10 +40,19 @@ _DECIDED_BY_THE_RUN = frozenset(
     ]
 )
 
+# Compiling the kinds of blocks of a search takes about two minutes and saves about an eighth of the
+# training time of a GPU that does 4e14 operations a second: it must train for more than twenty minutes.
+_COMPILING_PAYS_FROM = 5.0e17
+
 
 @dataclass(kw_only=True)
 class FitArguments:
     """Settings of one training, the same for every trial, refit and control of a run."""
+
+    # Named by --help, explained by --help-all.
+    rare: ClassVar[frozenset[str]] = frozenset(
+        {"warmup_fraction", "weight_decay", "class_weight", "training_arguments"}
+    )
 
     epochs: int = field(default=10, metadata={"help": "Epochs of one training (the paper: 30)."})
     batch_size: int = field(
@@ -54,7 +63,9 @@ class FitArguments:
     )
     warmup_fraction: float = field(
         default=0.1,
-        metadata={"help": "Share of the steps in which the learning rate rises, in [0, 1)."},
+        metadata={
+            "help": "Share of the steps in which the learning rate rises, in [0, 1).",
+        },
     )
     weight_decay: float = field(default=1.0e-4, metadata={"help": "AdamW's weight decay."})
     transforms: Literal["none", "flip", "paper", "medfair"] = field(
@@ -62,10 +73,18 @@ class FitArguments:
     )
     class_weight: Literal["none", "inverse_share"] = field(
         default="none",
-        metadata={"help": "inverse_share weighs a class by 1 - its share of the training rows."},
+        metadata={
+            "help": "inverse_share weighs a class by 1 - its share of the training rows.",
+        },
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = field(
         default="auto", metadata={"help": "auto: bf16 autocast where the GPU has it, else fp32."}
+    )
+    images_on: Literal["auto", "device", "host"] = field(
+        default="auto", metadata={"help": "Where pictures lie (auto: where they fit)."}
+    )
+    compile: Literal["auto", "on", "off"] = field(
+        default="auto", metadata={"help": "Compile blocks in bf16 (auto: in long runs)."}
     )
     seed: int = field(
         default=0, metadata={"help": "Seed of the split, the search and the first refit."}
@@ -73,7 +92,7 @@ class FitArguments:
     training_arguments: str | None = field(
         default=None,
         metadata={
-            "help": "Further Hugging Face TrainingArguments as JSON, e.g. '{\"max_grad_norm\": 0.5}'."
+            "help": "Further Hugging Face TrainingArguments as JSON, e.g. '{\"max_grad_norm\": 0.5}'.",
         },
     )
 
@@ -133,6 +152,17 @@ class FitArguments:
         if self.precision != "auto":
             return self.precision
         return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+
+    def compiles(self, operations: float | None) -> bool:
+        """Whether blocks are compiled in a process that will spend `operations` on training pictures.
+
+        Args:
+            operations: Floating-point operations of all trainings together; None where they cannot be
+                counted, as for a model whose blocks are run as they are.
+        """
+        if self.compile == "auto":
+            return operations is not None and operations >= _COMPILING_PAYS_FROM
+        return self.compile == "on"
 
     def to_training_arguments(
         self,

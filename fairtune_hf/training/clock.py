@@ -7,11 +7,13 @@ end of an epoch, when the loop waits for the metrics anyway.
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
 
 Part = Literal["data", "forward", "backward", "optimizer", "evaluation", "other"]
+_MOST_EVENTS = 2048  # kept unread; a training without evaluations never waits for the device
 PARTS: tuple[Part, ...] = get_args(Part)
 
 
@@ -35,6 +37,8 @@ class PartClock:
             event = torch.cuda.Event(enable_timing=True)
             event.record()
             self._events.append((part, event))
+            if len(self._events) >= _MOST_EVENTS:
+                self._read_finished()
             return
         now = time.perf_counter()
         if self._part is not None:
@@ -46,10 +50,18 @@ class PartClock:
         if len(self._events) < 2:
             return
         self._events[-1][1].synchronize()
-        for (part, event), (_, following) in zip(self._events, self._events[1:], strict=False):
+        self._read_finished()
+
+    def _read_finished(self) -> None:
+        """Read the events that the device has passed, without waiting for the others."""
+        done = 0
+        for (part, event), (_, following) in pairwise(self._events):
+            if not following.query():
+                break
             if part is not None:
                 self.seconds[part] += event.elapsed_time(following) / 1000
-        self._events = self._events[-1:]
+            done += 1
+        self._events = self._events[done:]
 
     def total(self) -> float:
         """Seconds of all parts."""

@@ -6,7 +6,9 @@ the trained parameters need; norms, activations and the optimizer are not.
 
 from __future__ import annotations
 
+import operator
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -63,10 +65,15 @@ def count_operations(model: nn.Module, *, last_token_only: bool) -> Operations |
     return Operations(training=forward + backward, evaluation=forward)
 
 
+def expected_operations(model: nn.Module, pictures: int) -> float | None:
+    """Estimate the operations of training on so many pictures, whatever the mask: three forward passes."""
+    counted = count_operations(model, last_token_only=True)
+    return None if counted is None else 3.0 * counted.evaluation * pictures
+
+
 def _trained_parts(block: nn.Module) -> list[bool]:
     """Whether norm 1, q/k/v, output, norm 2 and the two MLP products of a block are trained."""
-    with torch.enable_grad():
-        tensors = gather_tensors(block)
+    tensors = gather_tensors(block)
     trained = [
         any(t is not None and t.requires_grad for t in tensors[2 * i : 2 * i + 2]) for i in range(8)
     ]
@@ -91,15 +98,28 @@ def measure_peak(device: str) -> float | None:
 
 @dataclass
 class CostMeter:
-    """Adds up time, pictures and operations over the trainings of one Trainer."""
+    """Adds up time, pictures and operations over the trainings of one Trainer.
+
+    Attributes:
+        device: The device of this process.
+        processes: How many train together; each sees an equal share of the pictures.
+        settings: How the model is run, for the record: `precision`, `compiled`.
+    """
 
     device: torch.device
+    processes: int = 1
+    settings: dict[str, Any] = field(default_factory=dict)
     clock: PartClock = field(init=False)
     images: int = 0
     operations: float | None = 0.0
 
     def __post_init__(self) -> None:
         self.clock = PartClock(self.device)
+
+    def reset(self) -> None:
+        """Begin anew, for the next trial."""
+        self.clock = PartClock(self.device)
+        self.images, self.operations = 0, 0.0
 
     def count(self, images: int, operations: float | None, *, training: bool) -> None:
         """Add a batch; `operations` of one picture, None where they cannot be counted."""
@@ -110,19 +130,67 @@ class CostMeter:
             self.operations += images * operations
 
     def record(self) -> dict[str, Any]:
-        """Return run.json's cost entry: seconds, training pictures, rate, device, peak and parts."""
+        """Return a cost entry of run.json: seconds, training pictures, rate, device, peak and parts."""
         self.clock.collect()
-        seconds = self.clock.total()
-        peak = measure_peak(str(self.device))
-        known = peak and self.operations and seconds
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        return {
-            "seconds": round(seconds, 3),
-            "images": self.images,
-            "images_per_second": round(self.images / seconds, 2) if seconds else None,
-            "device": name,
-            "peak_flops": peak,
-            "operations": self.operations,
-            "share_of_peak": round(self.operations / seconds / peak, 4) if known else None,  # type: ignore[operator]
-            "by_part": {part: round(value, 3) for part, value in self.clock.seconds.items()},
+        on_gpu = self.device.type == "cuda"
+        operations = self.operations
+        return _with_rates(
+            {
+                "seconds": round(self.clock.total(), 3),
+                "images": self.images * self.processes,
+                "device": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
+                "processes": self.processes,
+                **self.settings,
+                "peak_memory_gib": (
+                    round(torch.cuda.max_memory_allocated(self.device) / 2**30, 2)
+                    if on_gpu
+                    else None
+                ),
+                "peak_flops": measure_peak(str(self.device)),
+                "operations": None if operations is None else operations * self.processes,
+                "by_part": {part: round(value, 3) for part, value in self.clock.seconds.items()},
+            }
+        )
+
+
+def add_costs(records: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """Add up cost entries, of trials or of refits; None if there are none.
+
+    Trainings that ran side by side on several devices count once each, so the rate is that of one.
+    """
+    known = [record for record in records if record]
+    if not known:
+        return None
+    total = dict(known[0])
+    for record in known[1:]:
+        total["seconds"] = round(total["seconds"] + record["seconds"], 3)
+        total["images"] += record["images"]
+        total["by_part"] = {
+            part: round(seconds + record["by_part"].get(part, 0.0), 3)
+            for part, seconds in total["by_part"].items()
         }
+        for name, join in (("operations", operator.add), ("peak_memory_gib", max)):
+            both = (total[name], record[name])
+            total[name] = None if None in both else join(*both)
+        for name in ("device", "precision", "compiled", "processes", "peak_flops"):
+            if total.get(name) != record.get(name):
+                total[name] = _mixed(name, total.get(name), record.get(name))
+    return _with_rates(total)
+
+
+def _mixed(name: str, first: Any, second: Any) -> Any:
+    """Write what differs between two entries; a peak or a count of processes that differs is unknown."""
+    if name in ("device", "precision"):
+        return ", ".join(dict.fromkeys(f"{first}, {second}".split(", ")))
+    return True if name == "compiled" else None
+
+
+def _with_rates(entry: dict[str, Any]) -> dict[str, Any]:
+    seconds, operations = entry["seconds"], entry["operations"]
+    peak, processes = entry["peak_flops"], entry["processes"]
+    known = seconds and operations and peak and processes
+    return {
+        **entry,
+        "images_per_second": round(entry["images"] / seconds, 2) if seconds else None,
+        "share_of_peak": round(operations / seconds / peak / processes, 4) if known else None,
+    }

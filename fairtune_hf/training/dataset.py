@@ -1,7 +1,7 @@
 """Images on the training device, handed out a batch at a time.
 
-The uint8 pictures of a split are moved to the device once; a batch is one gather, the augmentation
-and the normalisation, all there. The DataLoader fetches whole batches through `__getitems__`, so the
+The uint8 pictures of a split are moved to the device once if they fit there (see `placement`); a batch
+is one gather, the augmentation and the normalisation, all there. The DataLoader fetches whole batches through `__getitems__`, so the
 Hugging Face Trainer and Accelerate shard, shuffle and gather it as they do any map-style dataset.
 """
 
@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from fairtune_hf.data import TRANSFORM_PRESETS, ImageTable, TransformPreset
 from fairtune_hf.training.augmentation import augment, crop_centre
+from fairtune_hf.training.placement import Pictures, Placement, place
 
 
 class ImageDataset(Dataset[dict[str, Tensor]]):
@@ -28,6 +29,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         image_size: Side of the model's input in pixels.
         transforms: A preset or its name for training rows; None serves the centre crop (evaluation).
         seed: Seed of the augmentation; with the epoch it fixes every random draw.
+        placement: Where the pictures lie: on the device, on the host, or wherever they fit.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         image_size: int,
         transforms: TransformPreset | str | None = None,
         seed: int = 0,
+        placement: Placement = "auto",
     ) -> None:
-        self.images = torch.tensor(table.images).permute(0, 3, 1, 2).contiguous()
+        self._array, self._placement = table.images, placement
+        self.pictures: Pictures | None = None
         self.labels = torch.tensor(table.labels)
         self.sensitive = torch.tensor(table.group_codes)
         self.groups = table.groups
@@ -56,9 +60,19 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         self._generator = torch.Generator()
         self.set_epoch(0)
 
-    def to(self, device: torch.device | str) -> ImageDataset:
-        """Move pictures and labels to a device and return self."""
-        for name in ("images", "labels", "sensitive", "_scale", "_shift"):
+    def to(self, device: torch.device | str, *, budget: int | None = None) -> ImageDataset:
+        """Serve batches on a device from now on, and return self.
+
+        Args:
+            device: Where.
+            budget: Bytes of the device that the pictures may take; see `placement.place`.
+        """
+        device = torch.device(device)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+        if self.pictures is None or self.pictures.device != device:
+            self.pictures = place(self._array, device, self._placement, budget)
+        for name in ("labels", "sensitive", "_scale", "_shift"):
             setattr(self, name, getattr(self, name).to(device))
         return self
 
@@ -74,8 +88,12 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         return {name: values[0] for name, values in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        rows = torch.as_tensor(indices, dtype=torch.long).to(self.images.device).repeat(self.views)
-        pixels = self.images[rows].float()
+        if self.pictures is None:
+            self.to("cpu")
+        assert self.pictures is not None  # for the type checker
+        chosen = torch.as_tensor(indices, dtype=torch.long).repeat(self.views)
+        pixels = self.pictures.take(chosen).float()
+        rows = chosen.to(self.labels.device, non_blocking=True)
         if self._preset is None:
             pixels = crop_centre(pixels, self.image_size)
         else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -21,7 +21,11 @@ from transformers.models.vit.modeling_vit import ViTLayer
 from fairtune_hf.training.fused_block import Attention, BlockTensors, run_block
 from fairtune_hf.tuner.layer import FairMaskLayer
 
-_TRACES = 128  # one a combination of trained parts, input with gradient or not, and batch size
+BACKEND = "inductor"
+# Of `block3` there are eight with gradients and one without at a batch size; an evaluation adds one.
+MOST_KINDS = 24
+# Kept for the process: the trials of a search share what is compiled.
+_compiled: dict[tuple[object, ...], Callable[..., Tensor]] = {}
 
 
 class FastForward:
@@ -30,7 +34,8 @@ class FastForward:
     Args:
         model: The model, possibly inside a PEFT model.
         dtype: In which products and attention are computed.
-        residual: Dtype of the residual stream.
+        residual: Dtype of the residual stream between the blocks; what leaves the last one has the
+            dtype of the parameters, so that what follows runs with or without autocast.
         compiled_rows: Batch sizes that run compiled; others (a last, smaller batch) run as they are.
 
     Attributes:
@@ -59,11 +64,18 @@ class FastForward:
     def _forward_of(self, layer: nn.Module, *, last: bool) -> Callable[..., Tensor]:
         def forward(hidden: Tensor, *args: object, **kwargs: object) -> Tensor:
             tensors = gather_tensors(layer)
-            compiled = len(hidden) in self.compiled_rows and hidden.is_cuda
-            run = compiled_block() if compiled else run_block
+            trained = tuple(tensor is not None and tensor.requires_grad for tensor in tensors)
+            wanted = torch.is_grad_enabled() and (hidden.requires_grad or any(trained))
+            if not wanted:  # a frozen prefix and an evaluation are the same computation
+                tensors = BlockTensors(*[None if t is None else t.detach() for t in tensors])  # type: ignore[arg-type]
+            run = run_block
+            trained = trained if wanted else ()
+            if self._is_worth_compiling(hidden, trained, last):
+                run = compiled_block(hidden.shape, hidden.device, self.dtype, trained)
             kernel: Attention = "flash" if hidden.is_cuda and self.dtype.itemsize == 2 else "sdpa"
-            with torch.autocast(hidden.device.type, enabled=False):
-                return run(
+            off = torch.autocast(hidden.device.type, enabled=False)
+            with off, torch.set_grad_enabled(wanted):
+                found = run(
                     hidden.to(self.residual),
                     tensors,
                     self._heads,
@@ -72,20 +84,25 @@ class FastForward:
                     kernel,
                     last,
                 )
+                return found.to(tensors.norm2_weight.dtype) if last else found
 
         return forward
 
+    def _is_worth_compiling(self, hidden: Tensor, trained: tuple[bool, ...], last: bool) -> bool:
+        """Whether a block is one of many alike; each mask has one last and one lowest trained block.
+
+        Compiling those two would double the number of kinds, for blocks of which the last computes
+        one token and the lowest needs no gradient of its input.
+        """
+        lowest = any(trained) and not hidden.requires_grad
+        return len(hidden) in self.compiled_rows and not last and not lowest
+
 
 def gather_tensors(layer: nn.Module) -> BlockTensors:
-    """Collect the parameters of a block that run now, the active adapter's where it has its own.
-
-    Without gradients they are detached, so that every mask shares one compiled evaluation.
-    """
+    """Collect the parameters of a block that run now, the active adapter's where it has its own."""
     tensors: list[Tensor | None] = []
     for module in block_modules(layer):
         tensors += [module.weight, module.bias]  # type: ignore[list-item]
-    if not torch.is_grad_enabled():
-        tensors = [None if tensor is None else tensor.detach() for tensor in tensors]
     return BlockTensors(*tensors)  # type: ignore[arg-type]
 
 
@@ -142,9 +159,24 @@ def run_by_module(model: nn.Module) -> Iterator[None]:
             layer.forward = forward
 
 
-@cache
-def compiled_block() -> Callable[..., Tensor]:
-    """`run_block`, compiled once for the process; traces are kept for every mask seen."""
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _TRACES)
-    compiled: Callable[..., Tensor] = torch.compile(run_block, dynamic=False)
-    return compiled
+def compiled_block(
+    shape: torch.Size, device: torch.device, dtype: torch.dtype, trained: tuple[bool, ...]
+) -> Callable[..., Tensor]:
+    """Return `run_block` compiled for one kind of block, or as it is once there are too many kinds.
+
+    Args:
+        shape: Of the residual stream.
+        device: Of all tensors.
+        dtype: Of the products.
+        trained: Which tensors need a gradient beside the residual stream; empty without gradients.
+    """
+    key = (tuple(shape), device, dtype, trained)
+    if key not in _compiled:
+        if len(_compiled) >= MOST_KINDS:
+            return run_block
+        # A code object of its own: the compiler keeps its traces by code object and tries them in
+        # turn, so kinds that shared one would make each other slower, and reach its limit.
+        code = run_block.__code__.replace(co_name=f"run_block_{len(_compiled)}")
+        function = FunctionType(code, run_block.__globals__)
+        _compiled[key] = torch.compile(function, dynamic=False, backend=BACKEND)
+    return _compiled[key]

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from accelerate import PartialState
 from peft import get_peft_model
 from tqdm.auto import tqdm
 from transformers import set_seed
@@ -21,6 +22,7 @@ from transformers import set_seed
 from fairtune_hf.data import ImageTable
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
+from fairtune_hf.training.cost import add_costs, expected_operations
 from fairtune_hf.training.dataset import ImageDataset
 from fairtune_hf.training.run_folder import RunFolder, describe_dataset
 from fairtune_hf.training.trainer import FairTrainer
@@ -64,6 +66,7 @@ def build_datasets(
             image_std=backbone.image_std,
             image_size=backbone.image_size,
             transforms=arguments.transforms if split == "train" else None,
+            placement=arguments.images_on,
         )
         for split in table.splits
     }
@@ -77,6 +80,12 @@ def class_weights(table: ImageTable, arguments: FitArguments) -> tuple[float, fl
     return positive_share, 1.0 - positive_share
 
 
+def compiling_pays(arguments: FitArguments, backbone: Backbone, rows: int, trainings: int) -> bool:
+    """Whether to compile the blocks for so many trainings on so many rows in this process."""
+    pictures = rows * arguments.epochs * trainings
+    return arguments.compiles(expected_operations(backbone.model, pictures))
+
+
 def refit(
     choice: Choice,
     table: ImageTable,
@@ -87,7 +96,9 @@ def refit(
     seeds: Sequence[int],
     datasets: dict[str, ImageDataset] | None = None,
     on_seed: Callable[[int], object] | None = None,
+    on_cost: Callable[[dict[str, Any]], object] | None = None,
     train: Callable[[int, dict[str, ImageDataset]], FairTrainer] | None = None,
+    trainings: int | None = None,
 ) -> pd.DataFrame:
     """Train a choice once a seed and write its predictions; the first seed's adapter is saved.
 
@@ -103,22 +114,31 @@ def refit(
         seeds: One refit each; the adapter kept is that of the first.
         datasets: The splits as model inputs, where they were built before.
         on_seed: Called with each seed once its predictions are in the folder.
+        on_cost: Called with the cost entry of each training that was done.
         train: Trains at a seed and returns the Trainer with the trained model, for a method of its
             own; by default the choice's mask is fine-tuned.
+        trainings: How many such trainings the process does in all, if it is more than one a seed.
 
     Returns:
         The predictions of all seeds: row_id, seed, split, label, score, patient and the attributes.
     """
     datasets = datasets or build_datasets(table, backbone, arguments)
-    train = train or functools.partial(_train, choice, table, backbone, arguments, folder.path)
+    if train is None:
+        compiled = compiling_pays(
+            arguments, backbone, len(datasets["train"]), trainings or len(seeds)
+        )
+        train = functools.partial(_train, choice, table, backbone, arguments, folder.path, compiled)
     done = folder.read_predictions()
     frames = [] if done is None else [done[done["seed"].isin(seeds)]]
     trained = set() if done is None else set(done["seed"])
     for seed in seeds:
         if seed not in trained:
             save_to = folder.adapter if seed == seeds[0] else None
-            frames.append(_score_and_save(train(seed, datasets), table, seed, datasets, save_to))
+            trainer = train(seed, datasets)
+            frames.append(_score_and_save(trainer, table, seed, datasets, save_to))
             folder.write_predictions(pd.concat(frames, ignore_index=True))
+            if on_cost is not None:
+                on_cost(trainer.cost.record())
         if on_seed is not None:
             on_seed(seed)
     return pd.concat(frames, ignore_index=True)
@@ -169,11 +189,20 @@ def finetune(
                 seeds=seeds,
                 datasets=datasets,
                 on_seed=lambda _: bar.update(),
+                on_cost=functools.partial(_add_refit_cost, folder),
+                trainings=len(methods) * len(seeds),
             )
     folder.update(
         dataset=describe_dataset(table),
         warnings=list(dict.fromkeys([*(record["warnings"] or []), *table.warnings])),
     )
+
+
+def _add_refit_cost(folder: RunFolder, cost: dict[str, Any]) -> None:
+    """Add a training to the refits' entry of run.json, at once, so that an interruption loses none."""
+    if PartialState().is_main_process:
+        before = folder.read().get("cost") or {}
+        folder.update(cost={**before, "refit": add_costs([before.get("refit"), cost])})
 
 
 def check_same_inputs(record: dict[str, Any], table: ImageTable, backbone: Backbone) -> None:
@@ -209,6 +238,7 @@ def _train(
     backbone: Backbone,
     arguments: FitArguments,
     folder: Path,
+    compile_blocks: bool,
     seed: int,
     datasets: dict[str, ImageDataset],
 ) -> FairTrainer:
@@ -227,6 +257,7 @@ def _train(
         ),
         train_dataset=datasets["train"],
         class_weights=class_weights(table, arguments),
+        compile_blocks=compile_blocks,
     )
     trainer.train()
     return trainer

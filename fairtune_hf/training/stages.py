@@ -7,6 +7,7 @@ search sees its epochs and a refit its scores.
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ class MethodTraining:
             model=model,
             method=stage.method,
             args=arguments.to_training_arguments(
-                Path("unused"),
+                Path(tempfile.gettempdir()),
                 learning_rate=learning_rate if stage.learning_rate is None else stage.learning_rate,
                 seed=seed,
                 evaluate_each_epoch=False,

@@ -17,7 +17,7 @@ from accelerate.utils import broadcast_object_list
 from scipy.special import softmax
 from torch import Tensor, nn
 from torch.utils.data import Sampler, WeightedRandomSampler
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from fairtune_hf.baselines.method import Method, Stage
@@ -30,6 +30,7 @@ from fairtune_hf.training.tracking import add_tracking
 # What can go wrong in one trial and be right in the next.
 TRIAL_FAILURES = (FloatingPointError, torch.OutOfMemoryError, MemoryError)
 _END = "no more trials"
+COST = "cost"  # the trial's attribute with what it cost
 
 
 class FairTrainer(Trainer):
@@ -39,7 +40,8 @@ class FairTrainer(Trainer):
         class_weights: One weight a class for the cross entropy; the loss is the mean of weight times
             cross entropy over the batch, not divided by the sum of the weights.
         method: What is done beside plain fine-tuning: its loss, its drawing of rows, its last step.
-        compile_blocks: Compile the transformer blocks on a GPU; worth it from some minutes of training on.
+        compile_blocks: Compile the transformer blocks where they run in bf16 on a GPU; see
+            `FitArguments.compiles` for when that pays.
         **kwargs: Everything `transformers.Trainer` takes.
     """
 
@@ -56,6 +58,8 @@ class FairTrainer(Trainer):
         kwargs.setdefault("data_collator", collate_batch)
         if kwargs.get("compute_metrics") is not None:
             kwargs["compute_metrics"] = _RefuseDiverged(kwargs["compute_metrics"])
+        if kwargs.get("args") is not None:
+            _use_one_gpu(kwargs["args"])
         super().__init__(**kwargs)
         self.remove_callback(PrinterCallback)
         # What a search adds: called with (trial, epoch, is_last, curve row), returns why to end the trial, or None.
@@ -70,7 +74,14 @@ class FairTrainer(Trainer):
         self._compile_blocks = compile_blocks
         self._prepared: nn.Module | None = None
         self._operations: Operations | None = None
-        self.cost = CostMeter(self.args.device)
+        self.cost = CostMeter(
+            self.args.device,
+            processes=self.args.world_size,
+            settings={
+                "precision": "bf16" if self.args.bf16 else "fp16" if self.args.fp16 else "fp32",
+                "compiled": compile_blocks and self._runs_fast,
+            },
+        )
         for dataset in (self.train_dataset, self.eval_dataset):
             if isinstance(dataset, ImageDataset):
                 dataset.to(self.args.device)
@@ -146,13 +157,17 @@ class FairTrainer(Trainer):
         generator = torch.Generator().manual_seed(self.args.seed)
         return WeightedRandomSampler(weights.cpu(), len(weights), generator=generator)  # type: ignore[arg-type]
 
+    @property
+    def _runs_fast(self) -> bool:
+        return self.args.device.type == "cuda" and bool(self.args.bf16)
+
     def _prepare_model(self) -> None:
         """Run a new model's blocks the fast way where the device and the precision allow it."""
         model: Any = self.model
         if self._prepared is model:
             return
         self._prepared = model
-        fast = self.args.device.type == "cuda" and self.args.bf16
+        fast = self._runs_fast
         if fast:
             rows = (self.args.train_batch_size, self.args.eval_batch_size)
             FastForward(
@@ -226,9 +241,13 @@ class FairTrainer(Trainer):
         """Train; a failed trial notes why, a pruned one ends quietly on the processes Optuna does not run in."""
         if trial == _END:
             raise _NoMoreTrials
+        if trial is not None:
+            self.cost.reset()
         self.cost.clock.mark("other")
         try:
-            return super().train(*args, trial=trial, **kwargs)
+            found = super().train(*args, trial=trial, **kwargs)
+            self._note_cost(trial)
+            return found
         except TRIAL_FAILURES as error:
             if not isinstance(trial, optuna.Trial):
                 if trial is None or not isinstance(error, FloatingPointError):
@@ -238,6 +257,7 @@ class FairTrainer(Trainer):
             trial.set_user_attr("reason", f"{type(error).__name__}: {error}")
             raise
         except optuna.TrialPruned:
+            self._note_cost(trial)
             if self.args.process_index == 0:
                 raise
             return None
@@ -247,6 +267,12 @@ class FairTrainer(Trainer):
             self.stop_requested |= isinstance(trial, optuna.Trial) and trial.study._stop_flag
             if trial is not None:
                 self._release_trial()
+
+    def _note_cost(self, trial: Any) -> None:
+        """Leave what a trial cost with the trial, whichever process and restart it belongs to."""
+        if isinstance(trial, optuna.Trial):
+            self.cost.clock.mark(None)
+            trial.set_user_attr(COST, self.cost.record())
 
     def _report_to_hp_search(self, trial: Any, step: int, metrics: dict[str, float]) -> None:
         """Report the epoch's objective; the first process decides for all of them what ends early."""
@@ -312,6 +338,16 @@ def _judge_one_objective(
         return None
     trial.report(row["value"], epoch)
     return "pruned" if not is_last and trial.should_prune() else None
+
+
+def _use_one_gpu(arguments: TrainingArguments) -> None:
+    """Keep the parent from spreading a batch over all visible GPUs with `nn.DataParallel`.
+
+    Its replicas run outside autocast and without our blocks, and multiply the batch size asked for.
+    Several GPUs serve several processes: `accelerate launch`, or `--workers`.
+    """
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
 
 
 class _RefuseDiverged:

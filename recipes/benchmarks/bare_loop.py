@@ -7,6 +7,7 @@ of every epoch as a trial of the search has, in plain PyTorch.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,28 +16,30 @@ from torch import nn
 from torch.nn import functional
 from transformers import get_scheduler
 
-from fairtune_hf.metrics import ComputeMetrics
 from fairtune_hf.training import FitArguments, ImageDataset
 from fairtune_hf.training.fast_forward import FastForward
 
 
 def train_bare(
-    model: nn.Module,
+    build_model: Callable[[], nn.Module],
     datasets: dict[str, ImageDataset],
-    compute_metrics: ComputeMetrics,
+    compute_metrics: Callable[[Any], dict[str, float]],
     arguments: FitArguments,
     *,
     learning_rate: float,
     compile_blocks: bool,
 ) -> dict[str, float]:
-    """Train `arguments.epochs` epochs, score the validation rows after each, and return the seconds.
+    """Build a model, train it `arguments.epochs` epochs, and score the validation rows after each.
 
     Returns:
         `seconds` of the whole, `images_per_second` of training pictures over it, and the last
         epoch's `min_auc`.
     """
     train, validation = datasets["train"], datasets["validation"]
-    device = train.images.device
+    device = train.labels.device
+    _wait(device)
+    start = time.perf_counter()
+    model = build_model().to(device)
     bf16 = arguments.resolved_precision() == "bf16"
     rows = arguments.batch_size
     evaluation_rows = max(256, 2 * rows)
@@ -58,18 +61,15 @@ def train_bare(
         num_training_steps=steps,
     )
     generator = torch.Generator().manual_seed(arguments.seed)
-    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
-    _wait(device)
-    start = time.perf_counter()
     metrics: dict[str, float] = {}
     for epoch in range(arguments.epochs):
         train.set_epoch(epoch)
         model.train()
         total = torch.zeros((), device=device)
         for chosen in torch.randperm(len(train), generator=generator).split(rows):
-            batch = train.__getitems__(chosen)
-            with autocast:
-                logits = model(batch["pixel_values"]).logits
+            batch = train.__getitems__(chosen)  # type: ignore[arg-type]
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+                logits = model(pixel_values=batch["pixel_values"]).logits
             loss = functional.cross_entropy(logits.float(), batch["labels"])
             loss.backward()
             nn.utils.clip_grad_norm_(trained, 1.0)
@@ -78,7 +78,7 @@ def train_bare(
             optimizer.zero_grad()
             total += loss.detach()
         total.item()
-        metrics = _evaluate(model, validation, compute_metrics, evaluation_rows, autocast)
+        metrics = _evaluate(model, validation, compute_metrics, evaluation_rows, bf16)
     _wait(device)
     seconds = time.perf_counter() - start
     return {
@@ -89,20 +89,26 @@ def train_bare(
 
 
 def _evaluate(
-    model: nn.Module, rows: ImageDataset, compute_metrics: ComputeMetrics, batch: int, autocast: Any
+    model: nn.Module,
+    rows: ImageDataset,
+    compute_metrics: Callable[[Any], dict[str, float]],
+    batch: int,
+    bf16: bool,
 ) -> dict[str, float]:
     model.eval()
     found = []
-    with torch.no_grad(), autocast:
+    device = rows.labels.device
+    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
         for chosen in torch.arange(len(rows)).split(batch):
-            found.append(model(rows.__getitems__(chosen)["pixel_values"]).logits.float())
+            pixels = rows.__getitems__(chosen)["pixel_values"]  # type: ignore[arg-type]
+            found.append(model(pixel_values=pixels).logits.float())
     logits = torch.cat(found).cpu().numpy()
     labels = (rows.labels.cpu().numpy(), rows.sensitive.cpu().numpy())
     return dict(compute_metrics(_Scored(logits, labels)))
 
 
 class _Scored:
-    """What `ComputeMetrics` reads of a Trainer's prediction."""
+    """What the metrics read of a Trainer's prediction."""
 
     def __init__(self, logits: np.ndarray, labels: tuple[np.ndarray, np.ndarray]) -> None:
         self.predictions, self.label_ids = logits, labels

@@ -1,6 +1,6 @@
 """Turn the state of `run_compare.sh` into recipes/ham10000/RESULTS.md and the run.json files it is made from.
 
-    python recipes/ham10000/results.py STATE.tar.gz --command "..." [--out recipes/ham10000]
+    python recipes/ham10000/results.py STATE.tar.gz --command "..." --hardware "..." [--out recipes/ham10000]
 
 The run.json files hold counts and scores of groups, no rows and no patients; RESULTS.md is rebuilt from them
 alone by `fairtune report --runs recipes/ham10000/results/* --out DIR`.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fairtune_hf.baselines import METHODS
-from fairtune_hf.reports import compare_method, render_methods
+from fairtune_hf.reports import compare_method, evaluate_method, render_methods
 
 ATTRIBUTES = ("age", "sex")
 # Every number of a refit is in `seeds`; the groups' calibration and operating points are not needed here.
@@ -67,6 +67,8 @@ def collect(state: Path, results: Path) -> tuple[list[Path], list[str]]:
             reference = methods / "full"
             for name in METHODS:
                 folder = methods / name
+                if measured(folder):
+                    evaluate_method(folder)  # from its predictions, by the metrics as they are now
                 if measured(folder) and measured(reference):
                     compare_method(folder, reference)
                 elif not (measured(folder) or failed(folder)):
@@ -84,32 +86,42 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("state", type=Path)
     parser.add_argument("--command", required=True, help="what was run, for the page")
+    parser.add_argument(
+        "--hardware", required=True, help="all that took part; a run.json names its worker's alone"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     given = parser.parse_args()
     runs, absent = collect(given.state, given.out / "results")
     with tempfile.TemporaryDirectory() as scratch:
         render_methods(runs, scratch)
         tables = (Path(scratch) / "comparison.md").read_text(encoding="utf-8")
-    (given.out / "RESULTS.md").write_text(page(runs, absent, given.command, tables))
+    (given.out / "RESULTS.md").write_text(page(runs, absent, given, tables))
     print(f"{len(runs)} runs; absent: {', '.join(absent) or 'none'}")
 
 
-def page(runs: list[Path], absent: list[str], command: str, tables: str) -> str:
+def named(rows: list[str]) -> str:
+    return f" ({', '.join(rows)})" if rows else ""
+
+
+def page(runs: list[Path], absent: list[str], given: argparse.Namespace, tables: str) -> str:
     """Lay out RESULTS.md."""
     records = [json.loads((run / "run.json").read_text()) for run in runs]
     done = [record for record in records if record["test"]]
     first = done[0]
-    versions = ", ".join(f"{name} {value}" for name, value in first["versions"].items())
+    versions = ", ".join(
+        f"{name} {value}" for name, value in first["versions"].items() if value != "not installed"
+    )
     seconds = sum(
         (r["search"]["seconds"] or 0) + (r["method"].get("refit_seconds") or 0) for r in done
     )
     differences = [
-        item
+        {**item, "row": f"{record['method']['name']} ({record['dataset']['sensitive']})"}
         for record in done
         for item in record["comparisons"] or []
         if item["metric"] == "min_auc" and item["ci"] and item["ci"][0] is not None
     ]
-    apart = [i for i in differences if i["ci"][0] > 0 or i["ci"][1] < 0]
+    above = sorted(item["row"] for item in differences if item["ci"][0] > 0)
+    below = sorted(item["row"] for item in differences if item["ci"][1] < 0)
     counts = first["dataset"]["rows"]
     lines = [
         "# HAM10000 at 64 px: all methods at one budget",
@@ -122,14 +134,12 @@ def page(runs: list[Path], absent: list[str], command: str, tables: str) -> str:
         if first["dataset"]["sensitive"] == "age"
         else f"Rows: {counts}.",
         "",
-        f"Of {len(differences)} paired differences of min-group AUC against full fine-tuning, {len(apart)} have a 95 % interval "
-        "that leaves out 0, before any correction for their number"
-        + (f": {', '.join(sorted(i['method'] for i in apart))}." if apart else "."),
+        f"Of {len(differences)} paired differences of min-group AUC against full fine-tuning, 95 % intervals, before any correction "
+        f"for their number: above 0 {len(above)}{named(above)}; below 0 {len(below)}{named(below)}; the others hold 0.",
         "",
-        f"Command: `{command}`",
+        f"Command: `{given.command}`",
         "",
-        f"Hardware: {', '.join(first['hardware']['gpus']) or first['hardware']['machine']}; {seconds / 60:,.0f} minutes of processes "
-        "in all, several at once on the one GPU.",
+        f"Hardware: {given.hardware}; {seconds / 60:,.0f} minutes of processes in all, several at once.",
         f"Versions: {versions}.",
         f"Backbone weights: sha256 {first['model']['sha256'][:16]}.",
         "",

@@ -140,7 +140,7 @@ def test_bad_input_is_named_and_nothing_written(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.pending
+@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_to_the_same_table(
     flags: list[str], tmp_path: Path
 ) -> None:
@@ -164,7 +164,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_table(
         assert run["search"]["completed"] == 2
 
 
-@pytest.mark.pending
+@pytest.mark.slow
 def test_demo_compares_all_methods_at_one_small_budget(tmp_path: Path) -> None:
     out = tmp_path / "out"
     small = ["--trials=1", "--seeds=1", "--resamples=200", "--workers=2"]

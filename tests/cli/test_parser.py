@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -45,9 +46,28 @@ def test_help_fits_a_screen_and_shows_an_example(
 ) -> None:
     assert main([*([command] if command else []), "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) <= (75 if command in ("search", "compare") else 50)
+    assert len(lines) <= 50
     assert max(map(len, lines)) <= 110
     assert any("Example" in line and "fairtune" in line for line in lines)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_flag_is_named_by_help_and_explained_by_help_all(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = {}
+    for flag in ("--help", "--help-all"):
+        assert main([command, flag]) == 0
+        shown[flag] = capsys.readouterr().out
+    parser = importlib.import_module(f"fairtune_hf.cli.{command}").PARSER
+    for part in parser.parts:
+        if part.__name__ == "DataOptions" or part in parser.unlisted:
+            continue
+        for field in dataclasses.fields(part):
+            flag = f"--{field.name.replace('_', '-')}"
+            assert re.search(rf"{flag}\b", shown["--help"]), flag
+            line = next(x for x in shown["--help-all"].splitlines() if x.split()[:1] == [flag])
+            assert line.split(maxsplit=1)[1].split()[0] == field.metadata["help"].split()[0]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

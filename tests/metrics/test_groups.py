@@ -113,7 +113,8 @@ def test_block_keys_and_json():
     got = evaluate_predictions(table(), sensitive="sex", n_resamples=300)
     assert list(got) == [
         "overall_auc", "overall_auc_ci", "min_auc", "min_auc_ci", "max_auc", "auc_gap",
-        "auc_gap_ci", "equalized_odds_difference", "demographic_parity_difference", "threshold",
+        "auc_gap_ci", "equalized_odds_difference", "equalized_odds_difference_ci",
+            "demographic_parity_difference", "demographic_parity_difference_ci", "threshold",
         "groups", "warnings",
     ]  # fmt: skip
     assert list(got["groups"]["f"]) == ["n", "positives", "auc", "auc_ci"]

@@ -14,6 +14,8 @@ from fairlearn.metrics import (
 from sklearn.metrics import roc_auc_score
 
 from fairtune_hf.metrics import evaluate_predictions, group_metrics
+from fairtune_hf.metrics.arrays import GroupCodes
+from fairtune_hf.metrics.groups import measure
 
 
 def random_table(seed):
@@ -115,3 +117,15 @@ def test_evaluate_predictions_has_the_same_point_estimates():
         assert got["groups"][name]["auc"] == row.auc
         low, high = got["groups"][name]["auc_ci"]
         assert low <= row.auc <= high
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_differences_of_every_epoch_are_fairlearns(seed):
+    labels, scores, names, weights = random_table(seed)
+    codes = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    groups = GroupCodes(codes, tuple(np.unique(names)))
+    slow, quick = (
+        measure(labels, scores, groups, 0.5, weights, quickly=quickly) for quickly in (False, True)
+    )
+    for name in ("equalized_odds_difference", "demographic_parity_difference"):
+        np.testing.assert_allclose(getattr(quick, name), getattr(slow, name), atol=1e-12)

@@ -1,11 +1,14 @@
 """The vectorised resampling against a plain loop with scikit-learn."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 from sklearn.metrics import roc_auc_score
 
-from fairtune_hf.metrics import group_metrics
+from fairtune_hf.metrics import evaluate_predictions, group_metrics
 from fairtune_hf.metrics.arrays import group_codes
+from fairtune_hf.metrics.bootstrap import bootstrap_interval
 from fairtune_hf.metrics.resampled_table import METRICS, ResampledTable, point_value, statistic
 from fairtune_hf.metrics.resampling import (
     CHUNK,
@@ -94,3 +97,40 @@ def test_resample_without_a_class_is_nan():
     got = auc(np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 0.0]]))
     assert got[0] == 1.0
     assert np.isnan(got[1:]).all()
+
+
+def test_interval_of_a_difference_between_groups_by_fairlearn_on_repeated_rows():
+    """Each resample's rows are repeated and given to fairlearn; the patients are drawn by the same seed."""
+    rng = np.random.default_rng(3)
+    n = 200
+    label = rng.integers(0, 2, n)
+    frame = pd.DataFrame(
+        {
+            "label": label,
+            "score": np.clip(rng.normal(0.35 + 0.2 * label, 0.2, n), 0, 1),
+            "sex": rng.choice(["f", "m", "x"], n),
+        }
+    )
+    frame["patient"] = [f"{sex}{i // 3}" for i, sex in enumerate(frame["sex"])]
+    found = evaluate_predictions(frame, sensitive="sex", threshold=0.4, n_resamples=60, seed=5)
+    labels, scores = frame["label"].to_numpy(), frame["score"].to_numpy()
+    groups = group_codes(frame["sex"], len(frame), name="sex")
+    design = patient_design(labels, groups, frame["patient"].to_numpy())
+    counts = all_counts(design, 60, seed=5)
+    for name, function in (
+        ("equalized_odds_difference", equalized_odds_difference),
+        ("demographic_parity_difference", demographic_parity_difference),
+    ):
+        values = []
+        for weights in counts:
+            rows = np.repeat(np.arange(len(frame)), weights[design.clusters].astype(int))
+            predicted = scores[rows] >= 0.4
+            values.append(
+                function(labels[rows], predicted, sensitive_features=frame["sex"].to_numpy()[rows])
+            )
+        per_group = [
+            min(part.loc[part["label"] == label, "patient"].nunique() for label in (0, 1))
+            for _, part in frame.groupby("sex")
+        ]
+        expected = bootstrap_interval(np.array(values), n_patients=min(per_group))
+        assert found[f"{name}_ci"] == pytest.approx(expected, abs=1e-12)

@@ -10,7 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fairtune_hf.baselines import METHODS
 from fairtune_hf.cli import compare, search
+from fairtune_hf.cli.main import main
 from fairtune_hf.cli.parser import RecipeParser
 from fairtune_hf.cli.recipes import list_recipes
 from fairtune_hf.data import dataset_spec
@@ -107,3 +109,14 @@ def test_accelerate_launch_gives_the_same_trials_as_the_command(tmp_path: Path) 
         for out in ("launched", "plain")
     )
     pd.testing.assert_frame_equal(one, two)
+
+
+def test_ham10000_results_are_rebuilt_from_the_committed_runs(tmp_path: Path) -> None:
+    """RESULTS.md holds the tables that `fairtune report --runs` makes of the run.json files beside it."""
+    recipe = ROOT / "recipes" / "ham10000"
+    runs = sorted(map(str, (recipe / "results").iterdir()))
+    assert len(runs) == 2 * len(METHODS)
+    assert main(["report", "--runs", *runs, f"--out={tmp_path}"]) == 0
+    rebuilt = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert rebuilt.strip()
+    assert (recipe / "RESULTS.md").read_text(encoding="utf-8").endswith(rebuilt)

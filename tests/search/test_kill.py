@@ -65,7 +65,7 @@ def search(words: list[str], out: Path, kills: int) -> pd.DataFrame:
     return pd.read_csv(out / "trials.csv", dtype={"mask": str})
 
 
-@pytest.mark.pending
+@pytest.mark.slow
 def test_twenty_kills_of_a_search_of_thirty_trials(
     folder_flags: list[str], tiny_vit: Path, tmp_path: Path
 ) -> None:
@@ -85,7 +85,7 @@ def test_twenty_kills_of_a_search_of_thirty_trials(
     assert first <= set(map(tuple, done[point].to_numpy()))
     both = done.merge(whole, on=point, suffixes=("", "_whole"))
     both = both[both["state"].eq("COMPLETE") & both["state_whole"].eq("COMPLETE")]
-    assert len(both) >= 10
+    assert len(both) >= 6  # the presets at least: they are never pruned, whatever ran before them
     pd.testing.assert_series_equal(both["value"], both["value_whole"], check_names=False)
     # The best adapter is the best complete trial's, and nothing half-written is left of the kills.
     kept = json.loads((tmp_path / "killed" / "best_trial" / "trial.json").read_text())

@@ -120,7 +120,7 @@ def trials(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "trials.csv")
 
 
-@pytest.mark.pending
+@pytest.mark.slow
 def test_both_processes_end_together(pictures: Path, tiny_vit: Path, tmp_path: Path) -> None:
     """Pruned trials, `study.stop()`, the hours and a diverged trial, one search after the other."""
     out = tmp_path / "out"
@@ -140,7 +140,7 @@ def test_both_processes_end_together(pictures: Path, tiny_vit: Path, tmp_path: P
     assert "not numbers" in diverged["reason"][1]
 
 
-@pytest.mark.pending
+@pytest.mark.slow
 def test_an_exception_in_the_second_process_ends_both_with_code_1(
     pictures: Path, tiny_vit: Path, tmp_path: Path
 ) -> None:
@@ -152,7 +152,7 @@ def test_an_exception_in_the_second_process_ends_both_with_code_1(
     assert trials(out / "exception")["state"][0] == "COMPLETE"
 
 
-@pytest.mark.pending
+@pytest.mark.slow
 def test_sigterm_ends_both_with_code_130(pictures: Path, tiny_vit: Path, tmp_path: Path) -> None:
     out = tmp_path / "term"
     processes = launch("term", pictures, tiny_vit, out)

@@ -56,7 +56,7 @@ while (decision := study.claim()) != "done":
 """
 
 
-@pytest.mark.pending
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["file", "server"])
 def test_four_that_claim_as_fast_as_they_can_make_the_exact_total(
     where: str, tmp_path: Path, request: pytest.FixtureRequest
@@ -74,7 +74,7 @@ def test_four_that_claim_as_fast_as_they_can_make_the_exact_total(
     assert len({t.user_attrs["worker"]["pid"] for t in study.trials}) > 1
 
 
-@pytest.mark.pending
+@pytest.mark.slow
 def test_a_turn_on_the_server_falls_open_with_its_holder(server: str, tmp_path: Path) -> None:
     def study() -> SearchStudy:
         space, arguments = SearchSpace(blocks=2), SearchArguments(trials=4)
@@ -91,7 +91,7 @@ def test_a_turn_on_the_server_falls_open_with_its_holder(server: str, tmp_path: 
     two.end_turn()
 
 
-@pytest.mark.pending
+@pytest.mark.slow
 def test_four_workers_on_a_server_one_killed_make_the_exact_total(
     server: str, folder_flags: list[str], tiny_vit: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +14,7 @@ from torch.utils.data import DataLoader
 from fairtune_hf.data import TRANSFORM_PRESETS, ImageTable
 from fairtune_hf.training.augmentation import augment, crop_centre
 from fairtune_hf.training.dataset import ImageDataset, collate_batch
+from fairtune_hf.training.placement import OnDevice, OnHost
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.5, 0.25, 0.2)
 
@@ -120,3 +124,58 @@ def test_crop_centre_takes_the_middle_and_enlarges_small_pictures() -> None:
     pixels = torch.arange(64.0).view(1, 1, 8, 8)
     assert torch.equal(crop_centre(pixels, 4), pixels[..., 2:6, 2:6])
     assert crop_centre(pixels, 16).shape == (1, 1, 16, 16)
+
+
+def host(table: ImageTable, device: str = "cpu", **settings: object) -> ImageDataset:
+    """The data set with pictures that do not fit on the device."""
+    return dataset(table, **settings).to(device, budget=table.images.nbytes - 1)
+
+
+@pytest.mark.parametrize("preset", [None, "flip", "paper", "medfair"])
+def test_pictures_that_do_not_fit_give_the_same_batches(
+    table: ImageTable, preset: str | None
+) -> None:
+    fits, does_not = dataset(table, transforms=preset).to("cpu"), host(table, transforms=preset)
+    assert isinstance(fits.pictures, OnDevice)
+    assert isinstance(does_not.pictures, OnHost)
+    for rows in ([1, 7, 2], [0], [9, 8, 7, 6, 5], [3, 3]):
+        one, other = fits.__getitems__(rows), does_not.__getitems__(rows)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_pictures_mapped_from_a_file_are_not_copied(table: ImageTable, tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", table.images)
+    mapped = replace(table, images=np.load(tmp_path / "images.npy", mmap_mode="r"))
+    data = host(mapped)
+    assert isinstance(data.pictures, OnHost)
+    assert data.pictures._source.data_ptr() == mapped.images.ctypes.data
+    want = dataset(table).__getitems__([4, 1])
+    assert torch.equal(data.__getitems__([4, 1])["pixel_values"], want["pixel_values"])
+
+
+def test_where_pictures_lie_can_be_said(table: ImageTable) -> None:
+    assert isinstance(dataset(table, placement="host").to("cpu").pictures, OnHost)
+    assert isinstance(dataset(table, placement="device").to("cpu", budget=0).pictures, OnDevice)
+
+
+def test_moving_to_the_same_device_again_keeps_the_pictures(table: ImageTable) -> None:
+    data = dataset(table).to("cpu")
+    before = data.pictures
+    assert data.to("cpu", budget=0).pictures is before
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("preset", [None, "flip", "paper", "medfair"])
+def test_batches_of_a_gpu_are_those_of_the_cpu(table: ImageTable, preset: str | None) -> None:
+    """The random draws are the CPU's; a resampled pixel differs by rounding alone."""
+    reference = dataset(table, transforms=preset).to("cpu")
+    served = [dataset(table, transforms=preset).to("cuda"), host(table, "cuda", transforms=preset)]
+    for rows in ([1, 7, 2], [0], [9, 8, 7, 6, 5], [3, 3], [2, 4]):
+        want = reference.__getitems__(rows)
+        for data in served:
+            got = data.__getitems__(rows)
+            assert got["pixel_values"].is_cuda
+            assert torch.equal(got["labels"].cpu(), want["labels"])
+            torch.testing.assert_close(
+                got["pixel_values"].cpu(), want["pixel_values"], atol=2e-3, rtol=0
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,33 @@ def test_a_new_head_is_drawn_whatever_the_architecture_calls_it(tmp_path: Path) 
         assert float(head.bias.detach().abs().sum()) == 0
 
 
+@pytest.mark.parametrize("rows", [7, 512])
+def test_the_size_of_evaluation_batches_changes_no_score(
+    table: ImageTable, backbone: Backbone, rows: int
+) -> None:
+    trainer = make_trainer(table, backbone)
+    validation = build_datasets(table, backbone, FIT)["validation"]
+    expected = trainer.predict_scores(validation)
+    trainer.args.per_device_eval_batch_size = rows
+    np.testing.assert_allclose(trainer.predict_scores(validation), expected, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mask", ["none", "layernorm", "attention", "full_blocks"])
+@pytest.mark.parametrize("compiled", ["on", "off"])
+def test_a_bf16_training_on_the_gpu_scores_like_fp32(
+    table: ImageTable, backbone: Backbone, tmp_path: Path, mask: str, compiled: str
+) -> None:
+    choice = Choice(mask=mask, layout="block3", learning_rate=1e-3)
+    scores = {}
+    for precision in ("fp32", "bf16"):
+        arguments = replace(FIT, epochs=2, precision=precision, compile=compiled)
+        folder = RunFolder(tmp_path / precision)
+        scores[precision] = refit(choice, table, backbone, folder, arguments, seeds=[0])["score"]
+    assert scores["bf16"].std() > 0
+    np.testing.assert_allclose(scores["bf16"], scores["fp32"], atol=0.03)
+
+
 def test_checkpoints_without_safetensors_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
@@ -159,3 +187,17 @@ def test_accelerate_wins_over_the_configured_precision(monkeypatch: pytest.Monke
         "ACCELERATE_MIXED_PRECISION", "no"
     )  # what launch sets when nothing was asked for
     assert FitArguments(precision="fp16").resolved_precision() == "fp16"
+
+
+def test_one_process_trains_on_one_gpu_however_many_are_visible(
+    table: ImageTable, backbone: Backbone
+) -> None:
+    arguments = FIT.to_training_arguments(
+        Path("unused"), learning_rate=1e-3, seed=0, evaluate_each_epoch=False
+    )
+    assert arguments.device
+    arguments._n_gpu = 2  # as transformers finds it where two are visible
+    train = build_datasets(table, backbone, FIT)["train"]
+    trainer = FairTrainer(model=backbone.copy_with_new_head(), args=arguments, train_dataset=train)
+    assert trainer.args.n_gpu == 1
+    assert trainer.args.train_batch_size == FIT.batch_size

@@ -1,4 +1,4 @@
-"""What a run cost: added up over processes and trainings, and written where reports look for it."""
+"""What a finished run says of its cost, and the training rows of its learning curves."""
 
 from __future__ import annotations
 

@@ -1,0 +1,117 @@
+"""`fairtune profile`: where the time of a recipe's training goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from fairtune_hf.cli.arguments import DataArguments, DataOptions, ModelArguments, RefitArguments
+from fairtune_hf.cli.inputs import load_model, load_table
+from fairtune_hf.cli.messages import is_first_process
+from fairtune_hf.cli.parser import RecipeParser
+from fairtune_hf.search import SearchArguments
+from fairtune_hf.search.arguments import apply_protocol
+from fairtune_hf.training import FitArguments, build_datasets
+from fairtune_hf.training.clock import PARTS
+from fairtune_hf.training.profile import Profile, advise, profile_training
+from fairtune_hf.training.refit import compiling_pays
+from fairtune_hf.tuner import FairMaskConfig, Mask
+
+
+@dataclass(kw_only=True)
+class ProfileArguments:
+    """What is measured."""
+
+    mask: str = field(
+        default="full_blocks",
+        metadata={
+            "help": "Bits such as 0110..., or none, attention, layernorm, mlp, full_blocks (the slowest)."
+        },
+    )
+    steps: int = field(default=20, metadata={"help": "Steps that are measured, after a warm-up."})
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"--steps: expected at least 1, got {self.steps}. 20 are enough.")
+
+
+PARSER = RecipeParser(
+    "profile",
+    "Train a few steps of a recipe and one evaluation, and show the time of an epoch by part, the rate, the "
+    "share of the device's matrix peak where it can be measured, what a whole search would take, and advice. "
+    "Writes nothing.",
+    "fairtune profile --config recipes/demo/search.yaml",
+    (
+        ProfileArguments,
+        DataArguments,
+        DataOptions,
+        ModelArguments,
+        FitArguments,
+        SearchArguments,
+        RefitArguments,
+    ),
+    unlisted={SearchArguments: "fairtune search", RefitArguments: "fairtune finetune"},
+)
+
+
+def plan(arguments: Sequence[str]) -> Callable[[], None]:
+    """Parse, load and check; return the measurement."""
+    (measured, data, options, model, training, search, _), given = PARSER.parse(arguments)
+    search = apply_protocol(search, search.protocol, given)
+    training = apply_protocol(training, search.protocol, given)
+    backbone = load_model(model)
+    try:
+        mask = Mask.parse(measured.mask, layout=search.layout, blocks=backbone.blocks)
+    except ValueError as error:
+        raise ValueError(f"--mask: {error}") from error
+    table = load_table(data, options, training, backbone, splits=("train", "validation"))
+
+    def execute() -> None:
+        datasets = build_datasets(table, backbone, training)
+        rows = len(datasets["train"])
+        profile = profile_training(
+            datasets,
+            backbone,
+            training,
+            FairMaskConfig(mask=str(mask), layout=search.layout),
+            steps=measured.steps,
+            compile_blocks=compiling_pays(training, backbone, rows, search.trials),
+        )
+        if is_first_process():
+            print(format_profile(profile, epochs=training.epochs, trials=search.trials))
+            automatic = replace(training, compile="auto")
+            pays = compiling_pays(automatic, backbone, rows, search.trials)
+            for sentence in advise(profile, compiling_pays=pays) or ["Nothing stands out."]:
+                print(f"- {sentence}")
+
+    return execute
+
+
+def format_profile(profile: Profile, *, epochs: int, trials: int) -> str:
+    """Lay out a profile as text: the head, a line a part, and what a search would take."""
+    cost = profile.cost
+    how = f"{cost['precision']}{', compiled blocks' if cost['compiled'] else ''}"
+    lines = [
+        f"{cost['device']}, {how}, batch size {profile.batch_size}; {profile.rows:,} training rows, "
+        f"{profile.steps_an_epoch} steps an epoch, {profile.steps} of them measured",
+        "",
+        f"{'part':<12}{'s an epoch':>12}{'share':>8}",
+        *(f"{part:<12}{profile.seconds[part]:>12.3f}{profile.share(part):>8.1%}" for part in PARTS),
+        f"{'all':<12}{profile.total:>12.3f}",
+        "",
+        f"{profile.images_per_second:,.1f} training pictures a second",
+    ]
+    if cost["share_of_peak"] is not None:
+        lines.append(
+            f"{cost['share_of_peak']:.1%} of the {cost['peak_flops'] / 1e12:,.0f} TFLOP/s that a large bf16 "
+            "matrix product reaches on this device"
+        )
+    if cost["peak_memory_gib"] is not None:
+        lines.append(f"{cost['peak_memory_gib']:.1f} of {profile.memory_gib:.1f} GiB used")
+    one = epochs * profile.total
+    lines += [
+        f"A training of {epochs} epochs takes about {one:,.0f} s, {trials} of them "
+        f"{trials * one / 3600:,.2f} h if none is pruned.",
+        "",
+    ]
+    return "\n".join(lines)

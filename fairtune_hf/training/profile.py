@@ -1,0 +1,178 @@
+"""Where the time of a recipe's training goes, measured over a few steps, and what would make it faster."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model
+from transformers import TrainerCallback, set_seed
+
+from fairtune_hf.training.arguments import FitArguments
+from fairtune_hf.training.backbone import Backbone
+from fairtune_hf.training.clock import PARTS
+from fairtune_hf.training.dataset import ImageDataset
+from fairtune_hf.training.trainer import FairTrainer
+from fairtune_hf.tuner import FairMaskConfig
+
+_WARM_UP_STEPS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Seconds of one epoch by part, and what they were measured on.
+
+    Attributes:
+        steps: Steps that were measured.
+        steps_an_epoch: Steps of one epoch.
+        seconds: Seconds of one epoch: the measured steps scaled to an epoch, and one evaluation.
+        cost: The cost entry of the measured steps and the evaluation.
+        rows: Training rows.
+        batch_size: Rows of a step and process.
+        evaluation_batch_size: Rows of a step of the evaluation.
+        memory_gib: Memory of the device; None without a GPU.
+    """
+
+    steps: int
+    steps_an_epoch: int
+    seconds: dict[str, float]
+    cost: dict[str, Any]
+    rows: int
+    batch_size: int
+    evaluation_batch_size: int
+    memory_gib: float | None
+
+    @property
+    def total(self) -> float:
+        """Seconds of an epoch."""
+        return sum(self.seconds.values())
+
+    @property
+    def images_per_second(self) -> float:
+        """Training pictures a second over an epoch with its evaluation."""
+        return self.rows / self.total
+
+    def share(self, part: str) -> float:
+        """Share of an epoch spent in a part."""
+        return self.seconds[part] / self.total
+
+
+def profile_training(
+    datasets: Mapping[str, ImageDataset],
+    backbone: Backbone,
+    arguments: FitArguments,
+    config: FairMaskConfig,
+    *,
+    steps: int,
+    compile_blocks: bool,
+) -> Profile:
+    """Train a few steps under a mask, score the validation rows once, and take the time of the parts.
+
+    A few steps and an evaluation before them, in which kernels are chosen and compiled, are not counted.
+    Nothing is written.
+    """
+    set_seed(arguments.seed)
+    # A step is measured whether or not the epoch ends with it.
+    further = {**arguments.further_arguments(), "max_steps": _WARM_UP_STEPS}
+    settings = dataclasses.replace(arguments, training_arguments=json.dumps(further))
+    trainer = FairTrainer(
+        model=get_peft_model(backbone.copy_with_new_head(), config),
+        args=settings.to_training_arguments(
+            Path(tempfile.gettempdir()),
+            learning_rate=1.0e-5,
+            seed=arguments.seed,
+            evaluate_each_epoch=False,
+        ),
+        train_dataset=datasets["train"],
+        eval_dataset=datasets["validation"],
+        compile_blocks=compile_blocks,
+    )
+    trainer.train()
+    trainer.evaluate()
+    trainer.args.max_steps = steps
+    trainer.add_callback(_MeasureSteps(trainer))
+    trainer.train()
+    training = trainer.cost.record()["by_part"]
+    trainer.evaluate()
+    cost = trainer.cost.record()
+    rows = len(datasets["train"])
+    processes = trainer.args.world_size
+    steps_an_epoch = math.ceil(rows / (trainer.args.train_batch_size * processes))
+    seconds: dict[str, float] = {part: training[part] * steps_an_epoch / steps for part in PARTS}
+    seconds["evaluation"] = cost["by_part"]["evaluation"]
+    device = trainer.args.device
+    memory = None
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory / 2**30
+    return Profile(
+        steps=steps,
+        steps_an_epoch=steps_an_epoch,
+        seconds=seconds,
+        cost=cost,
+        rows=rows,
+        batch_size=trainer.args.train_batch_size,
+        evaluation_batch_size=trainer.args.eval_batch_size,
+        memory_gib=memory,
+    )
+
+
+class _MeasureSteps(TrainerCallback):
+    """Leaves out what a training does once, before its first and after its last step."""
+
+    def __init__(self, trainer: FairTrainer) -> None:
+        self._cost = trainer.cost
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._cost.reset()
+        self._cost.clock.mark("other")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._cost.clock.mark(None)
+
+
+def advise(profile: Profile, *, compiling_pays: bool) -> list[str]:
+    """Say what would make the training faster; empty where nothing stands out.
+
+    Args:
+        profile: What was measured.
+        compiling_pays: Whether the whole run would be long enough to compile for.
+    """
+    cost, found = profile.cost, []
+    on_gpu = profile.memory_gib is not None
+    if not on_gpu:
+        found.append("No GPU was used: a ViT-B/16 trains a hundred times as fast on one.")
+    if on_gpu and cost["precision"] == "fp32":
+        found.append("fp32 is several times slower than --precision bf16 where the GPU has it.")
+    if on_gpu and cost["precision"] == "bf16" and compiling_pays and not cost["compiled"]:
+        found.append("The run is long enough to gain about an eighth by --compile on.")
+    if profile.share("data") > 0.1:
+        found.append(
+            f"Data take {profile.share('data'):.0%}: pictures that do not fit on the device are "
+            "gathered on the CPU. Free device memory, or use a lighter --transforms."
+        )
+    if profile.share("evaluation") > 0.3:
+        found.append(
+            f"The evaluation of every epoch takes {profile.share('evaluation'):.0%}: raise "
+            "--training-arguments '{\"per_device_eval_batch_size\": N}' "
+            f"above {profile.evaluation_batch_size}, or check the size of the validation split."
+        )
+    if profile.share("other") + profile.share("optimizer") > 0.25:
+        found.append(
+            "A quarter of the time is neither data, forward nor backward: the steps are short. A "
+            "larger --batch-size makes fewer of them."
+        )
+    used = cost["peak_memory_gib"]
+    small = used is not None and profile.memory_gib and used < 0.4 * profile.memory_gib
+    if small and profile.batch_size < min(512, profile.rows):
+        found.append(
+            f"{used:.0f} of {profile.memory_gib:.0f} GiB are used: a --batch-size above "
+            f"{profile.batch_size} fits, and up to 512 raises the rate (and changes the training)."
+        )
+    return found

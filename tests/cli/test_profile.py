@@ -1,0 +1,72 @@
+"""`fairtune profile` on a recipe, and what it advises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fairtune_hf.cli.main import main
+from fairtune_hf.training.clock import PARTS
+from fairtune_hf.training.profile import Profile, advise
+
+
+def test_a_recipe_is_profiled_and_nothing_is_written(
+    folder_flags: list[str],
+    tiny_vit: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("trials: 7\nepochs: 2\nbatch_size: 16\npruner: none\n")
+    words = ["profile", f"--config={recipe}", *folder_flags, f"--model={tiny_vit}", "--steps=4"]
+    assert main([*words, "--mask=attention"]) == 0
+    shown = capsys.readouterr().out
+    parts = {words[0]: float(words[1]) for line in shown.splitlines() if (words := line.split())
+             and words[0] in (*PARTS, "all")}  # fmt: skip
+    assert set(parts) == {*PARTS, "all"}
+    assert parts["all"] == pytest.approx(sum(parts[part] for part in PARTS), abs=0.01)
+    assert "4 of them measured" in shown
+    assert "7 of them" in shown
+    assert "No GPU was used" in shown
+    assert [file.name for file in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_a_mask_of_another_length_is_refused(
+    folder_flags: list[str], tiny_vit: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["profile", *folder_flags, f"--model={tiny_vit}", "--mask=01"]) == 2
+    assert "--mask" in capsys.readouterr().err
+
+
+def make_profile(seconds: dict[str, float], **cost: object) -> Profile:
+    return Profile(
+        steps=20,
+        steps_an_epoch=100,
+        seconds={**dict.fromkeys(PARTS, 0.0), **seconds},
+        cost={"precision": "bf16", "compiled": False, "peak_memory_gib": 70.0, **cost},
+        rows=12800,
+        batch_size=128,
+        evaluation_batch_size=256,
+        memory_gib=80.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("profile", "pays", "expected"),
+    [
+        (make_profile({"forward": 1, "backward": 2}), False, []),
+        (make_profile({"forward": 1, "backward": 2}), True, ["--compile on"]),
+        (make_profile({"forward": 1, "data": 1}), False, ["Data take 50%"]),
+        (make_profile({"forward": 1, "evaluation": 1}), False, ["evaluation of every epoch"]),
+        (make_profile({"forward": 1, "other": 1}), False, ["--batch-size"]),
+        (make_profile({"forward": 1}, precision="fp32"), False, ["--precision bf16"]),
+        (make_profile({"forward": 1}, peak_memory_gib=9.0), False, ["9 of 80 GiB"]),
+    ],
+)
+def test_advice(profile: Profile, pays: bool, expected: list[str]) -> None:
+    found = advise(profile, compiling_pays=pays)
+    assert len(found) == len(expected)
+    assert all(words in sentence for words, sentence in zip(expected, found, strict=True))
