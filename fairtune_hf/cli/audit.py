@@ -12,7 +12,7 @@ from fairtune_hf.cli.arguments import AuditArguments, EvaluateArguments
 from fairtune_hf.cli.messages import say
 from fairtune_hf.metrics import audit_predictions
 from fairtune_hf.reports import format_audit
-from fairtune_hf.reports.run_folder import write_text
+from fairtune_hf.run_folder import write_text
 
 _NEEDED = ("label_column", "score_column", "sensitive_column")
 

@@ -12,10 +12,11 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from fairtune_hf.reports import numbers, tables
 from fairtune_hf.reports.cost import cost_lines
+from fairtune_hf.reports.loaded_run import LoadedRun, read_run
 from fairtune_hf.reports.masks import mask_grid
 from fairtune_hf.reports.page import missing_steps, optimism_words, warning_lines
-from fairtune_hf.reports.run_folder import RunFolder, read_run, write_text
-from fairtune_hf.reports.verdict import method_name, run_verdict, verdict_flags, worst_group
+from fairtune_hf.reports.verdict import flag_words, run_verdict, worst_group
+from fairtune_hf.run_folder import write_text
 
 from .templates import Verbatim, card_environment
 
@@ -56,21 +57,21 @@ def render_card(
 
 
 def card_text(
-    folder: RunFolder, *, repo_id: str | None = None, base_model: str | None = None
+    folder: LoadedRun, *, repo_id: str | None = None, base_model: str | None = None
 ) -> str:
     """Return the whole card as text."""
     template = card_environment().get_template("model_card.md.jinja")
     return template.render(card_content(folder, repo_id=repo_id, base_model=base_model))
 
 
-def base_on_hub(folder: RunFolder) -> str | None:
+def base_on_hub(folder: LoadedRun) -> str | None:
     """Return the base model's Hub id; None for a local folder, which has a bare name."""
     base = str(folder.part("model").get("id") or "")
     named = tables.is_hub_id(base) and ("/" in base or folder.part("model").get("revision"))
     return base if base and named else None
 
 
-def base_kind(folder: RunFolder, base_model: str | None = None) -> str:
+def base_kind(folder: LoadedRun, base_model: str | None = None) -> str:
     """Return where the base model is to be had: `hub`, `embedded` or `local`."""
     if base_model:
         return "hub"
@@ -80,7 +81,7 @@ def base_kind(folder: RunFolder, base_model: str | None = None) -> str:
 
 
 def card_data(
-    folder: RunFolder, *, repo_id: str | None = None, base_model: str | None = None
+    folder: LoadedRun, *, repo_id: str | None = None, base_model: str | None = None
 ) -> ModelCardData:
     """Return the card's metadata; results only of what was measured."""
     results = evaluation_results(folder)
@@ -95,14 +96,14 @@ def card_data(
     )
 
 
-def card_name(folder: RunFolder) -> str:
+def card_name(folder: LoadedRun) -> str:
     """Return a name for the adapter, from its data set and attribute: letters, digits, hyphens."""
     words = f"fairtune {folder.part('dataset').get('name') or 'run'} {folder.sensitive}"
     safe = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in words)
     return "-".join(part for part in safe.split("-") if part).lower()
 
 
-def evaluation_results(folder: RunFolder) -> list[EvalResult]:
+def evaluation_results(folder: LoadedRun) -> list[EvalResult]:
     """Return the test results for the card's model index."""
     test, dataset = folder.part("test"), folder.part("dataset")
     name = str(dataset.get("name") or "data")
@@ -130,14 +131,13 @@ def card_identifier(name: str) -> str:
 
 
 def card_content(
-    folder: RunFolder, *, repo_id: str | None = None, base_model: str | None = None
+    folder: LoadedRun, *, repo_id: str | None = None, base_model: str | None = None
 ) -> dict[str, Any]:
     """Gather what the template prints."""
     split = folder.final_split
     shown = split or "test"
     model = folder.part("model")
     base = base_model or base_on_hub(folder) or str(model.get("id") or "")
-    flags = verdict_flags(folder.run, split=shown)
     metadata = card_data(folder, repo_id=repo_id, base_model=base_model).to_yaml(line_break="\n")
     return {
         "metadata": Verbatim(metadata.strip()),
@@ -146,8 +146,7 @@ def card_content(
         "split": shown,
         "evaluated": split is not None,
         "verdict": run_verdict(folder.run),
-        "levelled_down": [method_name(name) for name in flags.levelled_down],
-        "collapsed": [tables.capital(method_name(name)) for name in flags.collapsed],
+        "flag_words": flag_words(folder.run, split=shown),
         "missing": missing_steps(folder),
         "repo_id": repo_id or UNNAMED,
         "base": base,
@@ -172,7 +171,7 @@ def card_content(
     }
 
 
-def mask_lines(folder: RunFolder) -> str:
+def mask_lines(folder: LoadedRun) -> str:
     """Draw the mask as text: a line a part, `#` for a trained block and `.` for a frozen one."""
     choice = folder.part("choice")
     grid = mask_grid(str(choice.get("mask") or ""), [str(n) for n in choice.get("bit_names") or []])

@@ -14,7 +14,7 @@ import pandas as pd
 from huggingface_hub import DatasetCardData
 
 from fairtune_hf.reports import numbers
-from fairtune_hf.reports.run_folder import write_text
+from fairtune_hf.run_folder import write_text
 
 from .templates import Verbatim, card_environment
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fairtune_hf.reports import numbers
-from fairtune_hf.reports.run_folder import RunFolder
+from fairtune_hf.reports.loaded_run import LoadedRun
 from fairtune_hf.reports.tables import without_folders
 
 _SAFE_SUFFIXES = frozenset({".json", ".safetensors", ".md", ".txt", ".html"})
@@ -44,7 +44,7 @@ def check_no_pickle(folder: Path) -> None:
             )
 
 
-def check_no_ids(contents: Mapping[str, bytes], folder: RunFolder) -> None:
+def check_no_ids(contents: Mapping[str, bytes], folder: LoadedRun) -> None:
     """Refuse files in which a row id or a patient key stands.
 
     Row ids are often file names, and file names often hold patient numbers. Ids of fewer than five
@@ -70,7 +70,7 @@ def check_no_ids(contents: Mapping[str, bytes], folder: RunFolder) -> None:
             )
 
 
-def _row_ids(folder: RunFolder) -> list[str]:
+def _row_ids(folder: LoadedRun) -> list[str]:
     frame = folder.predictions
     if frame.empty or "row_id" not in frame.columns:
         return []
@@ -83,7 +83,7 @@ def _stands_in(identity: str, text: str) -> bool:
     return bool(re.search(rf"(?<![\w.]){re.escape(identity)}(?!\w)", text))
 
 
-def public_run(folder: RunFolder) -> str:
+def public_run(folder: LoadedRun) -> str:
     """Return `run.json` as text without folders of this machine and counts of small groups."""
     run: dict[str, Any] = without_folders(copy.deepcopy(folder.run))
     for split in ("validation", "test"):
@@ -95,7 +95,22 @@ def public_run(folder: RunFolder) -> str:
         run["warnings"] = [
             numbers.hide_small_counts(str(words), small) for words in run.get("warnings") or []
         ]
+    _hide_small_data(run.get("dataset") or {})
     return json.dumps(run, indent=1, allow_nan=False) + "\n"
+
+
+def _hide_small_data(dataset: dict[str, Any]) -> None:
+    """Hide the counts of groups and splits of fewer than ten people in what is said of the data."""
+    for groups in (dataset.get("counts") or {}).values():
+        for counts in groups.values():
+            if any(_is_small(counts.get(key)) for key in ("n", "n_patients")):
+                counts.update(dict.fromkeys(counts, numbers.SMALL))
+    people = dataset.get("n_patients") or {}
+    people.update({split: numbers.SMALL for split, n in people.items() if _is_small(n)})
+
+
+def _is_small(n: object) -> bool:
+    return numbers.is_number(n) and n < numbers.SMALLEST_SHOWN
 
 
 def _hide_small(block: dict[str, Any] | None, small: set[str]) -> None:
@@ -114,7 +129,7 @@ def public_config(config: dict[str, Any], base: str | None, revision: str | None
     return json.dumps(without_folders(config) | named, indent=2, sort_keys=True) + "\n"
 
 
-def public_predictions(folder: RunFolder) -> bytes:
+def public_predictions(folder: LoadedRun) -> bytes:
     """Return the predictions as parquet, without ids and without groups of fewer than ten people.
 
     Raises:

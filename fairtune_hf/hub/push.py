@@ -16,7 +16,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from fairtune_hf.reports import render_report
-from fairtune_hf.reports.run_folder import RunFolder, read_run
+from fairtune_hf.reports.loaded_run import LoadedRun, read_run
 from fairtune_hf.reports.tables import is_hub_id
 
 from .card import base_kind, base_on_hub, card_text
@@ -176,7 +176,7 @@ def plan_push(
     return PushPlan(repo_id, private, tuple(files), base_repo_id, base_files)
 
 
-def _adapter_files(folder: RunFolder, base: str | None) -> list[PushFile]:
+def _adapter_files(folder: LoadedRun, base: str | None) -> list[PushFile]:
     adapter = folder.path / "adapter"
     missing = [name for name in _ADAPTER if not (adapter / name).is_file()]
     if missing:
@@ -189,7 +189,7 @@ def _adapter_files(folder: RunFolder, base: str | None) -> list[PushFile]:
     return [PushFile(_ADAPTER[0], public.encode()), PushFile(_ADAPTER[1], adapter / _ADAPTER[1])]
 
 
-def _base_to_be_had(folder: RunFolder) -> str | None:
+def _base_to_be_had(folder: LoadedRun) -> str | None:
     """Return the base model's Hub id, None for the embedded one.
 
     Raises:
@@ -206,7 +206,7 @@ def _base_to_be_had(folder: RunFolder) -> str | None:
     return base_on_hub(folder) if kind == "hub" else None
 
 
-def _base_files(folder: RunFolder, base_dir: Path | str | None) -> tuple[PushFile, ...]:
+def _base_files(folder: LoadedRun, base_dir: Path | str | None) -> tuple[PushFile, ...]:
     if base_kind(folder) != "local":
         raise ValueError(
             "--with-base is for a base model that is a local folder; the one of this run, "

@@ -13,11 +13,12 @@ from pathlib import Path
 import pandas as pd
 
 from fairtune_hf.metrics.ranks import average_ranks, average_scores
+from fairtune_hf.run_folder import write_text
 
 from . import numbers
 from .comparison_figures import comparison_figures
 from .figure import write_figure_data
-from .run_folder import RunFolder, read_run, write_text
+from .loaded_run import LoadedRun, read_run
 from .tables import METRICS, capital, method_results
 from .templating import page_environment
 from .verdict import method_name, run_verdict
@@ -120,7 +121,7 @@ def _check_different(paths: Sequence[Path]) -> None:
         raise ValueError(f"runs: each folder counts once; {', '.join(twice)} was given twice.")
 
 
-def setting_names(folders: Sequence[RunFolder]) -> list[str]:
+def setting_names(folders: Sequence[LoadedRun]) -> list[str]:
     """Name each run by data set and attribute, and by its folder where those are not enough."""
     names = [f"{f.part('dataset').get('name') or 'run'}, {f.sensitive}" for f in folders]
     return [
@@ -129,7 +130,7 @@ def setting_names(folders: Sequence[RunFolder]) -> list[str]:
     ]
 
 
-def collect_results(folders: Sequence[RunFolder], names: Sequence[str]) -> pd.DataFrame:
+def collect_results(folders: Sequence[LoadedRun], names: Sequence[str]) -> pd.DataFrame:
     """Return one row a setting, method and metric: the refit with `choice.seed`, and the seeds."""
     records = []
     for folder, setting in zip(folders, names, strict=True):

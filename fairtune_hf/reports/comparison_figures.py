@@ -9,19 +9,19 @@ from markupsafe import Markup
 
 from . import numbers, svg
 from .figure import Figure, bottom_axis, bound, legend_key, shortened
+from .loaded_run import LoadedRun
 from .mask_figures import shares_figure
-from .run_folder import RunFolder
 from .tables import capital
 from .verdict import method_name
 
 
-def comparison_figures(folders: Sequence[RunFolder], names: Sequence[str]) -> list[Figure]:
+def comparison_figures(folders: Sequence[LoadedRun], names: Sequence[str]) -> list[Figure]:
     """Draw every figure that these runs have data for."""
     drawn = [differences_figure(folders, names), *mask_shares_figures(folders)]
     return [figure for figure in drawn if figure is not None]
 
 
-def differences_figure(folders: Sequence[RunFolder], names: Sequence[str]) -> Figure | None:
+def differences_figure(folders: Sequence[LoadedRun], names: Sequence[str]) -> Figure | None:
     """Draw the difference of minimum AUC against each control in each setting."""
     data = _differences(folders, names)
     if data.empty:
@@ -82,7 +82,7 @@ def _bar(axes: svg.Axes, y: float, series: int, values: tuple[float, float, floa
     return svg.group([line, mark])
 
 
-def _differences(folders: Sequence[RunFolder], names: Sequence[str]) -> pd.DataFrame:
+def _differences(folders: Sequence[LoadedRun], names: Sequence[str]) -> pd.DataFrame:
     records = [
         (
             setting,
@@ -101,7 +101,7 @@ def _differences(folders: Sequence[RunFolder], names: Sequence[str]) -> pd.DataF
     return pd.DataFrame(records, columns=columns)
 
 
-def mask_shares_figures(folders: Sequence[RunFolder]) -> list[Figure]:
+def mask_shares_figures(folders: Sequence[LoadedRun]) -> list[Figure]:
     """Draw how many of the chosen masks train each part, once for each layout of two runs or more."""
     layouts: dict[tuple[str, ...], list[str]] = {}
     for folder in folders:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from . import numbers, svg
 from .figure import Figure, bottom_axis, shortened
-from .run_folder import RunFolder
+from .loaded_run import LoadedRun
 
 _STEPS = {"search": "Search", "refit": "Refits"}
 COST_HEADS = ("Time", "Training pictures", "Pictures a second", "Share of peak", "Device")
@@ -27,7 +27,7 @@ class CostRow:
     parts: str
 
 
-def cost_rows(folder: RunFolder) -> list[CostRow]:
+def cost_rows(folder: LoadedRun) -> list[CostRow]:
     """Return one row for each step whose cost `run.json` holds; a dash for what is unknown."""
     cost = folder.part("cost")
     return [
@@ -37,7 +37,7 @@ def cost_rows(folder: RunFolder) -> list[CostRow]:
     ]
 
 
-def cost_lines(folder: RunFolder) -> list[tuple[str, str]]:
+def cost_lines(folder: LoadedRun) -> list[tuple[str, str]]:
     """Return the same as pairs of step and words, what is unknown left out."""
     lines = []
     for row in cost_rows(folder):
@@ -80,7 +80,7 @@ def _parts(by_part: object) -> str:
     )
 
 
-def importance_figure(folder: RunFolder) -> Figure | None:
+def importance_figure(folder: LoadedRun) -> Figure | None:
     """Draw the parts whose training moved the objective most, with the intervals of their effects."""
     importance = folder.part("search").get("importance")
     bits = importance.get("bits") if isinstance(importance, dict) else None
@@ -97,7 +97,7 @@ def importance_figure(folder: RunFolder) -> Figure | None:
     clear = int(((data["low"] > 0) | (data["high"] < 0)).sum())
     height = 24 * len(shown)
     span = svg.padded([0.0, *shown["effect"], *shown["low"], *shown["high"]])
-    axes = svg.Axes(span, (0.0, 1.0), left=128, width=280, top=4, height=height)
+    axes = svg.Axes(span, (0.0, 1.0), left=146, width=262, top=4, height=height)
     zero = axes.px(0.0)
     line = svg.element("line", x1=zero, x2=zero, y1=4, y2=4 + height, class_="zero")
     parts = [_effect_row(axes, index, row) for index, row in enumerate(shown.itertuples())]
@@ -126,7 +126,7 @@ def importance_figure(folder: RunFolder) -> Figure | None:
 def _effect_row(axes: svg.Axes, index: int, row: Any) -> Markup:
     y = axes.top + 24 * index + 12
     label = svg.text(
-        axes.left - 10, y + 4, shortened(row.part, 18), class_="label", text_anchor="end"
+        axes.left - 10, y + 4, shortened(row.part, 22), class_="label", text_anchor="end"
     )
     bar = svg.element(
         "line", x1=axes.px(row.low), x2=axes.px(row.high), y1=y, y2=y, class_="bar s0"

@@ -6,7 +6,6 @@ Reads tables, trains nothing, imports no torch, so any number can be computed ag
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from fairtune_hf.metrics import Comparison, compare_metrics, evaluate_predictions
-from fairtune_hf.reports.run_folder import write_text
 from fairtune_hf.reports.verdict import run_verdict
+from fairtune_hf.run_folder import RunFolder
 
 COMPARED_METRICS = ("min_auc", "overall_auc", "auc_gap")
 _SPLITS = {"validation": "raise", "test": "coerce"}
@@ -37,23 +36,22 @@ def evaluate_run(run_dir: Path | str, *, n_resamples: int = 2000, seed: int = 0)
         FileNotFoundError: No run.json or no predictions in the folder.
         ValueError: A validation group without both classes.
     """
-    run_dir = Path(run_dir)
-    record = _read_record(run_dir)
+    folder = RunFolder(run_dir)
+    record = folder.read()
     sensitive = record["dataset"]["sensitive"]
-    predictions = _read_predictions(run_dir)
+    predictions = _require_predictions(folder)
     options = {"sensitive": sensitive, "n_resamples": n_resamples, "seed": seed}
     first_seed = int(record["choice"]["seed"])
     record.update(_measure(predictions, first_seed, options))
     record["comparisons"] = []
     for name, entry in (record["controls"] or {}).items():
-        reference = _read_predictions(run_dir / "controls" / name)
+        reference = _require_predictions(folder.control(name))
         entry.update(_measure(reference, first_seed, options))
         record["comparisons"] += _compare(predictions, reference, name, options)
     record["warnings"] = _collect_warnings(record)
     record["verdict"] = None  # made anew from the comparisons
     record["verdict"] = run_verdict(record)
-    write_text(run_dir / "run.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
-    return record
+    return folder.write(record)
 
 
 def evaluate_method(
@@ -65,18 +63,17 @@ def evaluate_method(
         FileNotFoundError: No run.json or no predictions in the folder.
         ValueError: A validation group without both classes.
     """
-    run_dir = Path(run_dir)
-    record = _read_record(run_dir)
+    folder = RunFolder(run_dir)
+    record = folder.read()
     options = {
         "sensitive": record["dataset"]["sensitive"],
         "n_resamples": n_resamples,
         "seed": seed,
     }
-    record.update(_measure(_read_predictions(run_dir), int(record["choice"]["seed"]), options))
+    record.update(_measure(_require_predictions(folder), int(record["choice"]["seed"]), options))
     record["comparisons"], record["verdict"] = None, None
     record["warnings"] = _collect_warnings(record)
-    write_text(run_dir / "run.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
-    return record
+    return folder.write(record)
 
 
 def compare_method(
@@ -94,8 +91,8 @@ def compare_method(
         FileNotFoundError: A folder has no run.json or no predictions.
         ValueError: The two were scored on different rows.
     """
-    run_dir, reference_dir = Path(run_dir), Path(reference_dir)
-    record, reference = _read_record(run_dir), _read_record(reference_dir)
+    folder, reference_folder = RunFolder(run_dir), RunFolder(reference_dir)
+    record, reference = folder.read(), reference_folder.read()
     own, other = record["method"]["name"], reference["method"]["name"]
     record["comparisons"] = []
     if own != other:
@@ -104,30 +101,19 @@ def compare_method(
             "n_resamples": n_resamples,
             "seed": seed,
         }
-        pair = _read_predictions(run_dir), _read_predictions(reference_dir)
+        pair = _require_predictions(folder), _require_predictions(reference_folder)
         record["comparisons"] = _compare(*pair, other, options, method=own)
-    write_text(run_dir / "run.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
-    return record
+    return folder.write(record)
 
 
-def _read_record(run_dir: Path) -> dict[str, Any]:
-    file = run_dir / "run.json"
-    if not file.is_file():
+def _require_predictions(folder: RunFolder) -> pd.DataFrame:
+    predictions = folder.read_predictions()
+    if predictions is None:
         raise FileNotFoundError(
-            f"--run: expected the folder of a finished `fairtune finetune`; there is no run.json in {run_dir}. "
-            "Give the --out folder of the search."
-        )
-    return dict(json.loads(file.read_text(encoding="utf-8")))
-
-
-def _read_predictions(folder: Path) -> pd.DataFrame:
-    file = folder / "predictions.parquet"
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"--run: expected the predictions of the refits in {file}, and there are none. "
+            f"--run: expected the predictions of the refits in {folder.predictions_file}, and there are none. "
             "Run `fairtune finetune --run` on the folder first; the same command goes on where it stopped."
         )
-    return pd.read_parquet(file)
+    return predictions
 
 
 def _measure(predictions: pd.DataFrame, first_seed: int, options: dict[str, Any]) -> dict[str, Any]:

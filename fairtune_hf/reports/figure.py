@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from fairtune_hf.run_folder import write_text
+
 from . import numbers, svg
-from .run_folder import write_text
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from . import numbers, svg
 from .figure import Figure, bottom_axis, bound, legend_key, shortened
-from .run_folder import RunFolder
+from .loaded_run import LoadedRun
 from .tables import capital, method_results
 from .verdict import method_name
 
@@ -22,7 +22,7 @@ _METRIC_WORDS = {
 }
 
 
-def difference_figure(folder: RunFolder) -> Figure | None:
+def difference_figure(folder: LoadedRun) -> Figure | None:
     """Draw the paired differences of minimum AUC against each control, with the line of no change."""
     found = [
         item
@@ -100,7 +100,7 @@ def _interval_row(axes: svg.Axes, index: int, row: Any) -> Markup:
     return svg.group([label, value, bar, dot])
 
 
-def group_figure(folder: RunFolder, split: str) -> Figure | None:
+def group_figure(folder: LoadedRun, split: str) -> Figure | None:
     """Draw each group's AUC with its interval, under the chosen mask and each control."""
     hidden = folder.small_groups(split)
     records = [

@@ -10,11 +10,11 @@ from markupsafe import Markup
 
 from . import svg
 from .figure import Figure, legend_key, shortened
+from .loaded_run import LoadedRun
 from .masks import mask_grid, preset_masks
-from .run_folder import RunFolder
 
 
-def mask_figure(folder: RunFolder) -> Figure | None:
+def mask_figure(folder: LoadedRun) -> Figure | None:
     """Draw the chosen mask as blocks by parts, above the presets of the same layout."""
     choice = folder.part("choice")
     bits, names = str(choice.get("mask") or ""), [str(n) for n in choice.get("bit_names") or []]
@@ -86,7 +86,7 @@ BEST_SHARE = 0.25
 FEWEST_BEST = 5
 
 
-def best_masks(folder: RunFolder) -> list[str]:
+def best_masks(folder: LoadedRun) -> list[str]:
     """Return the masks of the best quarter of the completed trials, five trials at least."""
     trials = folder.trials
     if trials.empty:
@@ -98,7 +98,7 @@ def best_masks(folder: RunFolder) -> list[str]:
     return [str(mask) for mask in done.loc[order, "mask"].head(kept)]
 
 
-def frequency_figure(folder: RunFolder) -> Figure | None:
+def frequency_figure(folder: LoadedRun) -> Figure | None:
     """Draw how often each part is trained among the best trials of the search."""
     names = [str(name) for name in folder.part("choice").get("bit_names") or []]
     masks = [mask for mask in best_masks(folder) if len(mask) == len(names)]

@@ -15,10 +15,11 @@ import pandas as pd
 
 from fairtune_hf.metrics.multiplicity import holm_p_values
 from fairtune_hf.metrics.ranks import average_ranks
+from fairtune_hf.run_folder import write_text
 
 from . import numbers
 from .comparison import COMPARED, collect_results, latex_text, setting_names
-from .run_folder import RunFolder, read_run, write_text
+from .loaded_run import LoadedRun, read_run
 from .tables import METRICS
 from .templating import page_environment
 
@@ -75,7 +76,7 @@ def render_methods(run_dirs: Sequence[Path | str], out: Path | str) -> Path:
     return write_text(to / "comparison.html", page.render(tables=tables, settings=settings))
 
 
-def collect_methods(folders: Sequence[RunFolder]) -> pd.DataFrame:
+def collect_methods(folders: Sequence[LoadedRun]) -> pd.DataFrame:
     """Return one row a setting, method and metric, with paired differences and Holm's p-values.
 
     Methods that failed have one row without a metric, with the reason under `failure`.
@@ -110,11 +111,11 @@ def collect_methods(folders: Sequence[RunFolder]) -> pd.DataFrame:
     return table
 
 
-def _setting(folder: RunFolder) -> str:
+def _setting(folder: LoadedRun) -> str:
     return f"{folder.part('dataset').get('name') or 'run'}, {folder.sensitive}"
 
 
-def _method_rows(folder: RunFolder, setting: str, method: str) -> pd.DataFrame:
+def _method_rows(folder: LoadedRun, setting: str, method: str) -> pd.DataFrame:
     failure = folder.part("method").get("failure")
     if failure or not folder.part("test"):
         reason = failure or "not finished"
@@ -136,7 +137,7 @@ def _method_rows(folder: RunFolder, setting: str, method: str) -> pd.DataFrame:
     return rows
 
 
-def comparison_tables(folders: Sequence[RunFolder], table: pd.DataFrame) -> list[PlainTable]:
+def comparison_tables(folders: Sequence[LoadedRun], table: pd.DataFrame) -> list[PlainTable]:
     """Lay out results, paired tests and cost of each setting, and the ranks."""
     tables = []
     for setting in table["setting"].unique():
@@ -215,7 +216,7 @@ def _p_value(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _cost(setting: str, folders: Sequence[RunFolder]) -> PlainTable:
+def _cost(setting: str, folders: Sequence[LoadedRun]) -> PlainTable:
     rows = []
     for folder in folders:
         method, search, choice = (folder.part(name) for name in ("method", "search", "choice"))

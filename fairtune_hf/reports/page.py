@@ -13,12 +13,14 @@ from typing import Any
 
 import pandas as pd
 
+from fairtune_hf.run_folder import write_text
+
 from . import cost, interval_figures, mask_figures, numbers, score_figures, search_figures, tables
 from .figure import Figure, write_figure_data
-from .run_folder import RunFolder, read_run, write_text
+from .loaded_run import LoadedRun, read_run
 from .scores import OperatingRow, operating_rows, refit_predictions
 from .templating import page_environment
-from .verdict import method_name, run_verdict, verdict_flags, worst_group
+from .verdict import flag_words, method_name, run_verdict, worst_group
 
 
 def render_report(run_dir: Path | str) -> Path:
@@ -44,7 +46,7 @@ def render_report(run_dir: Path | str) -> Path:
     return write_text(folder.path / "report.html", html)
 
 
-def draw_figures(folder: RunFolder) -> dict[str, Figure]:
+def draw_figures(folder: LoadedRun) -> dict[str, Figure]:
     """Draw every figure that the run has data for, by name."""
     split = folder.final_split or "validation"
     drawn = [
@@ -63,12 +65,11 @@ def draw_figures(folder: RunFolder) -> dict[str, Figure]:
     return {figure.name: figure for figure in drawn if figure is not None}
 
 
-def page_content(folder: RunFolder, drawn: dict[str, Figure]) -> dict[str, Any]:
+def page_content(folder: LoadedRun, drawn: dict[str, Figure]) -> dict[str, Any]:
     """Gather what the template prints."""
     split = folder.final_split
     dataset = folder.part("dataset")
     shown_split = split or "test"
-    flags = verdict_flags(folder.run, split=shown_split)
     methods = tables.method_rows(folder.run, shown_split)
     return {
         "title": f"{dataset.get('name', 'run')}, {folder.sensitive}",
@@ -78,8 +79,7 @@ def page_content(folder: RunFolder, drawn: dict[str, Figure]) -> dict[str, Any]:
         "state": run_state(folder),
         "verdict": run_verdict(folder.run),
         "missing": missing_steps(folder),
-        "flags": flags,
-        "flag_words": _flag_words(flags.levelled_down, flags.collapsed),
+        "flag_words": flag_words(folder.run, split=shown_split),
         "worst_group": worst_group(folder.part(shown_split)),
         "metrics": list(tables.METRICS.values()),
         "methods": methods,
@@ -94,6 +94,8 @@ def page_content(folder: RunFolder, drawn: dict[str, Figure]) -> dict[str, Any]:
         "cost": cost.cost_rows(folder),
         "cost_heads": list(cost.COST_HEADS),
         "reproduce": tables.reproduce_rows(folder),
+        "commands": reproduce_commands(folder),
+        "config": tables.config_text(folder),
         "dropped": {str(k): str(v) for k, v in (dataset.get("dropped") or {}).items()},
         "warnings": warning_lines(folder, split),
         "figures": drawn,
@@ -103,7 +105,7 @@ def page_content(folder: RunFolder, drawn: dict[str, Figure]) -> dict[str, Any]:
     }
 
 
-def operating_table(folder: RunFolder, split: str) -> list[OperatingRow]:
+def operating_table(folder: LoadedRun, split: str) -> list[OperatingRow]:
     """Return the operating point and calibration of each group, from the refit's predictions."""
     threshold = folder.part(split).get("threshold", 0.5)
     if not numbers.is_number(threshold):
@@ -111,7 +113,7 @@ def operating_table(folder: RunFolder, split: str) -> list[OperatingRow]:
     return operating_rows(refit_predictions(folder, split), float(threshold))
 
 
-def run_state(folder: RunFolder) -> str:
+def run_state(folder: LoadedRun) -> str:
     """Return how far the run has come: `evaluated`, `refitted`, `searched` or `started`."""
     if folder.part("test"):
         return "evaluated"
@@ -120,7 +122,7 @@ def run_state(folder: RunFolder) -> str:
     return "searched" if len(folder.trials) else "started"
 
 
-def missing_steps(folder: RunFolder) -> list[tuple[str, str]]:
+def missing_steps(folder: LoadedRun) -> list[tuple[str, str]]:
     """Say what cannot be shown yet, and the command that adds it."""
     steps = []
     if folder.trials.empty:
@@ -136,6 +138,21 @@ def missing_steps(folder: RunFolder) -> list[tuple[str, str]]:
             ("Test rows not read yet; they are read, once, by", "fairtune evaluate --run DIR")
         )
     return steps
+
+
+def reproduce_commands(folder: LoadedRun) -> list[str]:
+    """Return the commands that repeat the run from its `config.yaml`, as far as it has come."""
+    if not folder.config:
+        return []
+    commands = ["fairtune search --config config.yaml --out DIR"]
+    seeds = [item.get("seed") for item in folder.run.get("seeds") or []]
+    if seeds:
+        commands += [
+            f"fairtune finetune --run DIR --seeds {len(seeds)}",
+            "fairtune evaluate --run DIR",
+            "fairtune report --run DIR",
+        ]
+    return commands
 
 
 _OF_METHOD = re.compile(
@@ -160,7 +177,7 @@ def merged_warnings(found: Sequence[str]) -> list[str]:
     ]
 
 
-def warning_lines(folder: RunFolder, split: str | None) -> list[str]:
+def warning_lines(folder: LoadedRun, split: str | None) -> list[str]:
     """Gather the warnings of the run and of a split, counts of small groups hidden."""
     found = [tables.without_folders(str(item)) for item in folder.run.get("warnings") or []]
     if split is None:
@@ -175,20 +192,6 @@ def warning_lines(folder: RunFolder, split: str | None) -> list[str]:
             f"({worst_group(part)}): a few pictures more or less would change it.",
         )
     return lines
-
-
-def _flag_words(levelled_down: tuple[str, ...], collapsed: tuple[str, ...]) -> list[str]:
-    words = [
-        f"Levelling down beside {method_name(name)}: by the point estimates, groups lost more than "
-        "the worst-off group gained. Read it beside the intervals."
-        for name in levelled_down
-    ]
-    words += [
-        f"{tables.capital(method_name(name))} has collapsed: it ranks patients hardly better "
-        "than chance, so its small gap means nothing."
-        for name in collapsed
-    ]
-    return words
 
 
 def optimism_words(optimism: object) -> str:
@@ -212,7 +215,7 @@ def best_trials(trials: pd.DataFrame, count: int = 5) -> list[dict[str, str]]:
     top = done.dropna(subset=["value"]).sort_values("value", ascending=False).head(count)
     return [
         {
-            "number": str(row.number),
+            "number": f"Trial {row.number}",
             "value": numbers.fraction(row.value),
             "preset": row.preset if isinstance(row.preset, str) and row.preset else "sampled",
             "trained": f"{str(row.mask).count('1')} of {len(str(row.mask))}",

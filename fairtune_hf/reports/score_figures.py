@@ -9,13 +9,13 @@ from markupsafe import Markup
 
 from . import numbers, svg
 from .figure import Figure, legend_key, shortened
-from .run_folder import RunFolder
+from .loaded_run import LoadedRun
 from .scores import refit_predictions, reliability_points, roc_points
 
 _SQUARE = {"left": 50, "top": 12, "width": 320, "height": 320}
 
 
-def roc_figure(folder: RunFolder, split: str) -> Figure | None:
+def roc_figure(folder: LoadedRun, split: str) -> Figure | None:
     """Draw the ROC curve of each group."""
     data = roc_points(refit_predictions(folder, split))
     if data.empty:
@@ -63,7 +63,7 @@ def group_keys(names: list[str]) -> tuple[tuple[Markup, str], ...]:
     )
 
 
-def reliability_figure(folder: RunFolder, split: str) -> Figure | None:
+def reliability_figure(folder: LoadedRun, split: str) -> Figure | None:
     """Draw the share of positive labels against the mean score, by group."""
     data = reliability_points(refit_predictions(folder, split))
     if data.empty:

@@ -17,7 +17,7 @@ from sklearn.metrics import roc_curve
 from fairtune_hf.metrics.calibration import reliability_curve
 
 from . import numbers
-from .run_folder import RunFolder
+from .loaded_run import LoadedRun
 
 ROWS_PER_BIN = 25
 MOST_BINS = 8
@@ -47,7 +47,7 @@ class OperatingRow:
     calibration_error: str
 
 
-def refit_predictions(folder: RunFolder, split: str) -> pd.DataFrame:
+def refit_predictions(folder: LoadedRun, split: str) -> pd.DataFrame:
     """Return the predictions of the refit with `choice.seed` on a split, shown groups only."""
     frame = folder.predictions
     needed = {"label", "score", "split", folder.sensitive}

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from . import numbers, svg
 from .figure import Figure, legend_key, shortened
-from .run_folder import RunFolder
+from .loaded_run import LoadedRun
 
 _STATE_MARKS = {
     "COMPLETE": ("circle", "fill s0", "completed"),
@@ -20,7 +20,7 @@ _STATE_MARKS = {
 }
 
 
-def history_figure(folder: RunFolder) -> Figure | None:
+def history_figure(folder: LoadedRun) -> Figure | None:
     """Draw each trial's value by its state, with the best completed value so far."""
     trials = folder.trials.copy()
     if trials.empty:
@@ -90,7 +90,7 @@ def _trial_mark(axes: svg.Axes, row: Any, value: float) -> Markup:
     return svg.mark(shape, axes.px(float(row.number)), y, 4, class_, title)
 
 
-def curves_figure(folder: RunFolder) -> Figure | None:
+def curves_figure(folder: LoadedRun) -> Figure | None:
     """Draw the validation value of every trial by epoch, the chosen trial in front."""
     curves = (
         folder.curves.dropna(subset=["epoch", "value"]) if len(folder.curves) else folder.curves
@@ -144,7 +144,7 @@ def curves_figure(folder: RunFolder) -> Figure | None:
     )
 
 
-def group_curves_figure(folder: RunFolder) -> Figure | None:
+def group_curves_figure(folder: LoadedRun) -> Figure | None:
     """Draw the AUC of each group by epoch in the chosen trial."""
     curves, chosen = folder.curves, folder.part("choice").get("trial")
     rows = curves[curves["number"] == chosen].sort_values("epoch") if len(curves) else curves
@@ -176,7 +176,11 @@ def group_curves_figure(folder: RunFolder) -> Figure | None:
         "group_curves",
         "Learning curves of the groups",
         f"Chosen trial {chosen}, validation set"
-        + (" (solid) and training set (dashed)." if train else "."),
+        + (
+            " (solid) and training set (dashed: scored while it was trained on, pictures augmented)."
+            if train
+            else "."
+        ),
         svg.picture(
             parts,
             identity="group_curves",
@@ -197,7 +201,7 @@ def group_columns(curves: pd.DataFrame, hidden: set[str]) -> list[str]:
     return [name for name in names if name != "gap" and name not in hidden]
 
 
-def pareto_figure(folder: RunFolder) -> Figure | None:
+def pareto_figure(folder: LoadedRun) -> Figure | None:
     """Draw overall against minimum AUC of the completed trials, with the Pareto front."""
     trials = folder.trials
     if trials.empty or not {"overall_auc", "value"} <= set(trials.columns):
@@ -221,8 +225,8 @@ def pareto_figure(folder: RunFolder) -> Figure | None:
     return Figure(
         "pareto",
         "Overall against worst-group AUC",
-        "Completed trials. No trial on the dashed front is beaten in both; off it, both could be had "
-        "better.",
+        "Completed trials. For any trial off the dashed front another one was at least as good in both "
+        "and better in one.",
         svg.picture(
             parts,
             identity="pareto",

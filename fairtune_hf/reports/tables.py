@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from . import numbers
-from .run_folder import RunFolder
+from .loaded_run import LoadedRun
 from .verdict import method_name
 
 METRICS = {
@@ -128,7 +130,7 @@ def _detail(recipe: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def group_rows(folder: RunFolder, split: str) -> list[GroupRow]:
+def group_rows(folder: LoadedRun, split: str) -> list[GroupRow]:
     """Return one row a group; those of fewer than ten people show `<10` and no AUC."""
     results = method_results(folder.run, split)
     own = folder.part(split).get("groups") or {}
@@ -151,20 +153,24 @@ def group_rows(folder: RunFolder, split: str) -> list[GroupRow]:
     return rows
 
 
-def split_rows(folder: RunFolder) -> list[tuple[str, str, str]]:
+def split_rows(folder: LoadedRun) -> list[tuple[str, str, str]]:
     """Return split, pictures and patients of every split of the data."""
-    frame = folder.predictions
+    frame, told = folder.predictions, folder.part("dataset").get("n_patients") or {}
     rows = []
     for split, number in (folder.part("dataset").get("rows") or {}).items():
-        people = numbers.MISSING
-        if not frame.empty and {"patient", "split"} <= set(frame.columns):
+        people = numbers.count(told.get(split))
+        if (
+            people == numbers.MISSING
+            and not frame.empty
+            and {"patient", "split"} <= set(frame.columns)
+        ):
             held = frame.loc[frame["split"] == split, "patient"]
             people = numbers.count(int(held.nunique())) if len(held) else numbers.MISSING
         rows.append((str(split), numbers.count(number), people))
     return rows
 
 
-def data_rows(folder: RunFolder) -> list[tuple[str, tuple[str, ...]]]:
+def data_rows(folder: LoadedRun) -> list[tuple[str, tuple[str, ...]]]:
     """Return each group's pictures and positive labels in every split, small groups hidden.
 
     Validation and test counts are those of the results; training counts are there when `run.json`
@@ -194,7 +200,7 @@ def _data_cell(known: Mapping[str, Any], small: bool) -> str:
     return f"{numbers.count(n)} ({numbers.positives(n, positive)})"
 
 
-def search_rows(folder: RunFolder) -> list[tuple[str, str]]:
+def search_rows(folder: LoadedRun) -> list[tuple[str, str]]:
     """Return what the search did, in words and numbers."""
     search = folder.part("search")
     names = {
@@ -219,7 +225,7 @@ def search_rows(folder: RunFolder) -> list[tuple[str, str]]:
     return rows
 
 
-def reproduce_rows(folder: RunFolder) -> list[tuple[str, str]]:
+def reproduce_rows(folder: LoadedRun) -> list[tuple[str, str]]:
     """Return the choice, the hashes, the versions and the machine, flattened to pairs."""
     dataset, model = folder.part("dataset"), folder.part("model")
     rows = [
@@ -241,6 +247,21 @@ def reproduce_rows(folder: RunFolder) -> list[tuple[str, str]]:
     rows += [(f"Version: {key}", _plain(value)) for key, value in _items(folder.run, "versions")]
     rows += [(f"Hardware: {key}", _plain(value)) for key, value in _items(folder.run, "hardware")]
     return [(name, value) for name, value in rows if value != numbers.MISSING]
+
+
+_LOGIN = re.compile(r"(?<=://)[^/@\s]*@")
+
+
+def config_text(folder: LoadedRun) -> str:
+    """Return the resolved configuration as YAML, without this machine's folders and without logins."""
+    if not folder.config:
+        return ""
+    shown = {key: _without_login(value) for key, value in folder.config.items()}
+    return str(yaml.safe_dump(without_folders(shown), sort_keys=False, allow_unicode=True)).strip()
+
+
+def _without_login(value: Any) -> Any:
+    return _LOGIN.sub("", value) if isinstance(value, str) else value
 
 
 def shown_model(identity: object) -> str:

@@ -44,8 +44,8 @@ def verdict_flags(run: Mapping[str, Any], *, split: str = "test") -> VerdictFlag
     """Find levelling-down and collapse in the results of a run.
 
     Levelling down beside a control: the comparison says so (see `metrics.is_levelling_down`), or the
-    gap is smaller, the best group worse and the worst group no better than under that control. Collapse: overall
-    AUC below 0.55, or an interval whose lower end does not reach above 0.5.
+    gap is smaller, the best group worse and the worst group no better than under that control. Collapse: in any
+    refit, overall AUC below 0.55, or an interval whose lower end does not reach above 0.5.
     """
     own = run.get(split) or {}
     controls = run.get("controls") or {}
@@ -57,9 +57,45 @@ def verdict_flags(run: Mapping[str, Any], *, split: str = "test") -> VerdictFlag
     seen = {
         name for name, control in controls.items() if _is_levelled_down(own, control.get(split))
     }
-    results = {"fairtune": own, **{name: item.get(split) for name, item in controls.items()}}
-    collapsed = [name for name, result in results.items() if _is_collapsed(result)]
-    return VerdictFlags(tuple(sorted(said | seen)), tuple(collapsed))
+    return VerdictFlags(tuple(sorted(said | seen)), tuple(collapsed_refits(run, split=split)))
+
+
+def collapsed_refits(run: Mapping[str, Any], *, split: str = "test") -> dict[str, tuple[int, int]]:
+    """Count the collapsed refits, and all of them, of each method that has a collapsed one."""
+    methods = {"fairtune": run, **(run.get("controls") or {})}
+    found = {}
+    for name, record in methods.items():
+        results = _refits(record or {}, split)
+        collapsed = sum(_is_collapsed(result) for result in results)
+        if collapsed:
+            found[name] = (collapsed, len(results))
+    return found
+
+
+def _refits(record: Mapping[str, Any], split: str) -> list[Mapping[str, Any]]:
+    """Return the results of every refit of a method, or the one there is where no seeds were kept."""
+    every = [(seed or {}).get(split) for seed in record.get("seeds") or []]
+    return [result for result in every or [record.get(split)] if result]
+
+
+def flag_words(run: Mapping[str, Any], *, split: str = "test") -> list[str]:
+    """Say levelling-down and collapse in a sentence or two each, to stand below the verdict."""
+    words = []
+    down = [method_name(name) for name in verdict_flags(run, split=split).levelled_down]
+    if down:
+        words.append(
+            f"Levelling down beside {_join(down)}: by the point estimates, groups lost more than "
+            "the worst-off group gained. Read it beside the intervals."
+        )
+    for name, (number, every) in collapsed_refits(run, split=split).items():
+        label = method_name(name)
+        label = label[:1].upper() + label[1:]
+        where, there = (f" in {number} of {every} refits", " there") if every > 1 else ("", "")
+        words.append(
+            f"{label} has collapsed{where}: it ranks patients hardly better than chance, so its "
+            f"small gap{there} means nothing."
+        )
+    return words
 
 
 def _is_levelled_down(own: Mapping[str, Any], control: Mapping[str, Any] | None) -> bool:
@@ -95,8 +131,8 @@ def verdict_sentence(
     Args:
         comparisons: The `comparisons` of `run.json`; only `min_auc` on `split` is read.
         n_seeds: Refits behind each mean.
-        worst_group: Name of the group with the lowest AUC under the chosen mask.
-        worst_auc: Its AUC.
+        worst_group: Name of the group with the lowest AUC under the chosen mask, mean over the refits.
+        worst_auc: The lowest AUC of a group, mean over the refits as the differences are.
         split: Split the comparisons were made on.
         references: Controls to speak of, in this order; others that were compared follow.
         flags: Levelling-down and collapse, from `verdict_flags`.
@@ -119,7 +155,7 @@ def verdict_sentence(
     order = [*references, *sorted(name for name in found if name not in references)]
     clauses = _clauses(found, order)
     opening = _opening(worst_group, worst_auc, split)
-    seeds = f"{n_seeds} seed{'' if n_seeds == 1 else 's'}"
+    seeds = "1 seed" if n_seeds == 1 else f"means of {n_seeds} seeds"
     known = any(
         is_number(item.get("difference")) and signed_interval(item.get("ci"))
         for item in found.values()
@@ -193,11 +229,29 @@ def run_verdict(run: Mapping[str, Any]) -> str:
     carried = run.get("verdict")
     if isinstance(carried, str) and carried.strip():
         return carried.strip()
-    test = run.get("test") or {}
+    refits = _refits(run, "test")
     return verdict_sentence(
         run.get("comparisons") or [],
         n_seeds=len(run.get("seeds") or []) or 1,
-        worst_group=worst_group(test),
-        worst_auc=test.get("min_auc"),
+        worst_group=worst_group(_mean_groups(refits)),
+        worst_auc=_mean([result.get("min_auc") for result in refits]),
         flags=verdict_flags(run),
     )
+
+
+def _mean_groups(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the mean AUC of each group over several refits, laid out as the result of one."""
+    names = dict.fromkeys(name for result in results for name in result.get("groups") or {})
+    return {
+        "groups": {
+            name: {
+                "auc": _mean([(r.get("groups") or {}).get(name, {}).get("auc") for r in results])
+            }
+            for name in names
+        }
+    }
+
+
+def _mean(values: Sequence[Any]) -> float | None:
+    known = [float(value) for value in values if is_number(value)]
+    return sum(known) / len(known) if known and len(known) == len(values) else None

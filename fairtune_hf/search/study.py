@@ -10,6 +10,7 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.budget import spent_reason
 from fairtune_hf.search.objectives import parse_objectives
@@ -25,7 +26,6 @@ from fairtune_hf.search.storage import (
     this_worker,
 )
 from fairtune_hf.search.tables import write_tables
-from fairtune_hf.training.run_folder import RunFolder
 
 STUDY_NAME = "fairtune"
 GO, WAIT, DONE = "go", "wait", "done"

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
+from fairtune_hf.run_folder import RunFolder, write_text
 from fairtune_hf.search.budget import busy_seconds
 from fairtune_hf.search.objectives import Objective
 from fairtune_hf.search.space import SearchSpace
-from fairtune_hf.training.run_folder import RunFolder, write_text
 
 _COLUMNS = [
     "number",
@@ -36,7 +36,7 @@ def write_tables(
     trials: Sequence[FrozenTrial],
 ) -> None:
     """Write trials.csv and curves.csv of a study into its folder."""
-    rows = [_trial_row(t, space, objectives) for t in trials]
+    rows = [trial_row(t, space, objectives) for t in trials]
     extra = [o.name for o in objectives] if len(objectives) > 1 else []
     extra += [h.name for h in space.hyperparameters] + (["seed"] if space.seeds else [])
     columns = _COLUMNS + [name for name in extra if name not in _COLUMNS]
@@ -52,9 +52,10 @@ def write_tables(
     write_text(folder.curves_file, curve_frame.to_csv(index=False))
 
 
-def _trial_row(
+def trial_row(
     trial: FrozenTrial, space: SearchSpace, objectives: Sequence[Objective]
 ) -> dict[str, Any]:
+    """Return a trial's line of trials.csv."""
     curve = trial.user_attrs.get("curve", [])
     last = curve[-1] if curve else {}
     values = trial.values if trial.state == TrialState.COMPLETE else last.get("values")

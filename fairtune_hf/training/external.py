@@ -7,11 +7,11 @@ import pandas as pd
 from peft import PeftModel
 
 from fairtune_hf.data import ImageTable
+from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.dataset import ImageDataset
 from fairtune_hf.training.refit import describe_predictions
-from fairtune_hf.training.run_folder import RunFolder
 from fairtune_hf.training.trainer import FairTrainer
 
 

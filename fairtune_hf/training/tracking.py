@@ -1,17 +1,18 @@
 """Experiment trackers of the Trainer (`report_to`): one run a training, with a name a person can read.
 
-The Trainer's own callbacks are used. TensorBoard's is told where to write, because its default
-folder carries the machine's name; the run that Weights & Biases has open is ended when the next
-Trainer is built, because its training would be drawn into it.
+The Trainer's own callbacks are used and told where to write and under which name: TensorBoard's default
+folder carries the machine's name, and Weights & Biases would write beside whatever folder the command
+was given in, call the group of a search by its whole path, and draw one refit into the run of another.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from transformers import Trainer
-from transformers.integrations import TensorBoardCallback
+from transformers.integrations import TensorBoardCallback, WandbCallback
 from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
     get_available_reporting_integrations,
@@ -61,11 +62,21 @@ def add_tracking(trainer: Trainer) -> None:
     if "tensorboard" in trainer.args.report_to:
         trainer.remove_callback(TensorBoardCallback)
         trainer.add_callback(_NamedTensorBoard)
-    if "wandb" in trainer.args.report_to and trainer.is_world_process_zero():
-        import wandb
+    if "wandb" in trainer.args.report_to:
+        trainer.remove_callback(WandbCallback)
+        trainer.add_callback(_NamedWandb)
 
-        # Not at the end of a training: the callback still logs to its run when rows are scored.
-        wandb.finish()
+
+def training_name(args: Any, state: Any) -> str:
+    """Return the name of a training: its trial's, or the one it was given."""
+    return str(state.trial_name or args.run_name or "training")
+
+
+def group_name(folder: Path) -> str:
+    """Return what the trainings of a folder are grouped under: the run's name, and the part of it they are."""
+    if folder.parent.name in ("controls", "control_searches"):
+        return f"{folder.parent.parent.name}-{folder.name}"
+    return f"{folder.parent.name}-{folder.name}" if folder.name == "confirm" else folder.name
 
 
 class _NamedTensorBoard(TensorBoardCallback):
@@ -78,7 +89,24 @@ class _NamedTensorBoard(TensorBoardCallback):
             return
         if self.tb_writer is not None:  # of a training that failed before its end
             self.tb_writer.close()
-        name = state.trial_name or args.run_name or "training"
-        folder = Path(args.output_dir) / "tensorboard" / name
+        folder = Path(args.output_dir) / "tensorboard" / training_name(args, state)
         self.tb_writer = self._SummaryWriter(log_dir=str(folder))
         super().on_train_begin(args, state, control, **kwargs)
+
+
+class _NamedWandb(WandbCallback):
+    """Writes each training to a run of its own, below `wandb/` of the training's folder."""
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            # Here and not at the end of the training before: rows scored after it still go to its run.
+            self._wandb.finish()
+            self._wandb.init(
+                project=os.environ.get("WANDB_PROJECT", "fairtune"),
+                name=training_name(args, state),
+                group=group_name(Path(args.output_dir).resolve()),
+                dir=args.output_dir,
+            )
+        self.setup(args, state, model, **kwargs)

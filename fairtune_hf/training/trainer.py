@@ -24,6 +24,7 @@ from fairtune_hf.baselines.method import Method, Stage
 from fairtune_hf.training.cost import CostMeter, Operations, count_operations
 from fairtune_hf.training.dataset import ImageDataset, collate_batch
 from fairtune_hf.training.fast_forward import FastForward, run_by_module
+from fairtune_hf.training.fitted import FittedScores
 from fairtune_hf.training.tracking import add_tracking
 
 # What can go wrong in one trial and be right in the next.
@@ -84,8 +85,10 @@ class FairTrainer(Trainer):
         for dataset in (self.train_dataset, self.eval_dataset):
             if isinstance(dataset, ImageDataset):
                 dataset.to(self.args.device)
+        self._fitted: FittedScores | None = None
         if isinstance(self.train_dataset, ImageDataset):
             self.add_callback(_RestartAugmentation(self.train_dataset))
+            self._fitted = FittedScores(self.train_dataset.groups)
         self.add_callback(_StopOptimizerTime(self.cost))
 
     def compute_loss(
@@ -114,6 +117,12 @@ class FairTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool
     ) -> Any:
         loss, outputs = self.method.compute_loss(model, inputs, self._class_weights)
+        if (
+            self._fitted is not None
+            and self.hp_search_backend is not None
+            and torch.is_grad_enabled()
+        ):
+            self._fitted.note(outputs.logits, inputs["labels"], inputs["sensitive"])
         if not return_outputs:
             return loss
         return loss, {"loss": loss, "logits": outputs.logits}
@@ -273,9 +282,10 @@ class FairTrainer(Trainer):
         epoch = round(self.state.epoch)
         is_last = epoch >= self.args.num_train_epochs
         ending: str | None = None
+        fitted = {} if self._fitted is None else self._fitted.collect(self.args.world_size)
         if isinstance(trial, optuna.Trial):
             judge = self.judge or _judge_one_objective
-            ending = judge(trial, epoch, is_last, self._curve_row(epoch, metrics))
+            ending = judge(trial, epoch, is_last, {**self._curve_row(epoch, metrics), **fitted})
         if self.args.world_size > 1:
             ending = self._send(ending) if self.args.process_index == 0 else self._receive()
         if ending is not None:

@@ -16,7 +16,7 @@ from fairtune_hf.hub import render_card, render_dataset_card
 from fairtune_hf.reports import render_report
 
 EXAMPLES = Path(__file__).parents[2] / "hub_cards" / "examples"
-RUN_FILES = ("run.json", "trials.csv", "curves.csv", "predictions.parquet")
+RUN_FILES = ("run.json", "config.yaml", "trials.csv", "curves.csv", "predictions.parquet")
 
 
 def make_run(to: Path, scratch: Path) -> None:

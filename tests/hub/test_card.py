@@ -86,6 +86,19 @@ def test_hostile_names_are_inert(nasty):
     assert front_matter(text)["model-index"][0]["results"][0]["dataset"]["name"].startswith("<img")
 
 
+def test_a_file_name_in_a_warning_is_inert(make_run):
+    path = make_run()
+    run = json.loads((path / "run.json").read_text())
+    name = """it's "quoted" `x` <img src=x onerror="alert(3)"> [a](http://x.org).png"""
+    (path / "run.json").write_text(json.dumps(run | {"warnings": [f"{name} could not be read."]}))
+    text = ModelCard.load(render_card(path)).text
+    line = next(line for line in text.splitlines() if "could not be read" in line)
+    assert "alert(3)" in line
+    assert "<" not in line
+    assert "[a](" not in line
+    assert not re.search(r"(?<!\\)`", line)
+
+
 def test_small_groups_and_patients_are_hidden(nasty):
     text = render_card(nasty).read_text()
     row = next(line for line in text.splitlines() if line.startswith("| tiny"))

@@ -14,7 +14,7 @@ from fairtune_hf.reports import render_report
 
 EXAMPLE = template_folder() / "examples" / "demo"
 DATASET = template_folder() / "examples" / "demo-dataset"
-INPUTS = ("run.json", "trials.csv", "curves.csv", "predictions.parquet")
+INPUTS = ("run.json", "config.yaml", "trials.csv", "curves.csv", "predictions.parquet")
 
 
 @pytest.fixture(scope="module")

@@ -229,6 +229,19 @@ def test_counts_of_small_groups_are_hidden_in_the_record(hub_run):
     assert test["groups"]["F"] == record["test"]["groups"]["F"]
 
 
+def test_counts_of_small_groups_are_hidden_in_what_is_said_of_the_data(hub_run):
+    record = json.loads((hub_run / "run.json").read_text())
+    dataset = record["dataset"]
+    dataset["counts"]["train"]["tiny"] = {"n": 14, "positives": 3, "n_patients": 7}
+    dataset["n_patients"]["validation"] = 8
+    change(hub_run, dataset=dataset)
+    plan = plan_push(hub_run, REPO)
+    sent = json.loads(next(f for f in plan.files if f.name == "run.json").content)["dataset"]
+    assert sent["counts"]["train"]["tiny"] == {"n": "<10", "positives": "<10", "n_patients": "<10"}
+    assert sent["n_patients"]["validation"] == "<10"
+    assert sent["counts"]["train"]["F"] == dataset["counts"]["train"]["F"]
+
+
 @pytest.mark.parametrize("repo_id", ["name", "a/b/c", "a/../b", "../b", "a/"])
 def test_wrong_repo_ids_are_refused(hub_run, repo_id):
     with pytest.raises(ValueError, match="organisation/name"):

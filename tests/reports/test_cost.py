@@ -8,7 +8,7 @@ import pytest
 from fairtune_hf.hub.card import card_text
 from fairtune_hf.reports import render_report
 from fairtune_hf.reports.cost import cost_rows, importance_figure
-from fairtune_hf.reports.run_folder import read_run
+from fairtune_hf.reports.loaded_run import read_run
 
 SEARCH = {
     "seconds": 7200.0, "images": 1_843_200, "images_per_second": 256.0, "device": "GPU <X>",

@@ -9,10 +9,10 @@ import pytest
 from sklearn.metrics import auc, roc_auc_score
 
 from fairtune_hf.reports import render_report, scores, svg
+from fairtune_hf.reports.loaded_run import read_run
 from fairtune_hf.reports.mask_figures import best_masks
 from fairtune_hf.reports.masks import mask_grid, preset_masks
 from fairtune_hf.reports.page import draw_figures
-from fairtune_hf.reports.run_folder import read_run
 from fairtune_hf.reports.search_figures import pareto_front
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from fairtune_hf.reports import render_report
 from fairtune_hf.reports.page import merged_warnings
-from fairtune_hf.reports.run_folder import write_text
+from fairtune_hf.run_folder import write_text
 
 
 class Page(HTMLParser):
@@ -120,6 +120,21 @@ def test_hostile_names_are_inert(nasty):
     assert "\"quoted\" & 'single'" in page.text
 
 
+FILE_NAME = """it's "quoted" `x` <img src=x onerror="alert(3)">.png"""
+
+
+def test_a_file_name_in_a_warning_is_inert(make_run):
+    path = make_run()
+    run = json.loads((path / "run.json").read_text())
+    dropped = {f"unreadable {FILE_NAME}": 12}
+    warnings = [f"{FILE_NAME} could not be read."]
+    changed = run | {"warnings": warnings, "dataset": run["dataset"] | {"dropped": dropped}}
+    (path / "run.json").write_text(json.dumps(changed))
+    page = Page(render_report(path))
+    assert page.text.count(FILE_NAME) == 2
+    assert not {"img", "script"} & {tag for tag, _ in page.elements}
+
+
 def test_groups_under_ten_are_hidden_everywhere(nasty):
     html = render_report(nasty).read_text()
     run = json.loads((nasty / "run.json").read_text())
@@ -154,14 +169,41 @@ def test_broken_files_are_named(make_run, tmp_path):
         render_report(tmp_path / "nowhere")
     path = make_run(stage="searched")
     (path / "run.json").write_text("{")
-    with pytest.raises(ValueError, match=r"run\.json should be JSON"):
+    with pytest.raises(ValueError, match=r"run\.json to be JSON"):
+        render_report(path)
+    (path / "run.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"one JSON object, and it holds a list"):
         render_report(path)
     (path / "run.json").write_text('{"schema_version": 99}')
-    with pytest.raises(ValueError, match="schema_version 99"):
+    with pytest.raises(ValueError, match="schema version 99"):
         render_report(path)
     (path / "run.json").write_text('{"schema_version": 1}')
     (path / "predictions.parquet").write_text("no parquet")
     with pytest.raises(ValueError, match=r"predictions\.parquet"):
+        render_report(path)
+
+
+CONFIG = """dataset: folder
+data_root: /home/someone/pictures
+storage: postgresql+psycopg2://someone:secret@host/studies
+trials: 40
+label_column: <script>alert(1)</script>
+"""
+
+
+def test_commands_and_configuration_repeat_the_run(make_run):
+    path = make_run()
+    (path / "config.yaml").write_text(CONFIG)
+    page = Page(render_report(path))
+    assert "fairtune search --config config.yaml --out DIR" in page.text
+    assert "fairtune finetune --run DIR --seeds 3" in page.text
+    assert "trials: 40" in page.text
+    assert "label_column: <script>alert(1)</script>" in page.text
+    assert not any(word in page.text for word in ("someone", "secret", "/home"))
+    (path / "config.yaml").unlink()
+    assert "fairtune search" not in Page(render_report(path)).text
+    (path / "config.yaml").write_text("- a list")
+    with pytest.raises(ValueError, match=r"config\.yaml to hold names and values"):
         render_report(path)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fairtune_hf.reports import tables
-from fairtune_hf.reports.run_folder import read_run
+from fairtune_hf.reports.loaded_run import read_run
 
 
 def changed(run, tmp_path, change):

@@ -1,6 +1,7 @@
 import pytest
 
 from fairtune_hf.reports import VerdictFlags, run_verdict, verdict_flags, verdict_sentence
+from fairtune_hf.reports.verdict import flag_words
 
 
 def compared(reference, difference, low, high, **other):
@@ -118,6 +119,46 @@ def test_a_comparison_that_says_levelling_down_is_believed():
 )
 def test_collapse_is_a_ranking_no_better_than_chance(result, collapsed):
     assert verdict_flags({"test": result}).collapsed == (("fairtune",) if collapsed else ())
+
+
+def test_a_collapse_in_one_refit_of_several_is_told():
+    good, bad = RESULT, {"overall_auc": 0.52, "overall_auc_ci": [0.48, 0.56]}
+    run = {
+        "test": good,
+        "seeds": [{"seed": 0, "test": good}, {"seed": 1, "test": bad}, {"seed": 2, "test": good}],
+        "controls": {"full_blocks": {"test": bad, "seeds": [{"seed": 0, "test": bad}]}},
+    }
+    assert verdict_flags(run).collapsed == ("fairtune", "full_blocks")
+    assert flag_words(run) == [
+        "Chosen mask has collapsed in 1 of 3 refits: it ranks patients hardly better than chance, "
+        "so its small gap there means nothing.",
+        "Full fine-tuning has collapsed: it ranks patients hardly better than chance, so its small "
+        "gap means nothing.",
+    ]
+
+
+def test_levelling_down_beside_several_controls_is_said_once():
+    run = {
+        "test": part(0.7, 0.75),
+        "controls": {name: {"test": part(0.7, 0.8)} for name in ("full_blocks", "linear_readout")},
+    }
+    (words,) = flag_words(run)
+    assert words.startswith("Levelling down beside full fine-tuning and linear readout: by the")
+
+
+def test_the_worst_group_is_that_of_the_mean_over_the_refits_as_the_differences_are():
+    def refit(seed, light, dark):
+        groups = {"light": {"auc": light}, "dark": {"auc": dark}}
+        return {"seed": seed, "test": {"min_auc": min(light, dark), "groups": groups}}
+
+    seeds = [refit(0, 0.80, 0.90), refit(1, 0.80, 0.60), refit(2, 0.80, 0.60)]
+    run = {
+        "comparisons": [compared("full_blocks", 0.2, 0.1, 0.3)],
+        "test": seeds[0]["test"],
+        "seeds": seeds,
+    }
+    assert "the worst-off group, \u201cdark\u201d at 0.667," in run_verdict(run)
+    assert "; means of 3 seeds, 95" in run_verdict(run)
 
 
 def test_a_carried_verdict_is_kept_and_a_missing_one_is_made():

@@ -1,4 +1,4 @@
-"""Reads a run's folder: `run.json`, `trials.csv`, `curves.csv` and `predictions.parquet`.
+"""Reads all that a run's folder holds for its reports: `run.json`, `trials.csv`, `curves.csv`, predictions.
 
 A step that has not been taken leaves an empty part, never an error; what is present but broken
 is an error that names the file. Nothing here imports torch.
@@ -6,23 +6,22 @@ is an error that names the file. Nothing here imports torch.
 
 from __future__ import annotations
 
-import json
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from fairtune_hf.run_folder import RunFolder
+
 from .numbers import SMALLEST_SHOWN, is_number
 
-SCHEMA_VERSION = 1
 TRIAL_COLUMNS = ("number", "state", "value", "learning_rate", "mask", "preset", "epochs", "seconds")
 CURVE_COLUMNS = ("number", "epoch", "value", "overall_auc", "loss")
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class LoadedRun:
     """What one run's folder holds.
 
     Attributes:
@@ -31,6 +30,7 @@ class RunFolder:
         trials: One row a trial, empty before a search.
         curves: One row a trial and epoch.
         predictions: Scores of the refits, empty before the refit.
+        config: The resolved configuration of the search, empty where it was not kept.
     """
 
     path: Path
@@ -38,6 +38,7 @@ class RunFolder:
     trials: pd.DataFrame
     curves: pd.DataFrame
     predictions: pd.DataFrame
+    config: dict[str, Any] = field(default_factory=dict)
 
     def part(self, name: str) -> dict[str, Any]:
         """Return an object of `run.json`, empty when the step that writes it was not taken."""
@@ -78,46 +79,23 @@ class RunFolder:
         return {name for name, n in sizes.items() if is_number(n) and n < SMALLEST_SHOWN}
 
 
-def read_run(run_dir: Path | str) -> RunFolder:
+def read_run(run_dir: Path | str) -> LoadedRun:
     """Read a run's folder.
 
     Raises:
         FileNotFoundError: The folder or its `run.json` does not exist.
         ValueError: A file is there and cannot be read, or its schema is newer than this program.
     """
-    path = Path(run_dir)
-    file = path / "run.json"
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"run_dir should be a folder that holds run.json; {path} has none. Give the folder "
-            "that `fairtune search` wrote with --out."
-        )
-    return RunFolder(
-        path=path,
-        run=_read_json(file),
-        trials=_read_csv(path / "trials.csv", TRIAL_COLUMNS),
-        curves=_read_csv(path / "curves.csv", CURVE_COLUMNS),
-        predictions=_read_predictions(path / "predictions.parquet"),
+    folder = RunFolder(run_dir)
+    predictions = folder.read_predictions()
+    return LoadedRun(
+        path=folder.path,
+        run=folder.read(),
+        trials=_read_csv(folder.trials_file, TRIAL_COLUMNS),
+        curves=_read_csv(folder.curves_file, CURVE_COLUMNS),
+        predictions=pd.DataFrame() if predictions is None else predictions,
+        config=folder.read_config() if folder.config_file.is_file() else {},
     )
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        run = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{file} should be JSON and could not be read ({error}). Run the step that wrote it "
-            "once more."
-        ) from error
-    if not isinstance(run, dict):
-        raise ValueError(f"{file} should hold one JSON object; it holds a {type(run).__name__}.")
-    version = run.get("schema_version", SCHEMA_VERSION)
-    if not is_number(version) or version > SCHEMA_VERSION:
-        raise ValueError(
-            f"{file} has schema_version {version!r}; this program reads up to {SCHEMA_VERSION}. "
-            "Install the fairtune_hf that wrote it, or a newer one."
-        )
-    return run
 
 
 def _read_csv(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -132,27 +110,3 @@ def _read_csv(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
             f"read ({error}). Run the search on its own folder again; it writes the table anew."
         ) from error
     return frame.reindex(columns=[*columns, *(c for c in frame.columns if c not in columns)])
-
-
-def _read_predictions(file: Path) -> pd.DataFrame:
-    if not file.is_file():
-        return pd.DataFrame()
-    try:
-        return pd.read_parquet(file)
-    except (ValueError, OSError) as error:
-        raise ValueError(
-            f"{file} should be a parquet table and could not be read ({error}). Run "
-            "`fairtune finetune` on this run again."
-        ) from error
-
-
-def write_text(path: Path, content: str) -> Path:
-    """Write a file whole or not at all: beside it first, then renamed into its place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path

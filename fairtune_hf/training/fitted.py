@@ -1,0 +1,50 @@
+"""How well a model orders the training rows of each group, from the scores it gave while it trained on them.
+
+Nothing is computed twice for it: the logits are those of the training steps, so they are of augmented
+pictures and of a model that changes within the epoch. For learning curves, not for results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+
+class FittedScores:
+    """Gathers the scores of an epoch's training rows, on the device until the epoch ends.
+
+    Args:
+        groups: Names of the group codes.
+    """
+
+    def __init__(self, groups: Sequence[str]) -> None:
+        self._groups = tuple(groups)
+        self._rows: list[Tensor] = []
+
+    def note(self, logits: Tensor, labels: Tensor, sensitive: Tensor) -> None:
+        """Keep a training batch; a method's loss over other outputs than two logits a row is left out."""
+        if logits.shape == (len(labels), 2):
+            score = logits.detach().float().diff(dim=1)[:, 0]
+            self._rows.append(torch.stack([score, labels.float(), sensitive.float()]))
+
+    def collect(self, processes: int = 1) -> dict[str, float]:
+        """Return `train_auc_GROUP` of the epoch and forget its rows; every process has to call it.
+
+        A group without both classes, or with scores that are not numbers, is left out.
+        """
+        rows = torch.cat(self._rows, dim=1).cpu().numpy() if self._rows else np.zeros((3, 0))
+        self._rows = []
+        if processes > 1:
+            rows = np.concatenate(gather_object([rows]), axis=1)
+        score, label, code = rows
+        found = {}
+        for index, name in enumerate(self._groups):
+            held = code == index
+            if np.isfinite(score[held]).all() and len(np.unique(label[held])) == 2:
+                found[f"train_auc_{name}"] = float(roc_auc_score(label[held], score[held]))
+        return found
