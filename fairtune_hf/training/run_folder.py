@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
+import fairtune_hf
 from fairtune_hf.data import ImageTable
 from fairtune_hf.run_folder import RunFolder
 
 __all__ = ["RunFolder", "describe_dataset", "describe_hardware", "describe_versions"]
 
 _PACKAGES = [
-    "fairtune_hf",
     "torch",
     "torchvision",
     "transformers",
@@ -35,7 +35,7 @@ _PACKAGES = [
 
 def describe_versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a number."""
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "fairtune_hf": fairtune_hf.__version__}
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)
