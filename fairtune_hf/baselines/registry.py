@@ -78,3 +78,8 @@ def method_spec(name: str) -> MethodSpec:
     if not plus:
         return METHODS[strategy]
     return replace(METHODS[masked], name=name, method=METHODS[strategy].method)
+
+
+def listed_place(name: str) -> int:
+    """Return where a method stands among `METHODS`; combinations come after all of them."""
+    return list(METHODS).index(name) if name in METHODS else len(METHODS)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from fairtune_hf.baselines import METHODS, MethodSpec, method_spec
+from fairtune_hf.baselines import METHODS, MethodSpec, listed_place, method_spec
 from fairtune_hf.cli.arguments import (
     DataArguments,
     DataOptions,
@@ -191,7 +191,8 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     )
     if compare.list_methods:
         return lambda: print("\n".join(METHODS))
-    specs = tuple(method_spec(name) for name in dict.fromkeys(compare.methods or METHODS))
+    names = sorted(dict.fromkeys(compare.methods or METHODS), key=listed_place)
+    specs = tuple(map(method_spec, names))
     output.out = output.out or f"runs/{data.dataset}-compare"
     # No presets, and no trial repeated: every method has the same trials and no more.
     search = SearchArguments(**dataclasses.asdict(budget), presets=False, top_k=0)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from fairtune_hf.baselines import METHODS
+from fairtune_hf.baselines import listed_place
 from fairtune_hf.cli.arguments import ReportArguments, RunArguments
 from fairtune_hf.cli.parser import RecipeParser
 from fairtune_hf.cli.stored_run import require_run
@@ -53,7 +52,10 @@ def _plan_comparison(report: ReportArguments) -> Callable[[], None]:
     records = [RunFolder(path).read() for path in runs]
     if runs and all(map(is_method_run, records)):
         # In the order of the methods, whatever order a shell's pattern gave.
-        order = {str(run): _place(record) for run, record in zip(runs, records, strict=True)}
+        order = {
+            str(run): listed_place(record["method"]["name"])
+            for run, record in zip(runs, records, strict=True)
+        }
         ordered = sorted(runs, key=lambda run: order[str(run)])
         return lambda: print(f"Comparison: {render_methods(ordered, out)}")
     for path, record in zip(runs, records, strict=True):
@@ -62,9 +64,3 @@ def _plan_comparison(report: ReportArguments) -> Callable[[], None]:
                 f"--runs: expected evaluated runs, and {path} has no test results. Run `fairtune evaluate --run {path}` first."
             )
     return lambda: print(f"Comparison: {render_comparison(runs, out)}")
-
-
-def _place(record: dict[str, Any]) -> int:
-    """Where a method stands in `fairtune compare --list-methods`; combinations come last."""
-    name = record["method"]["name"]
-    return list(METHODS).index(name) if name in METHODS else len(METHODS)
