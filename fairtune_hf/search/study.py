@@ -30,7 +30,7 @@ from fairtune_hf.search.tables import write_tables
 STUDY_NAME = "fairtune"
 GO, WAIT, DONE = "go", "wait", "done"
 _MAX_DEATHS = 3  # a point that killed its process this often is left failed
-_QUEUED = "startup_queued"
+_STARTUP = "startup"  # attribute of a trial: which of the start-up points it is
 _SHOWN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
 
 
@@ -86,11 +86,11 @@ class SearchStudy:
             directions: Any = [o.direction for o in self.objectives]
             self.study = optuna.create_study(directions=directions, **self.create_study_arguments())
             self._bury_dead_trials()
-            if startup is None:
-                startup = startup_points(space, seed=seed) if arguments.presets else []
-            self._queue(startup)
         finally:
             self._turn.release()
+        if startup is None:
+            startup = startup_points(space, seed=seed) if arguments.presets else []
+        self._startup = list(startup)
 
     def create_study_arguments(self) -> dict[str, Any]:
         """Arguments by which `Trainer.hyperparameter_search` opens this same study."""
@@ -146,8 +146,12 @@ class SearchStudy:
         """
         self._turn.acquire()
         self._bury_dead_trials()
-        finished, running = self.finished(), self.running()
+        # One reading of all trials: between two of them another worker's trial may end and be counted in neither.
+        trials = self.trials()
+        finished = sum(map(self._counts, trials))
+        running = sum(trial.state == TrialState.RUNNING for trial in trials)
         if finished + running < self.arguments.trials and self.spent_reason() is None:
+            self._queue_next()
             return "go"
         self._turn.release()
         return "wait" if running else "done"
@@ -237,19 +241,26 @@ class SearchStudy:
         signs = [o.sign for o in self.objectives]
         return is_outranked(own, rest, signs, self.schedule, self.arguments.reduction_factor)
 
-    def _queue(self, points: Sequence[StartupPoint]) -> None:
-        """Queue the start-up points that are not there yet, also if an earlier process died half-way."""
-        if self.study.user_attrs.get(_QUEUED) == len(points):
+    def _queue_next(self) -> None:
+        """Queue the next start-up point, unless a lost one waits to be repeated. Call it during a turn.
+
+        One at a time, since Optuna hands out what waits in the order it came: a lost point is so
+        repeated before anything new, and an interrupted search has the trials of an uninterrupted one.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        if any(trial.state == TrialState.WAITING for trial in trials):
             return
-        for point in points:
+        started = {trial.user_attrs.get(_STARTUP) for trial in trials}
+        for place, point in enumerate(self._startup):
+            if place in started:
+                continue
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 self.study.enqueue_trial(
                     point.params,
-                    user_attrs={"preset": point.preset, "random": point.random},
-                    skip_if_exists=True,
+                    user_attrs={"preset": point.preset, "random": point.random, _STARTUP: place},
                 )
-        self.study.set_user_attr(_QUEUED, len(points))
+            return
 
     def _bury_dead_trials(self) -> None:
         """Fail the trials whose worker is gone and queue their points again, once.
@@ -263,8 +274,12 @@ class SearchStudy:
             return
         retried = {t.user_attrs.get("retry_of") for t in trials}
         for trial in dead:
-            if trial.state == TrialState.RUNNING and self._liveness.is_alive(trial):
-                continue
+            if trial.state == TrialState.RUNNING:
+                if self._liveness.is_alive(trial):
+                    continue
+                # What is dead now may have ended its trial between the reading above and its death.
+                if self.storage.get_trial(trial._trial_id).state != TrialState.RUNNING:
+                    continue
             deaths = trial.user_attrs.get("deaths", 0) + 1
             complete = set(self.space.parameter_names) <= set(trial.params)
             point = trial.params if complete else trial.system_attrs.get("fixed_params")

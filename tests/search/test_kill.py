@@ -45,7 +45,7 @@ for kill in range(kills):
     else:  # within a trial, or between two
         while started() == before and os.waitpid(pid, os.WNOHANG) == (0, 0):
             time.sleep(0.005)
-        time.sleep(generator.uniform(0, 0.7))
+        time.sleep(generator.uniform(0, 0.3))
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     if not os.WIFSIGNALED(status):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,6 @@ def test_trackers_that_cannot_be_used(report_to: object, match: str) -> None:
 def test_no_tracker_is_the_default_and_can_be_said() -> None:
     for fit in (FitArguments(**FIT), settings("none"), settings(["none"])):
         arguments = fit.to_training_arguments(
-            Path("unused"), learning_rate=1e-3, seed=0, evaluate_each_epoch=False
+            Path(tempfile.gettempdir()), learning_rate=1e-3, seed=0, evaluate_each_epoch=False
         )
         assert arguments.report_to == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def make_trainer(table: ImageTable, backbone: Backbone, **settings: object) -> F
     set_seed(0)
     model = get_peft_model(backbone.copy_with_new_head(), FairMaskConfig(mask="full_blocks"))
     arguments = FIT.to_training_arguments(
-        Path("unused"), learning_rate=1e-3, seed=0, evaluate_each_epoch=False
+        Path(tempfile.gettempdir()), learning_rate=1e-3, seed=0, evaluate_each_epoch=False
     )
     train = build_datasets(table, backbone, FIT)["train"]
     return FairTrainer(model=model, args=arguments, train_dataset=train, **settings)
@@ -193,7 +194,7 @@ def test_one_process_trains_on_one_gpu_however_many_are_visible(
     table: ImageTable, backbone: Backbone
 ) -> None:
     arguments = FIT.to_training_arguments(
-        Path("unused"), learning_rate=1e-3, seed=0, evaluate_each_epoch=False
+        Path(tempfile.gettempdir()), learning_rate=1e-3, seed=0, evaluate_each_epoch=False
     )
     assert arguments.device
     arguments._n_gpu = 2  # as transformers finds it where two are visible
