@@ -29,7 +29,10 @@ from fairtune_hf.search.tables import write_tables
 
 STUDY_NAME = "fairtune"
 GO, WAIT, DONE = "go", "wait", "done"
-_MAX_DEATHS = 3  # a point that killed its process this often is left failed
+# A point is left failed when so many workers died of it while others lived on, or when the search as a
+# whole ended so often in the middle of it: that is mostly somebody's doing, and she decides to go on.
+_MAX_DEATHS = 3
+_MAX_RESTARTS = 20
 _STARTUP = "startup"  # attribute of a trial: which of the start-up points it is
 _SHOWN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
 
@@ -85,7 +88,7 @@ class SearchStudy:
         try:
             directions: Any = [o.direction for o in self.objectives]
             self.study = optuna.create_study(directions=directions, **self.create_study_arguments())
-            self._bury_dead_trials()
+            self._bury_dead_trials(at_start=True)
         finally:
             self._turn.release()
         if startup is None:
@@ -262,7 +265,7 @@ class SearchStudy:
                 )
             return
 
-    def _bury_dead_trials(self) -> None:
+    def _bury_dead_trials(self, *, at_start: bool = False) -> None:
         """Fail the trials whose worker is gone and queue their points again, once.
 
         Queued before failed, and recognised by `retry_of`, so that a second kill in between neither
@@ -280,10 +283,12 @@ class SearchStudy:
                 # What is dead now may have ended its trial between the reading above and its death.
                 if self.storage.get_trial(trial._trial_id).state != TrialState.RUNNING:
                     continue
-            deaths = trial.user_attrs.get("deaths", 0) + 1
+            deaths = trial.user_attrs.get("deaths", 0) + (not at_start)
+            restarts = trial.user_attrs.get("restarts", 0) + at_start
             complete = set(self.space.parameter_names) <= set(trial.params)
             point = trial.params if complete else trial.system_attrs.get("fixed_params")
-            if point and trial.number not in retried and deaths < _MAX_DEATHS:
+            few = deaths < _MAX_DEATHS and restarts < _MAX_RESTARTS
+            if point and trial.number not in retried and few:
                 self.study.enqueue_trial(
                     point,
                     user_attrs={
@@ -291,6 +296,8 @@ class SearchStudy:
                         "random": trial.user_attrs.get("random"),
                         "retry_of": trial.number,
                         "deaths": deaths,
+                        "restarts": restarts,
+                        _STARTUP: trial.user_attrs.get(_STARTUP),
                     },
                 )
             if trial.state == TrialState.RUNNING:

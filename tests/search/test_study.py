@@ -105,15 +105,25 @@ def test_a_killed_trial_is_queued_again_once_and_counted_once(tmp_path: Path, af
     assert points(again) == points(whole)  # the lost point is repeated before anything new
 
 
-def test_a_point_that_kills_every_process_is_given_up(tmp_path: Path) -> None:
-    for _ in range(3):
-        study = open_study(tmp_path)
-        die(study)
-    study = open_study(tmp_path)
-    assert len(study.trials(TrialState.FAIL)) == 3
+def preset_of_next(study: SearchStudy) -> str:
     assert study.claim() == "go"
-    nxt = study.study.ask()
-    assert nxt.user_attrs["preset"] == "full_blocks"
+    return str(study.study.ask().user_attrs["preset"])
+
+
+def test_a_point_that_three_workers_died_of_is_given_up(tmp_path: Path) -> None:
+    survivor = open_study(tmp_path)
+    for _ in range(3):
+        die(survivor)
+    assert preset_of_next(survivor) == "full_blocks"
+    assert len(survivor.trials(TrialState.FAIL)) == 3
+
+
+def test_a_point_in_the_middle_of_which_the_search_was_ended_is_not(tmp_path: Path) -> None:
+    for _ in range(5):
+        die(open_study(tmp_path))
+    study = open_study(tmp_path)
+    assert preset_of_next(study) == "none"
+    assert len(study.trials(TrialState.FAIL)) == 5
 
 
 def test_presets_are_never_pruned_and_nothing_is_judged_early() -> None:

@@ -124,10 +124,11 @@ def test_four_workers_on_a_server_one_killed_make_the_exact_total(
 def kill_one_at_work(parent: subprocess.Popen[str], url: str, name: str) -> int:
     """Kill the worker of a running trial; return its pid."""
     deadline = time.monotonic() + 300
+    storage = optuna.storages.RDBStorage(url)  # one, whose connections the server is not short of
     while time.monotonic() < deadline:
         assert parent.poll() is None
         try:
-            study = optuna.load_study(study_name=name, storage=url)
+            study = optuna.load_study(study_name=name, storage=storage)
         except KeyError:  # not there yet
             time.sleep(0.5)
             continue
