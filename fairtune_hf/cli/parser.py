@@ -69,7 +69,9 @@ class RecipeParser(HfArgumentParser):
             args=flags, return_remaining_strings=True, look_for_args_file=False
         )
         if unknown:
-            self._refuse_unknown([flag.split("=")[0] for flag in unknown], "flag")
+            # What follows an unknown flag is its value; a word that follows none is a mistake itself.
+            flags = [word for word in unknown if word.startswith("-")] or unknown
+            self._refuse_unknown([flag.split("=")[0] for flag in flags], "flag")
         given = {
             flag.split("=")[0].lstrip("-").replace("-", "_")
             for flag in flags
@@ -159,7 +161,7 @@ class RecipeParser(HfArgumentParser):
             )
             hints.append(f"{name} (did you mean {as_given}?)" if close else name)
         raise ValueError(
-            f"{self.prog}: expected flags that it knows, got the unknown {kind}: {', '.join(hints)}. "
+            f"expected flags that it knows, got the unknown {kind}: {', '.join(hints)}. "
             f"Run `{self.prog} --help` for the flags and an example."
         )
 

@@ -33,6 +33,15 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> N
     assert found["training_arguments"] == '{"max_grad_norm": 2}'
 
 
+def test_an_unknown_flag_is_named_once_and_without_its_value(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["search", "--trails", "3"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("fairtune search:") == 1
+    assert "unknown flag: --trails (did you mean --trials?). Run" in said
+
+
 def test_wrong_values_in_a_file_are_refused(tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text("pruner: no\n")
