@@ -22,7 +22,9 @@ class BudgetArguments:
 
     trials: int = field(
         default=20,
-        metadata={"help": "Finished trials over workers and restarts (the paper: 40 to 100)."},
+        metadata={
+            "help": "Finished trials of a search, restarts counted in (the paper: 40 to 100)."
+        },
     )
     objective: str = field(
         default="min_auc",
