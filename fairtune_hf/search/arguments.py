@@ -22,9 +22,7 @@ class BudgetArguments:
 
     trials: int = field(
         default=20,
-        metadata={
-            "help": "Finished trials of a search, restarts counted in (the paper: 40 to 100)."
-        },
+        metadata={"help": "Finished trials of a search (the paper: 40 to 100)."},
     )
     objective: str = field(
         default="min_auc",
