@@ -36,7 +36,8 @@ def shortened(items: Sequence[str], shown: int = SHOWN) -> str:
 
 def require_columns(frame: pd.DataFrame, names: Iterable[str], origin: str) -> None:
     """Raise ValueError when a column of `names` is not in the table read from `origin`."""
-    columns = [str(c) for c in frame.columns]
+    # The line of the file is a column of ours, not one of the user's.
+    columns = [str(c) for c in frame.columns if c != "source_row"]
     for name in names:
         if name not in columns:
             raise ValueError(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 
+import pandas as pd
 import pytest
 
 from fairtune_hf.data import load_dataset_table
+from fairtune_hf.data.naming import require_columns
 
 
 def load(root, columns, **more):
@@ -205,3 +207,9 @@ def test_positive_label_must_be_a_value(make_folder, columns):
         ValueError, match=r"positive_label must be .*'benign' or 'malignant'; 'bad'"
     ):
         load(make_folder(), columns, positive_label="bad")
+
+
+def test_the_columns_offered_are_those_of_the_file() -> None:
+    frame = pd.DataFrame({"file_name": ["a.png"], "diagnosis": [1], "source_row": [2]})
+    with pytest.raises(ValueError, match=r"Its columns: file_name, diagnosis\. "):
+        require_columns(frame, ["diagnosiss"], "metadata.csv")
