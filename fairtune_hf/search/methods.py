@@ -16,6 +16,7 @@ from torch import nn
 from fairtune_hf.baselines import Method, MethodSpec
 from fairtune_hf.baselines.method import trainable_parameters
 from fairtune_hf.data import ImageTable
+from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.record import describe_choice
 from fairtune_hf.search.run import run_study
@@ -26,13 +27,12 @@ from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.cost import add_costs
 from fairtune_hf.training.dataset import ImageDataset
-from fairtune_hf.training.refit import Choice, build_datasets, class_weights, refit
-from fairtune_hf.training.run_folder import (
-    RunFolder,
+from fairtune_hf.training.description import (
     describe_dataset,
     describe_hardware,
     describe_versions,
 )
+from fairtune_hf.training.refit import Choice, build_datasets, class_weights, refit
 from fairtune_hf.training.stages import MethodTraining
 from fairtune_hf.training.trainer import COST, FairTrainer
 from fairtune_hf.tuner import PRESETS, FairMaskConfig

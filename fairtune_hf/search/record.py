@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fairtune_hf.data import ImageTable
 from fairtune_hf.metrics import selection_optimism
 from fairtune_hf.metrics.planning import auc_standard_error
+from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.search.best import read_best, read_best_scores
 from fairtune_hf.search.budget import busy_seconds, count_epochs
 from fairtune_hf.search.confirm import Judged, describe_confirmation
@@ -21,13 +22,12 @@ from fairtune_hf.search.study import SearchStudy
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.cost import add_costs
-from fairtune_hf.training.refit import Choice
-from fairtune_hf.training.run_folder import (
-    RunFolder,
+from fairtune_hf.training.description import (
     describe_dataset,
     describe_hardware,
     describe_versions,
 )
+from fairtune_hf.training.refit import Choice
 from fairtune_hf.training.trainer import COST
 from fairtune_hf.tuner import mask_bit_names
 

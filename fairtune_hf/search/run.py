@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 
 from fairtune_hf.data import ImageTable
+from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.best import KeepBest
 from fairtune_hf.search.confirm import Judged, judge_repetitions, plan_confirmation
@@ -29,7 +30,6 @@ from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.dataset import ImageDataset
 from fairtune_hf.training.refit import Choice, build_datasets, class_weights, compiling_pays
-from fairtune_hf.training.run_folder import RunFolder
 from fairtune_hf.training.trainer import FairTrainer
 
 

@@ -1,8 +1,10 @@
 """Training one model: the backbone, the Trainer, the refit and the run's folder."""
 
+from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone, load_backbone
 from fairtune_hf.training.dataset import ImageDataset, collate_batch
+from fairtune_hf.training.description import describe_dataset
 from fairtune_hf.training.external import score_external
 from fairtune_hf.training.refit import (
     Choice,
@@ -12,7 +14,6 @@ from fairtune_hf.training.refit import (
     finetune,
     refit,
 )
-from fairtune_hf.training.run_folder import RunFolder, describe_dataset
 from fairtune_hf.training.trainer import FairTrainer
 
 __all__ = [

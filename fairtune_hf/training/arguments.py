@@ -63,9 +63,7 @@ class FitArguments:
     )
     warmup_fraction: float = field(
         default=0.1,
-        metadata={
-            "help": "Share of the steps in which the learning rate rises, in [0, 1).",
-        },
+        metadata={"help": "Share of the steps in which the learning rate rises, in [0, 1)."},
     )
     weight_decay: float = field(default=1.0e-4, metadata={"help": "AdamW's weight decay."})
     transforms: Literal["none", "flip", "paper", "medfair"] = field(
@@ -73,9 +71,7 @@ class FitArguments:
     )
     class_weight: Literal["none", "inverse_share"] = field(
         default="none",
-        metadata={
-            "help": "inverse_share weighs a class by 1 - its share of the training rows.",
-        },
+        metadata={"help": "inverse_share weighs a class by 1 - its share of the training rows."},
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = field(
         default="auto", metadata={"help": "auto: bf16 autocast where the GPU has it, else fp32."}
@@ -92,7 +88,7 @@ class FitArguments:
     training_arguments: str | None = field(
         default=None,
         metadata={
-            "help": "Further Hugging Face TrainingArguments as JSON, e.g. '{\"max_grad_norm\": 0.5}'.",
+            "help": "Further Hugging Face TrainingArguments as JSON, e.g. '{\"max_grad_norm\": 0.5}'."
         },
     )
 

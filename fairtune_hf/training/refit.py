@@ -20,12 +20,13 @@ from tqdm.auto import tqdm
 from transformers import set_seed
 
 from fairtune_hf.data import ImageTable
+from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.cost import add_costs, expected_operations
 from fairtune_hf.training.dataset import ImageDataset
+from fairtune_hf.training.description import describe_dataset
 from fairtune_hf.training.garbage import quick_collections
-from fairtune_hf.training.run_folder import RunFolder, describe_dataset
 from fairtune_hf.training.trainer import FairTrainer
 from fairtune_hf.tuner import FairMaskConfig
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
+from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.confirm import best_points, judge_repetitions, plan_confirmation
 from fairtune_hf.search.importance import bit_effects, describe_frequency, describe_importance
 from fairtune_hf.search.space import SearchSpace
 from fairtune_hf.search.study import SearchStudy
-from fairtune_hf.training.run_folder import RunFolder
 
 
 def searched(path: Path, values: list[float], **settings: object) -> SearchStudy:

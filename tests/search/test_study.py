@@ -9,12 +9,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.pruning import Schedule, build_pruner
 from fairtune_hf.search.sampling import STARTUP_TRIALS, startup_points
 from fairtune_hf.search.space import SearchSpace
 from fairtune_hf.search.study import SearchStudy
-from fairtune_hf.training.run_folder import RunFolder
 
 BLOCKS = 2
 

@@ -17,10 +17,10 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
+from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.space import SearchSpace
 from fairtune_hf.search.study import SearchStudy
-from fairtune_hf.training.run_folder import RunFolder
 
 
 @pytest.fixture

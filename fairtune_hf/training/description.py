@@ -1,7 +1,4 @@
-"""What a training says of itself in run.json: data, versions and hardware.
-
-The folder itself is `fairtune_hf.run_folder`, which needs no torch.
-"""
+"""What a training says of itself in run.json: data, versions and hardware."""
 
 from __future__ import annotations
 
@@ -14,9 +11,6 @@ import torch
 
 import fairtune_hf
 from fairtune_hf.data import ImageTable
-from fairtune_hf.run_folder import RunFolder
-
-__all__ = ["RunFolder", "describe_dataset", "describe_hardware", "describe_versions"]
 
 _PACKAGES = [
     "torch",
