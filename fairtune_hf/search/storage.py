@@ -12,6 +12,8 @@ import hashlib
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -87,11 +89,16 @@ def open_storage(url: str) -> BaseStorage:
     # Busy workers wait for each other instead of failing; a dropped connection is noticed and made anew.
     engine = {"connect_args": {"timeout": 60}} if is_file else {"pool_pre_ping": True}
     try:
-        rdb = RDBStorage(url, engine_kwargs=engine)
+        with _alone(url):
+            rdb = RDBStorage(url, engine_kwargs=engine)
     except sqlalchemy.exc.OperationalError as error:
         raise ConnectionError(
             f"--storage: expected a database that answers, and {_without_password(url)} does not "
             f"({str(error.orig).strip()}). Is the server running, and may this machine connect?"
+        ) from error
+    except FileNotFoundError as error:
+        raise ConnectionError(
+            f"--storage: expected a file in a folder that is there, and {url} is not in one. Make the folder first."
         ) from error
     except ImportError as error:
         raise ConnectionError(
@@ -105,6 +112,18 @@ def open_storage(url: str) -> BaseStorage:
     return optuna.storages.get_storage(rdb)
 
 
+@contextmanager
+def _alone(url: str) -> Iterator[None]:
+    """Open one at a time: Optuna asks whether its tables are there and then makes them, each in a step of its own."""
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool)
+    turn = _turn_of(url, engine, "tables")
+    turn.acquire()
+    try:
+        yield
+    finally:
+        turn.release()
+
+
 def _relax(connection: Any, record: Any) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
@@ -116,11 +135,15 @@ def _without_password(url: str) -> str:
 
 def open_turn(url: str, storage: BaseStorage, study_name: str) -> Turn:
     """Return the lock of one study."""
-    if url.startswith("sqlite"):
-        file = Path(sqlalchemy.engine.make_url(url).database or "study")
-        return FileTurn(file.with_name(f"{file.name}.{study_name}.lock"))
     backend: Any = getattr(storage, "_backend", storage)  # get_storage wraps it in a cache
-    return ServerTurn(backend.engine, f"fairtune {study_name}")
+    return _turn_of(url, backend.engine, f"study {study_name}")
+
+
+def _turn_of(url: str, engine: sqlalchemy.engine.Engine, what: str) -> Turn:
+    if url.startswith("sqlite"):
+        # One for all that is in the file: it is held for milliseconds.
+        return FileTurn(Path(f"{sqlalchemy.engine.make_url(url).database}.lock"))
+    return ServerTurn(engine, f"fairtune {what}")
 
 
 def this_worker() -> dict[str, Any]:

@@ -7,32 +7,60 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
 import pandas as pd
 import psutil
 import pytest
+import sqlalchemy
 from optuna.trial import TrialState
 
 from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.space import SearchSpace
+from fairtune_hf.search.storage import open_storage
 from fairtune_hf.search.study import SearchStudy
 
 
 @pytest.fixture
-def server() -> str:
-    """URL of a PostgreSQL server, as `.ci/postgresql start` prints it."""
+def server() -> Iterator[str]:
+    """URL of a new and empty database of the PostgreSQL server that `.ci/postgresql start` started."""
     url = os.environ.get("FAIRTUNE_POSTGRESQL")
     if url is None:
         reason = "set FAIRTUNE_POSTGRESQL to what `.ci/postgresql start DIR` prints"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    return url
+    name = f"test_{uuid.uuid4().hex[:8]}"
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    yield sqlalchemy.make_url(url).set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["file", "server"])
+def test_eight_may_be_the_first_to_open_a_storage(
+    where: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue("server") if where == "server" else f"sqlite:///{tmp_path}/s.db"
+    together = threading.Barrier(8)
+
+    def open_it(_: int) -> int:
+        together.wait()
+        return len(open_storage(url).get_all_studies())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(open_it, range(8))) == [0] * 8
 
 
 CLAIMER = """
