@@ -2,14 +2,17 @@
 
 Importing this package registers `FairMaskConfig` with PEFT, so that saved adapters load. Everything
 else is loaded on first use.
+
+In the command `fairtune` the registration waits too, until a subcommand imports the tuner: an audit of
+predictions or a page of help needs neither PEFT nor PyTorch, whose import takes longer than its work.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from fairtune_hf.tuner import FairMaskConfig, FairMaskModel, Mask
 
 if TYPE_CHECKING:
     from fairtune_hf.data import ImageTable, load_dataset_table
@@ -21,10 +24,14 @@ if TYPE_CHECKING:
     )
     from fairtune_hf.search import hp_space, model_init, search_masks, suggest_mask
     from fairtune_hf.training import collate_batch, finetune, load_backbone
+    from fairtune_hf.tuner import FairMaskConfig, FairMaskModel, Mask
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "FairMaskConfig": "tuner",
+    "FairMaskModel": "tuner",
+    "Mask": "tuner",
     "ImageTable": "data",
     "load_dataset_table": "data",
     "compare_predictions": "metrics",
@@ -67,3 +74,7 @@ def __getattr__(name: str) -> Any:
             f"module 'fairtune_hf' has no attribute {name!r}; it has {', '.join(__all__)}"
         )
     return getattr(importlib.import_module(f"fairtune_hf.{_HOMES[name]}"), name)
+
+
+if Path("".join(sys.argv[:1])).stem != "fairtune":
+    importlib.import_module("fairtune_hf.tuner")

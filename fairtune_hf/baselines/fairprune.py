@@ -247,6 +247,11 @@ class FairPrune(Method):
     ) -> dict[str, Tensor]:
         """Average the curvature over batches of one group's training rows."""
         rows = torch.nonzero(train.sensitive.cpu() == group).flatten()
+        if not len(rows):
+            raise ValueError(
+                f"fairprune: expected training rows of every group, got none of group number {group}. "
+                "Merge groups, or leave this method out."
+            )
         wanted = self.batches * self.batch_size
         repeats = -(-wanted // len(rows))
         drawn = torch.cat(

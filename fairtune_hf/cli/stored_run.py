@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from fairtune_hf.cli.arguments import (
@@ -64,7 +65,10 @@ def plan_external(
         split_column=external.split_column,
     )
     table = load_table(data, options, training, backbone, splits=("train", "validation", "test"))
-    where = RunFolder(folder.path / "external" / table.name)
+    # Of the names that many data sets share (folder) the folder's own name tells them apart.
+    root = [] if external.data_root is None else [Path(external.data_root).resolve().name]
+    where = RunFolder(folder.path / "external" / "-".join([table.name, *root]))
+    _refuse_another(where, table.split_hash)
 
     def execute() -> None:
         predictions = score_external(folder, table, backbone, training)
@@ -84,6 +88,17 @@ def plan_external(
         say(f"All rows of {table.name} were scored; numbers in {where.record_file}")
 
     return execute
+
+
+def _refuse_another(where: RunFolder, split_hash: str) -> None:
+    if not where.record_file.is_file():
+        return
+    held = (where.read()["dataset"] or {}).get("split_hash")
+    if held != split_hash:
+        raise ValueError(
+            f"--data-root: {where.path} holds the numbers of another data set of the same name. "
+            "Move that folder away, or rename the data's."
+        )
 
 
 def require_run(run: RunArguments) -> RunFolder:

@@ -128,6 +128,7 @@ def check_groups(frame: pd.DataFrame, sensitive: str, groups: Sequence[str]) -> 
     A group without both classes in the test split is a warning: its AUC there is null.
     """
     counts = cells(frame, sensitive, groups)
+    patients = cells(frame.drop_duplicates(["patient_id", sensitive, "label"]), sensitive, groups)
     lacking = [
         f"{group!r} has {row[0]} negatives and {row[1]} positives"
         for group, row in counts.xs("validation").iterrows()
@@ -150,36 +151,39 @@ def check_groups(frame: pd.DataFrame, sensitive: str, groups: Sequence[str]) -> 
     return [
         w
         for split in ("validation", "test")
-        for w in _small(counts.loc[[split]].droplevel("split"), split)
+        for w in _small(patients.loc[[split]].droplevel("split"), split)
     ]
 
 
-def _small(counts: pd.DataFrame, split: str) -> list[str]:
+def _small(patients: pd.DataFrame, split: str) -> list[str]:
+    """Warn of groups with few patients of a class; several pictures of one patient count once.
+
+    The counts themselves stay out, since the warnings are published with a run.
+    """
     found = []
-    for group, row in counts.iterrows():
+    for group, row in patients.iterrows():
         negatives, positives = int(row[0]), int(row[1])
         if min(negatives, positives) == 0:
             found.append(
-                f"group {group!r} has {negatives} negatives and {positives} positives in {split}: "
-                "its AUC there is undefined and given as null"
+                f"group {group!r} has one class only in {split}: its AUC there is undefined and given as null"
             )
         elif min(negatives, positives) < FEW:
             found.append(
-                f"group {group!r} has only {negatives} negatives and {positives} positives in "
-                f"{split}: expect a 95 % interval about {auc_interval_width(negatives, positives):.2f} "
-                "wide for an AUC of 0.8"
+                f"group {group!r} has fewer than {FEW} patients with or without the label in {split}: "
+                f"expect an AUC near 0.8 to be known to about ±{auc_half_width(negatives, positives):.2f}"
             )
     return found
 
 
-def auc_interval_width(negatives: int, positives: int, auc: float = 0.8) -> float:
-    """Return the width of the 95 % interval of an AUC to expect from so many rows, at most 1.
+def auc_half_width(negatives: int, positives: int, auc: float = 0.8) -> float:
+    """Return the half-width of the 95 % interval of an AUC to expect from so many patients, at most 0.5.
 
-    Source: the standard error of Hanley and McNeil (1982), equation 2.
+    Source: the standard error of Hanley and McNeil (1982), equation 2. `fairtune_hf.metrics` has the same
+    for any use; data and metrics do not know of each other.
     """
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     variance = auc * (1 - auc) + (positives - 1) * (q1 - auc**2) + (negatives - 1) * (q2 - auc**2)
-    return float(min(1.0, 2 * 1.96 * np.sqrt(variance / (negatives * positives))))
+    return float(min(0.5, 1.96 * np.sqrt(variance / (negatives * positives))))
 
 
 def check_confounding(frame: pd.DataFrame, attributes: Sequence[str]) -> list[str]:

@@ -56,10 +56,12 @@ def read(root: Path, request: ReadRequest) -> RawTable:
         table[label_column], label_column, request.options["positive_label"]
     )
     patients = table[request.patient_column] if request.patient_column else table[FILE]
-    unknown_patient = patients.isna()
+    # A blank too many must not make two patients of one, who could then lie in two splits.
+    patients = patients.astype("string").str.strip()
+    unknown_patient = patients.isna() | (patients == "")
     if unknown_patient.any():
         rows.warnings.append(f"{int(unknown_patient.sum())} rows have no patient id: each its own")
-        patients = patients.fillna("row " + table["source_row"].astype(str))
+        patients = patients.mask(unknown_patient, "row " + table["source_row"].astype(str))
     if not request.patient_column:
         rows.warnings.append(
             "no patient column is named: pictures of one person may lie in two splits"
@@ -195,14 +197,16 @@ def _add_attribute(rows: Rows, name: str, options: Any) -> None:
     """Add a column as groups: numbers with many values are cut at thresholds, else as they are."""
     values = rows.table[name]
     text = values.fillna("").astype(str).str.strip()
-    numbers = pd.to_numeric(text.where(text != ""), errors="coerce")
     is_age = "age" in name.lower().replace("_", " ").split()
+    if is_age:
+        numbers, notes = read_ages(values)
+    else:
+        numbers, notes = pd.to_numeric(text.where(text != ""), errors="coerce").astype(float), []
     mostly_numbers = numbers.notna().sum() > (text != "").sum() / 2
     if numbers.nunique() > MANY and (is_age or mostly_numbers):
-        ages, notes = read_ages(values) if is_age else (numbers.astype(float), [])
         rows.warnings += notes
         cuts = parse_thresholds(options["age_threshold"])
-        rows.add_age(ages, options, name)
+        rows.add_age(numbers, options, name)
         rows.warnings.append(
             f"{name!r} holds many numbers and is cut into {', '.join(threshold_groups(cuts, options['age_boundary']))}"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Plan:
     request: ReadRequest
     sensitive: str | None = None
     groups: tuple[str, ...] = ()
+    group_warnings: list[str] = field(default_factory=list)
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -255,6 +256,11 @@ def _assign_splits(plan: Plan, seed: int) -> None:
     raw.frame = frame.assign(split=split)
     used = seed if rule in ("stratified", "folds") else None
     raw.recorded |= {"split_rule": rule, "split_seed": raw.recorded.get("split_seed", used)}
+    if raw.recorded["split_seed"] not in (None, seed):
+        raw.warnings.append(
+            f"the split was made with seed {raw.recorded['split_seed']} when the folder was prepared; "
+            f"seed {seed} does not change it. Prepare again with --seed {seed} for another split"
+        )
 
 
 def _balanced(plan: Plan) -> tuple[str, ...]:

@@ -192,7 +192,8 @@ def warn_of_groups(plan: Plan, sensitive: str | None) -> None:
             if name == sensitive:
                 raise
             trial.raw.warnings.append(f"with --sensitive {name} a run would stop: {error}")
-        plan.raw.warnings += [w if name in w else f"{name}: {w}" for w in trial.raw.warnings]
+        plan.group_warnings += [w if name in w else f"{name}: {w}" for w in trial.raw.warnings]
+    plan.raw.warnings += plan.group_warnings
 
 
 def _identity(plan: Plan, side: int) -> str:

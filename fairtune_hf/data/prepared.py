@@ -94,6 +94,7 @@ def write_manifest(plan: Any, folder: Path, side: int, identity: str) -> None:
         "recorded": raw.recorded,
         "dropped": raw.dropped,
         "warnings": list(dict.fromkeys(raw.warnings)),
+        "group_warnings": plan.group_warnings,
         "split_hash": hash_split(plan.frame),
     }
     if content["positions"] == list(range(len(plan.frame))):
@@ -138,7 +139,8 @@ def read_prepared(
         pictures=_at_side(store, request.image_size),
         origin=TABLE,
         dropped=dict(manifest["dropped"]),
-        warnings=[w for w in manifest["warnings"] if "group" not in w],
+        # Groups are checked again, as the run chooses them.
+        warnings=[w for w in manifest["warnings"] if w not in manifest["group_warnings"]],
         recorded=dict(manifest["recorded"]),
         default_sensitive=manifest["default_sensitive"],
     )

@@ -70,7 +70,7 @@ class Rows:
         """Put the canonical columns together."""
         columns: dict[str, Any] = {
             "row_id": row_id.astype(str),
-            "patient_id": patient_id.astype(str),
+            "patient_id": patient_id.astype(str).str.strip(),
             "label": label.astype("int64"),
         }
         index = self.table.index

@@ -27,6 +27,7 @@ from fairtune_hf.metrics.planning import auc_half_width
 from fairtune_hf.metrics.resampled_table import METRICS, ResampledTable
 from fairtune_hf.metrics.resampling import (
     Design,
+    class_patients,
     draw_counts,
     leave_out,
     patient_design,
@@ -97,7 +98,7 @@ def evaluate_predictions(
     patients = frame["patient"].to_numpy() if "patient" in frame else None
     design = patient_design(labels, groups, patients)
     n_patients = _patients(labels, groups, design)
-    messages += [*point.warnings, *_few_patients(point, n_patients)]
+    messages += [*point.warnings, *_few_patients(labels, groups, design)]
     table = ResampledTable(labels, scores, groups, design, point.threshold)
     return _as_block(point, _resample(table, design, n_patients, settings), messages)
 
@@ -201,14 +202,16 @@ def _patients(labels: IntArray, groups: GroupCodes, design: Design) -> IntArray:
     return np.array(counts, dtype=np.int64)
 
 
-def _few_patients(point: GroupMetrics, n_patients: IntArray) -> list[str]:
+def _few_patients(labels: IntArray, groups: GroupCodes, design: Design) -> list[str]:
     messages = []
-    for (name, row), patients in zip(point.by_group.items(), n_patients[1:], strict=True):
-        if 0 < patients < FEW_PATIENTS:
-            width = auc_half_width(row.positives, row.n - row.positives)
+    for code, name in enumerate(groups.names):
+        inside = groups.codes == code
+        negatives, positives = class_patients(labels[inside], design.clusters[inside])
+        if 0 < min(negatives, positives) < FEW_PATIENTS:
+            width = min(0.5, auc_half_width(positives, negatives))
             messages.append(
                 f"Group {name!r} has fewer than {FEW_PATIENTS} patients with or without the "
-                f"label: expect an AUC near 0.8 to be known to about {width:.2f} only."
+                f"label: expect an AUC near 0.8 to be known to about ±{width:.2f} only."
             )
     return messages
 

@@ -144,6 +144,12 @@ def leave_out(design: Design, max_blocks: int = 500) -> Iterator[FloatArray]:
         yield np.asarray(block != left_out[:, None], dtype=np.float64)
 
 
+def class_patients(labels: IntArray, clusters: IntArray) -> tuple[int, int]:
+    """Return the numbers of patients with a negative and with a positive row."""
+    negatives, positives = (int(np.unique(clusters[labels == value]).size) for value in (0, 1))
+    return negatives, positives
+
+
 def rarer_class_patients(labels: IntArray, clusters: IntArray) -> int:
     """Return the number of patients with a row of the class that has fewer of them."""
-    return min(int(np.unique(clusters[labels == value]).size) for value in (0, 1))
+    return min(class_patients(labels, clusters))

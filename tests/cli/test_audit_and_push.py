@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -136,7 +139,7 @@ def test_another_data_set_is_scored_with_the_adapter(
         "--resamples=100",
     ]
     assert main(words) == 0
-    where = finished_run / "external" / "folder"
+    where = finished_run / "external" / f"folder-{pictures.name}"
     scored = pd.read_parquet(where / "predictions.parquet").set_index("row_id")
     own = pd.read_parquet(finished_run / "predictions.parquet")
     own = own[own["seed"] == 0].set_index("row_id")
@@ -146,3 +149,40 @@ def test_another_data_set_is_scored_with_the_adapter(
     assert found["overall_auc"] == pytest.approx(
         roc_auc_score(scored["label"], scored["score"]), abs=1e-12
     )
+
+
+def test_a_second_data_set_of_the_same_name_does_not_take_the_first_ones_place(
+    finished_run: Path, folder_flags: list[str], pictures: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    other = tmp_path / "elsewhere" / pictures.name
+    shutil.copytree(pictures, other)
+    rows = pd.read_csv(other / "metadata.csv")
+    rows.iloc[:-1].to_csv(other / "metadata.csv", index=False)
+    flags = [f for f in folder_flags if not f.startswith("--data-root")]
+    words = ["evaluate", f"--run={finished_run}", *flags, "--resamples=100"]
+    assert main([*words, f"--data-root={pictures}"]) == 0
+    assert main([*words, f"--data-root={other}"]) == 2
+    assert "holds the numbers of another data set of the same name" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
+def test_an_audit_and_a_page_of_help_need_no_torch(predictions: Path, tmp_path: Path) -> None:
+    words = [
+        "evaluate", f"--predictions={predictions}", *COLUMNS, "--resamples=100",
+        f"--out={tmp_path / 'a.json'}",
+    ]  # fmt: skip
+    for arguments, done in ((["--help"], "demo"), (words, "audit")):
+        code = f"""
+import sys
+sys.argv = ["/somewhere/bin/fairtune", *{arguments!r}]
+from fairtune_hf.cli.main import main
+assert main() == 0
+assert not {{"torch", "peft"}} & set(sys.modules)
+import fairtune_hf
+fairtune_hf.FairMaskConfig  # still there for who asks
+assert "peft" in sys.modules
+"""
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert ended.returncode == 0, (done, ended.stderr[-2000:])

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import train_test_split
 
+from fairtune_hf import metrics
 from fairtune_hf.data import (
     groups,
     hash_split,
@@ -15,7 +16,7 @@ from fairtune_hf.data import (
     splits,
     stratified_split,
 )
-from fairtune_hf.data.checks import auc_interval_width
+from fairtune_hf.data.checks import auc_half_width
 from fairtune_hf.data.groups import (
     attribute_parts,
     bin_values,
@@ -117,10 +118,11 @@ def test_split_hash_ignores_order_and_sees_every_change():
     assert hash_split(frame) != hash_split(frame.assign(split="train"))
 
 
-def test_interval_width_shrinks_with_rows():
-    widths = [auc_interval_width(n, n) for n in (2, 5, 10, 50, 500)]
+def test_interval_width_shrinks_with_patients_and_is_that_of_the_metrics():
+    widths = [auc_half_width(n, n) for n in (2, 5, 10, 50, 500)]
     assert widths == sorted(widths, reverse=True)
-    assert 0 < widths[-1] < 0.1 < widths[0] <= 1
+    assert 0 < widths[-1] < 0.05 < widths[0] <= 0.5
+    assert auc_half_width(40, 7) == pytest.approx(metrics.auc_half_width(7, 40), rel=1e-4)
 
 
 def test_folds_put_each_patient_in_one_test_split(make_folder, columns, table_of):

@@ -132,6 +132,31 @@ def test_excel_table_with_date_ages(make_folder, columns, table_of):
     assert len(table) == 239
 
 
+def test_a_blank_too_many_does_not_make_two_patients_of_one(make_folder, columns, table_of):
+    source = table_of(60)
+    second = source["file_name"].str.endswith("_1.png")
+    source.loc[second, "person"] = " " + source.loc[second, "person"] + " "
+    table = load(make_folder(source), columns)
+    assert table.frame["patient_id"].nunique() == 60
+    assert table.frame.groupby("patient_id")["split"].nunique().max() == 1
+
+
+def test_a_blank_patient_id_is_none(make_folder, columns, table_of):
+    source = table_of(60)
+    source.loc[[0, 5], "person"] = "   "
+    table = load(make_folder(source), columns)
+    assert "2 rows have no patient id: each its own" in table.warnings
+    assert table.frame["patient_id"].nunique() == 62
+
+
+def test_ages_as_dicom_writes_them(make_folder, columns, table_of):
+    source = table_of(60)
+    source["age"] = source["age"].map(lambda years: f"{years:03d}Y")
+    plain = load(make_folder(table_of(60), "plain"), columns, sensitive="age")
+    table = load(make_folder(source, "dicom"), columns, sensitive="age")
+    pd.testing.assert_frame_equal(table.frame, plain.frame)
+
+
 def test_damaged_excel_table_is_refused(clean, columns):
     root, _ = clean
     (root / "metadata.csv").unlink()

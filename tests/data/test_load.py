@@ -152,9 +152,22 @@ def test_few_positives_and_one_class_in_test_are_warnings(make_folder, columns, 
     source.loc[(source["part"] == "test") & (source["sex"] == "F"), "diagnosis"] = "benign"
     table = load_dataset_table("folder", make_folder(source), split_column="part", **columns)
     text = "\n".join(table.warnings)
-    assert "group 'F' has 20 negatives and 0 positives in test" in text
-    assert "null" in text
-    assert "wide for an AUC of 0.8" in text
+    assert (
+        "group 'F' has one class only in test: its AUC there is undefined and given as null" in text
+    )
+    assert "group 'M' has fewer than 10 patients with or without the label in validation" in text
+
+
+def test_pictures_of_one_patient_count_once_in_what_is_expected(make_folder, columns, table_of):
+    """Twenty pictures each of few patients say as little as one picture of each."""
+    source = table_of(60)
+    more = pd.concat([source] * 10, ignore_index=True)
+    more["file_name"] = [f"images/{i:04d}.png" for i in range(len(more))]
+    texts = []
+    for name, rows in (("few", source), ("many", more)):
+        table = load_dataset_table("folder", make_folder(rows, name), image_size=8, **columns)
+        texts.append([w for w in table.warnings if "fewer than 10 patients" in w])
+    assert texts[0] == texts[1] != []
 
 
 def test_demo_has_its_own_splits():

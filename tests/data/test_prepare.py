@@ -117,6 +117,31 @@ def test_prepared_folder_refuses_other_choices(make_folder, columns, tmp_path):
         load_dataset_table("ham10000", tmp_path / "out", image_size=16)
 
 
+def test_prepared_folder_keeps_the_warnings_of_the_reader(make_folder, table_of, tmp_path):
+    """Also those with the word group in the name of a column; those of groups are made anew."""
+    source = table_of(60).rename(columns={"age": "age_group"})
+    columns = {"label_column": "diagnosis", "patient_column": "person"}
+    columns["sensitive_column"] = "age_group"
+    root = make_folder(source)
+    prepare("folder", root, out=tmp_path / "out", image_size=8, **columns)
+    raw = load_dataset_table("folder", root, image_size=8, **columns)
+    again = load_dataset_table("folder", tmp_path / "out", image_size=8)
+    assert any("'age_group' holds many numbers" in w for w in again.warnings)
+    assert sorted(again.warnings) == sorted(raw.warnings)
+
+
+def test_another_seed_than_the_prepared_split_has_is_said(make_folder, columns, tmp_path):
+    sensitive = columns.pop("sensitive")
+    prepare("folder", make_folder(), out=tmp_path / "out", image_size=8, **columns)
+    same, other = (
+        load_dataset_table("folder", tmp_path / "out", image_size=8, sensitive=sensitive, seed=s)
+        for s in (0, 7)
+    )
+    assert other.split_hash == same.split_hash
+    assert not any("seed" in w for w in same.warnings)
+    assert any("split was made with seed 0" in w and "--seed 7" in w for w in other.warnings)
+
+
 def test_prepare_again_changes_nothing_and_other_settings_are_refused(
     make_folder, columns, tmp_path
 ):

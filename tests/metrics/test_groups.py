@@ -166,6 +166,16 @@ def test_clustering_widens_the_interval():
     assert 1.8 < ratio < 2.2  # four copies of each row: half the standard error if taken as alone
 
 
+def test_few_patients_are_counted_as_patients_in_what_is_expected():
+    one = table(30)
+    copies = pd.concat([one.assign(patient=range(30))] * 50, ignore_index=True)
+    alone = evaluate_predictions(one.assign(patient=range(30)), sensitive="sex", n_resamples=100)
+    whole = evaluate_predictions(copies, sensitive="sex", n_resamples=100)
+    expected = [w for w in alone["warnings"] if "fewer than" in w]
+    assert expected == [w for w in whole["warnings"] if "fewer than" in w] != []
+    assert "±0." in expected[0]
+
+
 def test_planning_half_width():
     assert auc_half_width(25, 100) == pytest.approx(0.11, abs=0.005)
     assert auc_half_width(100, 400) == pytest.approx(auc_half_width(25, 100) / 2, rel=0.02)
