@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ _PARTS = [
     "hardware",
     "warnings",
 ]
+# What an evaluation found; no longer true once the choice or a control is another.
+EVALUATED = ("validation", "test", "seeds", "comparisons", "verdict")
+
+_OURS = {"dataset", "transforms", "class_weight"}  # what every run's configuration has
+_CHOICE = "choice"  # attribute of predictions.parquet
+_TRAINED = ("mask", "layout", "learning_rate", "epochs", "train_also", "hyperparameters")
 
 
 class RunFolder:
@@ -47,6 +54,14 @@ class RunFolder:
         self.study_file = self.path / "study.sqlite3"
         self.adapter = self.path / "adapter"
         self.predictions_file = self.path / "predictions.parquet"
+
+    def is_a_run(self) -> bool:
+        """Whether a search, refit or comparison was begun here; any project may have a config.yaml.
+
+        Raises:
+            ValueError: The config.yaml cannot be read.
+        """
+        return self.config_file.is_file() and self.read_config().keys() >= _OURS
 
     def control(self, name: str) -> RunFolder:
         """Return the folder of a control, laid out like the run's own."""
@@ -142,6 +157,22 @@ class RunFolder:
                 "Delete it and run `fairtune finetune` on this run again."
             ) from error
 
+    def read_refits(self, choice: Mapping[str, Any]) -> pd.DataFrame | None:
+        """Read the predictions of a choice's refits; None where there are none, or those of another choice.
+
+        Args:
+            choice: The entry of run.json, of the choice or of a control.
+        """
+        predictions = self.read_predictions()
+        if predictions is None or predictions.attrs.get(_CHOICE) != _mark(choice):
+            return None
+        return predictions
+
+    def write_refits(self, frame: pd.DataFrame, choice: Mapping[str, Any]) -> None:
+        """Write predictions.parquet, marked with the choice they are of."""
+        frame.attrs[_CHOICE] = _mark(choice)
+        self.write_predictions(frame)
+
     def take_refits_of(self, twin: RunFolder) -> None:
         """Copy the predictions and the adapter of the same training from another folder."""
         self.path.mkdir(parents=True, exist_ok=True)
@@ -156,6 +187,12 @@ class RunFolder:
         partial = self.predictions_file.with_suffix(".partial")
         frame.to_parquet(partial, index=False)
         partial.replace(self.predictions_file)
+
+
+def _mark(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a choice another one to train, as it is read back from a file (tuples are lists there)."""
+    found = {name: choice[name] for name in _TRAINED if name in choice}
+    return dict(json.loads(json.dumps(found)))
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -6,7 +6,6 @@ import dataclasses
 import shutil
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging as transformers_logging
@@ -95,7 +94,7 @@ def open_run(output: OutputArguments, config: Mapping[str, Any]) -> RunFolder:
     folder = RunFolder(str(output.out))
     if not folder.path.exists() or not any(folder.path.iterdir()):
         return folder
-    if not folder.config_file.is_file():
+    if not folder.is_a_run():
         raise ValueError(
             f"--out: expected a new or empty folder, or one with an earlier run; {folder.path} holds other files. "
             "Choose another folder."
@@ -119,5 +118,5 @@ def open_run(output: OutputArguments, config: Mapping[str, Any]) -> RunFolder:
 
 def clear_if_asked(folder: RunFolder, output: OutputArguments) -> None:
     """Delete the earlier run where `--overwrite` was given; only a folder that holds a run is deleted."""
-    if output.overwrite and is_first_process() and Path(folder.config_file).is_file():
+    if output.overwrite and is_first_process() and folder.is_a_run():
         shutil.rmtree(folder.path)

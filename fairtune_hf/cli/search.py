@@ -25,6 +25,7 @@ from fairtune_hf.data import ImageTable, stratified_fraction
 from fairtune_hf.search import SearchArguments, search_masks
 from fairtune_hf.search.arguments import apply_protocol
 from fairtune_hf.search.objectives import ObjectiveMetrics, parse_objectives
+from fairtune_hf.search.storage import open_storage
 from fairtune_hf.search.workers import WorkerPool, count_workers, is_worker
 from fairtune_hf.training import Backbone, FitArguments, RunFolder
 
@@ -54,6 +55,8 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     if is_worker():  # whatever was there, the process that started this one has dealt with it
         output.overwrite = False
     folder = open_run(output, config)
+    if not output.overwrite:
+        _check_same_storage(folder, search)
     if not output.overwrite and is_searched(folder, search):
         return lambda: say(f"{folder.path}: the search is done; nothing to do.")
     workers = 1 if is_worker() else count_workers(search.workers)
@@ -62,6 +65,10 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
             f"--workers: expected 1 under accelerate launch, which puts several processes on one trial, got {search.workers}. "
             "Start `fairtune search --workers` by itself for one trial on each GPU."
         )
+    if search.storage is not None:
+        open_storage(
+            search.storage
+        )  # if it does not answer, better now than after the data are read
     backbone = load_model(model)
     table = load_table(data, options, training, backbone, splits=("train", "validation"))
     table = stratified_fraction(table, search.search_fraction, seed=training.seed)
@@ -89,6 +96,20 @@ def _name_study(search: SearchArguments, config: Mapping[str, Any]) -> SearchArg
     fixed = {name: value for name, value in config.items() if name not in MAY_CHANGE}
     digest = hashlib.sha256(json.dumps(fixed, sort_keys=True, default=str).encode()).hexdigest()
     return replace(search, study_name=f"fairtune-{digest[:12]}")
+
+
+def _check_same_storage(folder: RunFolder, search: SearchArguments) -> None:
+    """Refuse to go on with a search somewhere else than where its trials are: it would begin anew."""
+    if search.storage is None and folder.trials_file.is_file() and not folder.study_file.is_file():
+        raise ValueError(
+            f"--storage: expected the storage of the earlier trials, which {folder.trials_file} lists and {folder.path} does "
+            "not hold; none was given. Give the same --storage, or set FAIRTUNE_STORAGE, or choose another --out."
+        )
+    if search.storage is not None and folder.study_file.is_file():
+        raise ValueError(
+            f"--storage: expected none, since the trials of this search are in {folder.study_file}. Leave it out (and unset "
+            "FAIRTUNE_STORAGE), or choose another --out."
+        )
 
 
 def _search_with_workers(

@@ -123,10 +123,12 @@ def require_predictions(folder: RunFolder) -> None:
     Raises:
         FileNotFoundError: The choice or a control has no predictions.
     """
-    controls = folder.read()["controls"] or {}
-    for where in (folder, *(folder.control(name) for name in controls)):
-        if not where.predictions_file.is_file():
+    record = folder.read()
+    refits = [(folder, record["choice"])]
+    refits += [(folder.control(name), entry) for name, entry in (record["controls"] or {}).items()]
+    for where, entry in refits:
+        if where.read_refits(entry) is None:
             raise FileNotFoundError(
-                f"--run: expected the predictions of the refits in {where.predictions_file}, and there are none. "
-                f"Run `fairtune finetune --run {folder.path}` first; it goes on where it stopped."
+                f"--run: expected the predictions of the refits in {where.predictions_file}, and there are none of what "
+                f"the search chose. Run `fairtune finetune --run {folder.path}` first; it goes on where it stopped."
             )

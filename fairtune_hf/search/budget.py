@@ -9,6 +9,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fairtune_hf.search.arguments import SearchArguments
 
+CUT_SHORT = "cut_short"  # attribute of a trial in whose middle the budget ended: what was spent; it is to be repeated
+
 
 def busy_seconds(trials: Sequence[FrozenTrial]) -> float:
     """Seconds during which at least one trial ran; trials that ran side by side count once."""
@@ -26,7 +28,7 @@ def _span(trial: FrozenTrial) -> tuple[float, float] | None:
     start = trial.datetime_start.timestamp()
     if trial.state == TrialState.RUNNING:
         return start, max(start, datetime.datetime.now().timestamp())
-    if trial.state == TrialState.FAIL and "reason" not in trial.user_attrs:
+    if trial.state == TrialState.FAIL and not {"reason", CUT_SHORT} & trial.user_attrs.keys():
         # Found dead long after: it ran at least until its last epoch.
         curve = trial.user_attrs.get("curve", [])
         return start, start + (curve[-1].get("seconds", 0.0) if curve else 0.0)

@@ -58,13 +58,15 @@ def describe_controls(
     """
     found = {}
     for name, preset in CONTROLS.items():
-        mask = str(Mask.parse(preset, layout="block3", blocks=study.space.blocks))
+        layout = _layout_for(preset, study.space.layout)
+        mask = str(Mask.parse(preset, layout=layout, blocks=study.space.blocks))
         if name in own:
-            found[name] = _entry(own[name], own[name].best(), chosen, mask, "block3")
-        else:
-            same = study.best_with_mask(mask) if study.space.layout == "block3" else None
-            found[name] = _entry(study, same, chosen, mask, "block3")
+            found[name] = _entry(own[name], own[name].best(), chosen, mask, layout)
+        elif layout == study.space.layout:
+            found[name] = _entry(study, study.best_with_mask(mask), chosen, mask, layout)
             found[name]["trials"] = _count(study, mask)
+        else:
+            found[name] = _entry(study, None, chosen, mask, layout)
         if found[name]["trial"] is None:
             warnings.append(
                 f"The search did not complete a trial of the control {name}; it is trained with the chosen mask's learning rate."
@@ -95,6 +97,15 @@ def _random_mask(
     )
     bits = np.random.default_rng(seed).integers(0, 2, len(study.space.bit_names))
     return _entry(study, None, chosen, "".join(map(str, bits)), layout)
+
+
+def _layout_for(preset: str, layout: str) -> str:
+    """The search's layout if it can express the preset, so that its own trials count; else `block3`."""
+    try:
+        Mask.parse(preset, layout=layout)
+    except ValueError:
+        return "block3"
+    return layout
 
 
 def _entry(

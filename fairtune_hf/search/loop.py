@@ -22,7 +22,7 @@ from fairtune_hf.search.sampling import is_lost
 from fairtune_hf.search.study import DONE, GO, WAIT, SearchStudy
 from fairtune_hf.training.garbage import quick_collections
 from fairtune_hf.training.tracking import trial_name
-from fairtune_hf.training.trainer import TRIAL_FAILURES, FairTrainer
+from fairtune_hf.training.trainer import TRIAL_FAILURES, FairTrainer, TrialCutShort
 
 _FAILURES_IN_A_ROW = 10
 _POLL_SECONDS = 1.0
@@ -85,6 +85,8 @@ def _run_trials(
             )
         except TRIAL_FAILURES as error:
             _consider_failure(trainer, study, error)
+        except TrialCutShort:
+            pass  # the budget is spent, and the claim of the next trial says so
         except UpdateFinishedTrialError:
             pass  # taken for dead by another worker, and queued again there: what was found here does not count
         except ValueError:

@@ -16,7 +16,7 @@ from torch import nn
 from fairtune_hf.baselines import Method, MethodSpec
 from fairtune_hf.baselines.method import trainable_parameters
 from fairtune_hf.data import ImageTable
-from fairtune_hf.run_folder import RunFolder
+from fairtune_hf.run_folder import EVALUATED, RunFolder
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.record import describe_choice
 from fairtune_hf.search.run import run_study
@@ -104,7 +104,8 @@ class MethodRun:
         datasets: dict[str, ImageDataset] | None = None,
     ) -> None:
         """Train the choice of run.json at each seed and keep predictions and the first adapter."""
-        candidate = read_candidate(self.folder.read()["choice"])
+        entry = self.folder.read()["choice"]
+        candidate = read_candidate(entry)
         method = self.spec.method.from_values(candidate.hyperparameters)
 
         def train(seed: int, held: dict[str, ImageDataset]) -> FairTrainer:
@@ -128,6 +129,7 @@ class MethodRun:
             seeds=seeds,
             datasets=datasets,
             train=train,
+            entry=entry,
         )
         self.folder.update(dataset=describe_dataset(table))
 
@@ -216,6 +218,7 @@ class MethodRun:
             versions=describe_versions(),
             hardware=describe_hardware(),
             warnings=list(table.warnings),
+            **dict.fromkeys(EVALUATED),  # of what is chosen now, nothing is measured yet
         )
 
     def _describe_method(self, method: Method, config: FairMaskConfig) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fairtune_hf.data import ImageTable
 from fairtune_hf.metrics import selection_optimism
 from fairtune_hf.metrics.planning import auc_standard_error
-from fairtune_hf.run_folder import RunFolder
+from fairtune_hf.run_folder import EVALUATED, RunFolder
 from fairtune_hf.search.best import read_best, read_best_scores
 from fairtune_hf.search.budget import busy_seconds, count_epochs
 from fairtune_hf.search.confirm import Judged, describe_confirmation
@@ -73,20 +73,24 @@ def write_record(
     controls = describe_controls(
         study, chosen, control_studies or {}, seed=training.seed, warnings=warnings
     )
+    choice = describe_choice(
+        mask=study.mask_of(chosen),
+        layout=study.space.layout,
+        learning_rate=chosen.params["learning_rate"],
+        blocks=backbone.blocks,
+        training=replace(training, epochs=study.epochs_of(chosen)),
+        selected_by=_selected_by(study, judged),
+        trial=chosen.number,
+    )
+    earlier = folder.read() if folder.record_file.is_file() else {}
+    changed = _refits_of(earlier) != _refits_of({"choice": choice, "controls": controls})
     # Refits of an earlier, shorter search stay counted.
-    before = (folder.read().get("cost") or {}) if folder.record_file.is_file() else {}
+    before = earlier.get("cost") or {}
     record = folder.update(
+        **(dict.fromkeys(EVALUATED) if changed else {}),
         dataset=describe_dataset(table),
         model=backbone.describe(),
-        choice=describe_choice(
-            mask=study.mask_of(chosen),
-            layout=study.space.layout,
-            learning_rate=chosen.params["learning_rate"],
-            blocks=backbone.blocks,
-            training=replace(training, epochs=study.epochs_of(chosen)),
-            selected_by=_selected_by(study, judged),
-            trial=chosen.number,
-        ),
+        choice=choice,
         search=_search_record(study, best, table, folder, judged),
         cost=before | _search_cost(study, repeated, *(control_studies or {}).values()),
         controls=controls,
@@ -95,6 +99,12 @@ def write_record(
         warnings=warnings,
     )
     return Choice.from_record(record["choice"], study.space.layout)
+
+
+def _refits_of(record: Mapping[str, Any]) -> dict[str, Choice]:
+    """Return what run.json says is to be refitted: the choice and the controls."""
+    entries = {"fairtune": record.get("choice"), **(record.get("controls") or {})}
+    return {name: Choice.from_record(e, e["layout"]) for name, e in entries.items() if e}
 
 
 def _search_cost(*studies: SearchStudy | None) -> dict[str, Any]:

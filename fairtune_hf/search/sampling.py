@@ -158,5 +158,5 @@ def build_sampler(
 
 
 def is_lost(trial: FrozenTrial) -> bool:
-    """Whether a trial failed without a reason noted: its process was killed or interrupted."""
+    """Whether a trial failed without a reason noted: it was killed, interrupted, or cut short by the budget."""
     return trial.state == TrialState.FAIL and "reason" not in trial.user_attrs

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.search.arguments import SearchArguments
-from fairtune_hf.search.budget import spent_reason
+from fairtune_hf.search.budget import CUT_SHORT, spent_reason
 from fairtune_hf.search.objectives import parse_objectives
 from fairtune_hf.search.pruning import Schedule, build_pruner, is_outranked
 from fairtune_hf.search.sampling import StartupPoint, build_sampler, is_lost, startup_points
@@ -26,6 +26,7 @@ from fairtune_hf.search.storage import (
     this_worker,
 )
 from fairtune_hf.search.tables import write_tables
+from fairtune_hf.training.trainer import PRUNED
 
 STUDY_NAME = "fairtune"
 GO, WAIT, DONE = "go", "wait", "done"
@@ -168,7 +169,7 @@ class SearchStudy:
     def judge(
         self, trial: optuna.Trial, epoch: int, is_last: bool, row: dict[str, Any]
     ) -> str | None:
-        """Note an epoch of a running trial; say why it should end now, or None.
+        """Note an epoch of a running trial; say why it should end now (`PRUNED`, or what of the budget is spent), or None.
 
         Args:
             trial: The running trial.
@@ -183,11 +184,11 @@ class SearchStudy:
             return None
         spent = self.spent_reason()
         if spent is not None:
-            trial.set_user_attr("reason", f"ended early: {spent}")
+            trial.set_user_attr(CUT_SHORT, spent)
             return spent
         if len(self.objectives) == 1:
-            return "pruned" if trial.should_prune() else None
-        return "pruned" if self._is_outranked(trial) else None
+            return PRUNED if trial.should_prune() else None
+        return PRUNED if self._is_outranked(trial) else None
 
     def best(self) -> FrozenTrial | None:
         """The complete trial with the best first objective; the earliest of equals; None if none completed."""

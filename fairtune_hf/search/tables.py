@@ -9,7 +9,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from fairtune_hf.run_folder import RunFolder, write_text
-from fairtune_hf.search.budget import busy_seconds
+from fairtune_hf.search.budget import CUT_SHORT, busy_seconds
 from fairtune_hf.search.objectives import Objective
 from fairtune_hf.search.space import SearchSpace
 
@@ -79,6 +79,8 @@ def trial_row(
 
 
 def _reason(trial: FrozenTrial) -> str | None:
+    if CUT_SHORT in trial.user_attrs:
+        return f"ended early: {trial.user_attrs[CUT_SHORT]}"
     if trial.state == TrialState.FAIL:
         return str(trial.user_attrs.get("reason", "its process ended"))
     return trial.user_attrs.get("reason")

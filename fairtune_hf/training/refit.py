@@ -7,8 +7,8 @@ Validation and test rows are scored once, after the last epoch of each refit.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +101,13 @@ def refit(
     on_cost: Callable[[dict[str, Any]], object] | None = None,
     train: Callable[[int, dict[str, ImageDataset]], FairTrainer] | None = None,
     trainings: int | None = None,
+    entry: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Train a choice once a seed and write its predictions; the first seed's adapter is saved.
 
-    Seeds whose predictions are already in the folder are not trained again, so an interrupted refit
-    goes on where it stopped.
+    Seeds whose predictions of this very choice are already in the folder are not trained again, so an
+    interrupted refit goes on where it stopped. Predictions of another choice, left there by a shorter
+    search, are replaced.
 
     Args:
         choice: What to train.
@@ -120,6 +122,7 @@ def refit(
         train: Trains at a seed and returns the Trainer with the trained model, for a method of its
             own; by default the choice's mask is fine-tuned.
         trainings: How many such trainings the process does in all, if it is more than one a seed.
+        entry: The choice as run.json has it, where mask, layout, learning rate and epochs do not say all.
 
     Returns:
         The predictions of all seeds: row_id, seed, split, label, score, patient and the attributes.
@@ -130,7 +133,8 @@ def refit(
             arguments, backbone, len(datasets["train"]), trainings or len(seeds)
         )
         train = functools.partial(_train, choice, table, backbone, arguments, folder.path, compiled)
-    done = folder.read_predictions()
+    entry = entry or asdict(choice)
+    done = folder.read_refits(entry)
     frames = [] if done is None else [done[done["seed"].isin(seeds)]]
     trained = set() if done is None else set(done["seed"])
     for seed in seeds:
@@ -138,7 +142,7 @@ def refit(
             save_to = folder.adapter if seed == seeds[0] else None
             trainer = train(seed, datasets)
             frames.append(_score_and_save(trainer, table, seed, datasets, save_to))
-            folder.write_predictions(pd.concat(frames, ignore_index=True))
+            folder.write_refits(pd.concat(frames, ignore_index=True), entry)
             if on_cost is not None:
                 on_cost(trainer.cost.record())
         if on_seed is not None:

@@ -28,6 +28,7 @@ from fairtune_hf.training.fitted import FittedScores
 from fairtune_hf.training.tracking import add_tracking
 
 # What can go wrong in one trial and be right in the next.
+PRUNED = "pruned"  # the judge's word for a trial that Optuna's pruner ends
 TRIAL_FAILURES = (FloatingPointError, torch.OutOfMemoryError, MemoryError)
 _END = "no more trials"
 COST = "cost"  # the trial's attribute with what it cost
@@ -231,6 +232,7 @@ class FairTrainer(Trainer):
         except (
             ValueError,
             FloatingPointError,
+            TrialCutShort,
         ):  # between trials, or from numbers all processes share
             self._send(_END)
             raise
@@ -256,7 +258,7 @@ class FairTrainer(Trainer):
                 return None  # the first process saw the same numbers, and decides what follows
             trial.set_user_attr("reason", f"{type(error).__name__}: {error}")
             raise
-        except optuna.TrialPruned:
+        except (optuna.TrialPruned, TrialCutShort):
             self._note_cost(trial)
             if self.args.process_index == 0:
                 raise
@@ -290,7 +292,7 @@ class FairTrainer(Trainer):
             ending = self._send(ending) if self.args.process_index == 0 else self._receive()
         if ending is not None:
             self.callback_handler.on_train_end(self.args, self.state, self.control)
-            raise optuna.TrialPruned(ending)
+            raise optuna.TrialPruned(ending) if ending == PRUNED else TrialCutShort(ending)
 
     def _curve_row(self, epoch: int, metrics: dict[str, float]) -> dict[str, Any]:
         """One line of the trial's learning curve: the validation metrics and the training loss."""
@@ -326,6 +328,10 @@ class FairTrainer(Trainer):
         return received[0]
 
 
+class TrialCutShort(Exception):
+    """The search's budget ended in the middle of a trial, which is to be repeated if there is more of it."""
+
+
 class _NoMoreTrials(Exception):
     """Takes the other processes out of the parent's loop over trials."""
 
@@ -337,7 +343,7 @@ def _judge_one_objective(
     if len(row["values"]) > 1:  # Optuna neither records nor prunes these
         return None
     trial.report(row["value"], epoch)
-    return "pruned" if not is_last and trial.should_prune() else None
+    return PRUNED if not is_last and trial.should_prune() else None
 
 
 def _use_one_gpu(arguments: TrainingArguments) -> None:

@@ -202,3 +202,51 @@ def test_nothing_of_a_trial_is_left_after_it(
     )
     assert len(counts) == 8
     assert counts[1] == counts[-1]  # when the next model is built, the one before is gone
+
+
+def test_a_trial_that_the_budget_cuts_is_repeated_when_there_is_more(
+    table: ImageTable, backbone: Backbone, tmp_path: Path
+) -> None:
+    def search(folder: str, epochs: int | None) -> pd.DataFrame:
+        arguments = SearchArguments(trials=4, trained_epochs=epochs, pruner="none")
+        fit = dataclasses.replace(FIT, epochs=2)
+        where = RunFolder(tmp_path / folder)
+        run_study(
+            table, backbone, where, SearchSpace(blocks=2), arguments, fit, show_progress=False
+        )
+        return pd.read_csv(tmp_path / folder / "trials.csv", dtype={"mask": str})
+
+    cut = search("cut", 3)
+    assert list(cut["state"]) == ["COMPLETE", "FAIL"]
+    assert cut["reason"][1] == "ended early: 3 epochs are trained"
+    assert cut["epochs"][1] == 1
+    resumed = search("cut", None)
+    whole = search("whole", None)
+    complete = resumed[resumed["state"].eq("COMPLETE")]
+    assert len(complete) == 4
+    same = ["mask", "learning_rate", "value", "preset"]
+    pd.testing.assert_frame_equal(
+        complete[same].reset_index(drop=True), whole[same], check_exact=True
+    )
+
+
+@pytest.mark.parametrize("layout", ["block3", "block4", "block", "attention"])
+def test_controls_take_what_the_search_found_for_them_in_its_own_layout(
+    layout: str, table: ImageTable, backbone: Backbone, tmp_path: Path
+) -> None:
+    search = SearchArguments(trials=8, layout=layout, pruner="none", top_k=0)
+    search_masks(table, backbone, RunFolder(tmp_path), search, FIT, show_progress=False)
+    controls = json.loads((tmp_path / "run.json").read_text())["controls"]
+    trials = pd.read_csv(tmp_path / "trials.csv", dtype={"mask": str})
+    tried = {"linear_readout": "0", "full_blocks": "1"}
+    if layout == "attention":  # whole blocks are beyond it
+        assert controls["full_blocks"]["trial"] is None
+        assert controls["full_blocks"]["layout"] == "block3"
+        del tried["full_blocks"]
+    for name, bit in tried.items():
+        own = trials[trials["mask"].str.strip(bit).eq("")]
+        best = own.loc[own["value"].idxmax()]
+        assert len(own) >= 1
+        assert controls[name]["trial"] == best["number"]
+        assert controls[name]["learning_rate"] == best["learning_rate"]
+        assert controls[name]["layout"] == layout

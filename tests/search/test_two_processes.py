@@ -132,7 +132,7 @@ def test_both_processes_end_together(pictures: Path, tiny_vit: Path, tmp_path: P
     # It ends with the trial that asked for it.
     assert list(trials(out / "stop")["state"]) == ["COMPLETE"] * 2
     over = trials(out / "hours")
-    assert list(over["state"]) == ["PRUNED"]
+    assert list(over["state"]) == ["FAIL"]  # cut short: repeated if there is more time
     assert list(over["epochs"]) == [1]
     assert "hours are over" in over["reason"][0]
     diverged = trials(out / "diverge")
