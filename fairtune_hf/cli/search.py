@@ -55,8 +55,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     if is_worker():  # whatever was there, the process that started this one has dealt with it
         output.overwrite = False
     folder = open_run(output, config)
-    if not output.overwrite:
-        _check_same_storage(folder, search)
+    _check_storage(folder, search, begins_anew=bool(output.overwrite))
     if not output.overwrite and is_searched(folder, search):
         return lambda: say(f"{folder.path}: the search is done; nothing to do.")
     workers = 1 if is_worker() else count_workers(search.workers)
@@ -65,10 +64,6 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
             f"--workers: expected 1 under accelerate launch, which puts several processes on one trial, got {search.workers}. "
             "Start `fairtune search --workers` by itself for one trial on each GPU."
         )
-    if search.storage is not None:
-        open_storage(
-            search.storage
-        )  # if it does not answer, better now than after the data are read
     backbone = load_model(model)
     table = load_table(data, options, training, backbone, splits=("train", "validation"))
     table = stratified_fraction(table, search.search_fraction, seed=training.seed)
@@ -98,8 +93,12 @@ def _name_study(search: SearchArguments, config: Mapping[str, Any]) -> SearchArg
     return replace(search, study_name=f"fairtune-{digest[:12]}")
 
 
-def _check_same_storage(folder: RunFolder, search: SearchArguments) -> None:
-    """Refuse to go on with a search somewhere else than where its trials are: it would begin anew."""
+def _check_storage(folder: RunFolder, search: SearchArguments, *, begins_anew: bool) -> None:
+    """Refuse a storage that does not answer, and to go on somewhere else than where the trials are."""
+    if search.storage is not None:
+        open_storage(search.storage)
+    if begins_anew:
+        return
     if search.storage is None and folder.trials_file.is_file() and not folder.study_file.is_file():
         raise ValueError(
             f"--storage: expected the storage of the earlier trials, which {folder.trials_file} lists and {folder.path} does "

@@ -85,10 +85,10 @@ def _run_trials(
             )
         except TRIAL_FAILURES as error:
             _consider_failure(trainer, study, error)
-        except TrialCutShort:
-            pass  # the budget is spent, and the claim of the next trial says so
-        except UpdateFinishedTrialError:
-            pass  # taken for dead by another worker, and queued again there: what was found here does not count
+        except (TrialCutShort, UpdateFinishedTrialError):
+            # The budget is spent, and the next claim says so; or this one was taken for dead by another worker
+            # and queued again there, so that what was found here does not count.
+            pass
         except ValueError:
             # Optuna asks for the best trial after each call, and finds none while nothing has completed.
             if study is None or not study.found_nothing_yet():

@@ -209,10 +209,9 @@ def test_a_trial_that_the_budget_cuts_is_repeated_when_there_is_more(
 ) -> None:
     def search(folder: str, epochs: int | None) -> pd.DataFrame:
         arguments = SearchArguments(trials=4, trained_epochs=epochs, pruner="none")
-        fit = dataclasses.replace(FIT, epochs=2)
         where = RunFolder(tmp_path / folder)
         run_study(
-            table, backbone, where, SearchSpace(blocks=2), arguments, fit, show_progress=False
+            table, backbone, where, SearchSpace(blocks=2), arguments, FIT, show_progress=False
         )
         return pd.read_csv(tmp_path / folder / "trials.csv", dtype={"mask": str})
 
