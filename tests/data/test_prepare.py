@@ -143,13 +143,16 @@ def test_bad_input_writes_nothing(make_folder, columns, tmp_path):
     assert not out.exists()
 
 
-def test_skip_corrupt_goes_on_and_counts(make_folder, columns, tmp_path):
+def test_skip_corrupt_goes_on_and_counts(make_folder, columns, tmp_path, capsys):
     root, out = make_folder(), tmp_path / "out"
     (root / "images/p003_0.png").write_text("hello")
     summary = prepare("folder", root, out=out, image_size=16, skip_corrupt=True, **columns)
     assert summary.rows == 119
     assert summary.dropped == {"picture unreadable": 1}
-    assert "images/p003_0.png" in "\n".join(summary.warnings)
+    assert "images/p003_0.png" in capsys.readouterr().err
+    for kept in ("prepared.json", "data_report.html"):
+        assert "p003_0" not in (out / kept).read_text()
+    assert any("cannot be read: 1 (line " in w for w in summary.warnings)
     table = load_dataset_table("folder", out, image_size=16)
     assert len(table) == 119
     raw = load_dataset_table("folder", root, image_size=16, skip_corrupt=True, **columns)
