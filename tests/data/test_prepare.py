@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -186,6 +187,19 @@ def test_report_has_counts_and_pictures_and_no_patient(make_folder, columns, tmp
     assert "p000" not in shown
     for count in summary.counts["rows"]:
         assert str(count) in shown
+
+
+def test_no_cell_of_the_report_is_the_total_less_the_others(
+    make_folder, columns, tmp_path, table_of
+):
+    source = table_of(400)
+    source["sex"] = ["M" if person.endswith("1") else "F" for person in source["person"]]
+    summary = prepare("folder", make_folder(source), out=tmp_path / "o", image_size=16, **columns)
+    table = summary.report.read_text().split("<h3>sex</h3>")[1].split("</table>")[0]
+    lines = [re.findall(r"<td>(.*?)</td>", line)[1:] for line in table.split("<tr>")[2:]]
+    hidden = [column for column in zip(*lines, strict=True) if "&lt;10" in column]
+    assert hidden
+    assert {tuple(sorted(column)) for column in hidden} == {("&lt;10", "not shown")}
 
 
 def test_manifest_hash_is_that_of_the_table(make_folder, columns, tmp_path):
