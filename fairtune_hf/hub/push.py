@@ -23,6 +23,7 @@ from .card import base_kind, base_on_hub, card_text
 from .public import (
     check_no_ids,
     check_no_pickle,
+    known_ids,
     public_config,
     public_predictions,
     public_run,
@@ -65,6 +66,7 @@ class PushPlan:
     base_files: tuple[PushFile, ...] = field(
         default=(), metadata={"help": "files of the base model's repository"}
     )
+    note: str = field(default="", metadata={"help": "what could not be checked, or empty"})
 
     @property
     def size_bytes(self) -> int:
@@ -77,7 +79,8 @@ class PushPlan:
         lines = [f"{self.repo_id} ({kind})", *map(_file_line, self.files)]
         if self.base_repo_id:
             lines += [f"{self.base_repo_id} ({kind})", *map(_file_line, self.base_files)]
-        return "\n".join([*lines, f"{self.size_bytes:>14,} bytes in all"])
+        lines.append(f"{self.size_bytes:>14,} bytes in all")
+        return "\n".join([*lines, *([self.note] if self.note else [])])
 
 
 def _file_line(file: PushFile) -> str:
@@ -170,10 +173,12 @@ def plan_push(
         PushFile("run.json", public_run(folder).encode()),
         PushFile("report.html", render_report(folder.path).read_bytes()),
     ]
-    check_no_ids({f.name: f.content for f in files if isinstance(f.content, bytes)}, folder)
+    ids, note = known_ids(folder)
+    texts = {f.name: f.content for f in files if isinstance(f.content, bytes)}
+    check_no_ids(texts, ids, source="run.json")
     if with_predictions:
         files.append(PushFile("predictions.parquet", public_predictions(folder)))
-    return PushPlan(repo_id, private, tuple(files), base_repo_id, base_files)
+    return PushPlan(repo_id, private, tuple(files), base_repo_id, base_files, note)
 
 
 def _adapter_files(folder: LoadedRun, base: str | None) -> list[PushFile]:
