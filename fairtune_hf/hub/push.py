@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalTokenNotFoundError,
+    RepositoryNotFoundError,
+)
 
 from fairtune_hf.reports import render_report
 from fairtune_hf.reports.loaded_run import LoadedRun, read_run
@@ -135,11 +139,12 @@ def push_run(
     if dry_run:
         return plan
     api = HfApi(endpoint=endpoint, token=token)
-    base_revision = None
+    base_revision, arrived = None, ""
     if plan.base_repo_id:
         base_revision = _commit(api, plan.base_repo_id, plan.base_files, private)
+        arrived = f" The base model has arrived at {plan.base_repo_id} and is to be seen there."
     files = tuple(_with_revision(file, base_revision) for file in plan.files)
-    _commit(api, plan.repo_id, files, private)
+    _commit(api, plan.repo_id, files, private, arrived)
     return plan
 
 
@@ -265,7 +270,9 @@ def _with_revision(file: PushFile, revision: str | None) -> PushFile:
     )
 
 
-def _commit(api: HfApi, repo_id: str, files: tuple[PushFile, ...], private: bool) -> str:
+def _commit(
+    api: HfApi, repo_id: str, files: tuple[PushFile, ...], private: bool, arrived: str = ""
+) -> str:
     operations = [
         CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=file.content) for file in files
     ]
@@ -279,8 +286,20 @@ def _commit(api: HfApi, repo_id: str, files: tuple[PushFile, ...], private: bool
         done = api.create_commit(repo_id, operations, commit_message="Push a FairTune run")
     except _NETWORK_ERRORS as error:
         raise ConnectionError(
-            f"The push to {repo_id} did not end ({type(error).__name__}: {error}). Nothing of it "
-            "is visible on the Hub. Run the same command again: large files that arrived are not "
-            "sent twice."
+            f"The push to {repo_id} did not end ({type(error).__name__}: {error}). The files of a "
+            f"push come in one commit: that repository has all of them or none.{arrived} "
+            f"{_what_to_do(error)}"
         ) from error
     return str(done.oid)
+
+
+def _what_to_do(error: Exception) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    # To a token without rights on it, a repository that was just made does not exist.
+    hidden = isinstance(error, LocalTokenNotFoundError | RepositoryNotFoundError)
+    if hidden or status in (401, 403):
+        return (
+            "The Hub refused the access token: log in with `hf auth login`, and check that the "
+            "token may write and that you may push to this organisation."
+        )
+    return "Run the same command again: large files that arrived are not sent twice."

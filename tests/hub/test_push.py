@@ -342,3 +342,18 @@ def test_an_unreachable_hub_is_a_connection_error(hub_run, hub):
     hub.close()
     with pytest.raises(ConnectionError, match="did not end"):
         push_run(hub_run, REPO, endpoint=hub.url, token="hf_x")
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [(401, "log in with"), (403, "check that the token may write"), (500, "Run the same command")],
+)
+def test_a_refused_push_says_what_helps_and_what_is_visible(run, tiny_vit, hub, status, advice):
+    hub.refused[REPO] = status
+    with pytest.raises(ConnectionError, match=advice) as refused:
+        push_run(run, REPO, with_base=True, base_dir=tiny_vit, endpoint=hub.url, token="hf_x")
+    assert hub.files(f"{REPO}-base"), "the base model came first and is there"
+    assert hub.files(REPO) == {}
+    assert "has all of them or none" in str(refused.value)
+    assert f"The base model has arrived at {REPO}-base" in str(refused.value)
+    assert ("Run the same command again" in str(refused.value)) is (status == 500)
