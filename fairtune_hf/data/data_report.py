@@ -1,7 +1,7 @@
 """`data_report.html`: one self-contained page about a prepared data set.
 
 Shows counts, what was left out, warnings, the rules and a few training pictures per group. No
-patient id; a cell of fewer than ten patients is shown as "<10".
+patient id; cells of fewer than ten patients are hidden as `hidden_cells` says.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from PIL import Image
 
 from fairtune_hf.data.checks import FEW
 from fairtune_hf.data.declaration import Pictures
+from fairtune_hf.data.small_cells import hidden_cells
 from fairtune_hf.data.table import SPLITS
 
 SAMPLES = 6
@@ -39,7 +40,8 @@ dt { font-weight: 600 } dd { margin: 0 0 .5rem 1rem }
 {% if warnings %}<h2>Warnings</h2>
 {% for w in warnings %}<p class="warning">{{ w }}</p>{% endfor %}{% endif %}
 <h2>Rows by group, split and label</h2>
-<p>Cells of fewer than {{ few }} people are shown as &lt;{{ few }}.</p>
+<p>Cells of fewer than {{ few }} people are shown as &lt;{{ few }}, and where that is one cell alone of a
+column the next smallest is not shown.</p>
 {% for t in tables %}<h3>{{ t.name }}</h3>
 <table><tr><th>group</th>{% for s in splits %}{% for l in label_names %}
 <th>{{ s }}<br>{{ l }}</th>{% endfor %}{% endfor %}</tr>
@@ -95,17 +97,15 @@ def render_data_report(plan: Any, pictures: Pictures) -> str:
 
 def _lines(frame: pd.DataFrame, attribute: str, groups: tuple[str, ...]) -> list[dict[str, Any]]:
     named = [*groups, ""] if (frame[attribute] == "").any() else list(groups)
-    lines = []
-    for group in named:
-        rows = frame[frame[attribute] == group]
-        cells = []
-        for split in SPLITS:
-            for label in (0, 1):
-                cell = rows[(rows["split"] == split) & (rows["label"] == label)]
-                people = cell["patient_id"].nunique()
-                cells.append(f"<{FEW}" if 0 < people < FEW else str(len(cell)))
-        lines.append({"group": group or "unknown", "cells": cells})
-    return lines
+    lines: dict[str, list[str]] = {group: [] for group in named}
+    for split in SPLITS:
+        for label in (0, 1):
+            column = frame[(frame["split"] == split) & (frame["label"] == label)]
+            cells = {group: column[column[attribute] == group] for group in named}
+            hidden = hidden_cells({g: rows["patient_id"].nunique() for g, rows in cells.items()})
+            for group, rows in cells.items():
+                lines[group].append(hidden.get(group) or str(len(rows)))
+    return [{"group": group or "unknown", "cells": cells} for group, cells in lines.items()]
 
 
 def _samples(plan: Any, frame: pd.DataFrame, pictures: Pictures) -> list[dict[str, Any]]:

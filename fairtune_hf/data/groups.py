@@ -42,9 +42,9 @@ def read_ages(values: pd.Series) -> tuple[pd.Series, list[str]]:
     odd = text[ages.isna() & (text != "") & ~text.str.lower().isin(["unknown", "nan", "none"])]
     if odd.empty:
         return ages, []
+    # No value is quoted: it may be a date of birth, and warnings are handed on with a run.
     message = (
-        f"{len(odd)} ages are not a number of years between 0 and {OLDEST:g} (the first: "
-        f"{odd.iloc[0]!r}) and count as unknown"
+        f"{len(odd)} ages are not a number of years between 0 and {OLDEST:g} and count as unknown"
     )
     return ages, [message]
 

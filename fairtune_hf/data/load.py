@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from fairtune_hf.data.checks import (
     check_duplicate_pictures,
@@ -16,7 +18,7 @@ from fairtune_hf.data.checks import (
 )
 from fairtune_hf.data.declaration import MemoryPictures, Pictures
 from fairtune_hf.data.decode import Chunk, decode_rows, failure_message
-from fairtune_hf.data.naming import unknown_name
+from fairtune_hf.data.naming import shortened, unknown_name
 from fairtune_hf.data.plan import Plan, check_rows, choose_groups, drop_missing_files, make_plan
 from fairtune_hf.data.splits import hash_split
 from fairtune_hf.data.store import build_store, default_cache, store_key
@@ -47,6 +49,7 @@ def load_dataset_table(
 
     Every picture is decoded and every check made whatever `splits` says; only the splits asked
     for are kept, so that a search that asks for train and validation never holds a test row.
+    Pictures left out under skip_corrupt are named on stderr and counted in the table's warnings.
 
     Args:
         dataset: A name of `DATASETS`.
@@ -201,9 +204,16 @@ def _drop_unusable(plan: Plan, failures: dict[int, str]) -> None:
     sources = plan.raw.sources or []
     if not plan.request.options["skip_corrupt"]:
         raise ValueError(failure_message(failures, sources))
-    named = [f"{sources[i].name} {reason}" for i, reason in sorted(failures.items())]
-    plan.raw.warnings.append(f"left out: {'; '.join(named)}")
-    plan.drop(plan.frame["position"].isin(failures).to_numpy(), "picture unreadable")
+    for i, reason in sorted(failures.items()):
+        tqdm.write(f"left out: {sources[i].name} {reason}", file=sys.stderr)
+    # A warning is kept in the run's files, which are handed on; a file's name may name a patient.
+    gone = plan.frame["position"].isin(failures).to_numpy()
+    lines = [str(line) for line in sorted(plan.frame.loc[gone, "source_row"])]
+    plan.raw.warnings.append(
+        f"pictures left out because they cannot be read: {len(lines)} "
+        f"(line {shortened(lines, shown=20)} of {plan.raw.origin})"
+    )
+    plan.drop(gone, "picture unreadable")
 
 
 def _drop_copies(plan: Plan, digests: npt.NDArray[np.uint8]) -> None:

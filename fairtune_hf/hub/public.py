@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import copy
+import html
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from fairtune_hf.data.checks import FEW
+from fairtune_hf.data.folder_hf import is_hub_id
+from fairtune_hf.data.plan import make_plan
+from fairtune_hf.data.registry import dataset_spec
+from fairtune_hf.data.small_cells import SMALL
+from fairtune_hf.data.table import SPLITS
 from fairtune_hf.reports import numbers
 from fairtune_hf.reports.loaded_run import LoadedRun
 from fairtune_hf.reports.tables import without_folders
@@ -17,7 +26,10 @@ from fairtune_hf.reports.tables import without_folders
 _SAFE_SUFFIXES = frozenset({".json", ".safetensors", ".md", ".txt", ".html"})
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _PATIENT_KEYS = frozenset({"patient_id", "patient_ids", "patients", "row_id", "row_ids"})
+_COUNTS = frozenset({"n", "positives", "n_patients"})
+_COLUMNS = ("label_column", "sensitive_column", "patient_column", "split_column")
 _SHORTEST_ID = 5
+_PICTURE_NAME = re.compile(r"\w\.(?:jpe?g|png|bmp|tiff?|webp|dcm)\b", re.IGNORECASE)
 
 
 def check_no_pickle(folder: Path) -> None:
@@ -44,81 +56,148 @@ def check_no_pickle(folder: Path) -> None:
             )
 
 
-def check_no_ids(contents: Mapping[str, bytes], folder: LoadedRun) -> None:
-    """Refuse files in which a row id or a patient key stands.
+def known_ids(folder: LoadedRun) -> tuple[set[str], str]:
+    """Return the row and patient ids of a run's data, and what to say if they are not all known.
 
-    Row ids are often file names, and file names often hold patient numbers. Ids of fewer than five
-    characters cannot be told from other numbers and are not looked for.
+    Those of the predictions, and those of the data set as `config.yaml` names it: training rows and
+    rows that were left out have no prediction. Only its tables are read, and nothing is downloaded.
+    """
+    ids = set() if folder.predictions.empty else set(map(str, folder.predictions["row_id"]))
+    config = {key: value for key, value in folder.config.items() if value is not None}
+    root = config.get("data_root")
+    try:
+        if "dataset" not in config:
+            raise ValueError("config.yaml does not name one")
+        if root and is_hub_id(Path(root)):
+            raise ValueError("it is on the Hub")
+        spec = dataset_spec(str(config.get("dataset")))
+        plan = make_plan(
+            spec.name,
+            root,
+            options={name: config[name] for name in spec.all_options if name in config},
+            columns={name: config[name] for name in _COLUMNS if name in config},
+            seed=int(config.get("seed", 0)),
+            metadata_only=True,
+        )
+    except (OSError, ValueError) as error:
+        return ids, f"Looked for ids of the predictions alone, the data set was not read: {error}"
+    return ids | ids_of(plan.frame), ""
+
+
+def ids_of(table: pd.DataFrame) -> set[str]:
+    """Return the row and patient ids of a table; "row 12" is a name that was made here."""
+    found = {str(value) for name in ("row_id", "patient_id") for value in table[name].unique()}
+    return {identity for identity in found if not re.fullmatch(r"row \d+", identity)}
+
+
+def check_no_ids(contents: Mapping[str, bytes], ids: Iterable[str], source: str) -> None:
+    """Refuse files in which an id, the name of a picture file or a patient key stands.
+
+    Ids of fewer than five characters cannot be told from other words and are not looked for; those
+    of digits alone only as words of a JSON string, where other numbers are rare.
+
+    Args:
+        contents: Name and content of each file; JSON, Markdown or HTML.
+        ids: Row and patient ids.
+        source: The JSON file that the texts come from, for the message.
 
     Raises:
-        ValueError: Such a thing was found; the message names the file, not the id.
+        ValueError: Such a thing was found; the message names the place, not the id.
     """
-    ids = _row_ids(folder)
-    for name, content in contents.items():
-        text = content.decode("utf-8", errors="replace")
-        keys = sorted(key for key in _PATIENT_KEYS if f'"{key}"' in text)
-        if keys:
-            raise ValueError(
-                f"{name} has the entry {', '.join(keys)}: what identifies patients is not pushed. "
-                "Remove it from run.json and render the report again."
-            )
-        found = sum(_stands_in(identity, text) for identity in ids)
-        if found:
-            raise ValueError(
-                f"{name} names {found} row id(s) of the data, which may tell who a patient is; it "
-                "is not pushed. Look at the warnings in run.json: they often name files."
-            )
+    looked_for = [i for i in ids if len(i) >= _SHORTEST_ID]
+    words = [i for i in looked_for if not i.isdecimal()]
+    for name in sorted(contents, key=lambda name: not name.endswith(".json")):
+        text = contents[name].decode("utf-8", errors="replace")
+        if name.endswith(".json"):
+            content = json.loads(text)
+            _check_keys(name, content)
+            for path, string in _strings(content):
+                _check_string(f"{name}, {path}", string, looked_for, source)
+        else:
+            _check_string(name, _unescaped(text), words, source)
 
 
-def _row_ids(folder: LoadedRun) -> list[str]:
-    frame = folder.predictions
-    if frame.empty or "row_id" not in frame.columns:
-        return []
-    return [i for i in map(str, frame["row_id"].unique()) if len(i) >= _SHORTEST_ID]
+def _check_keys(name: str, content: Any) -> None:
+    keys = sorted({path.rpartition(".")[2] for path, _ in _strings(content)} & _PATIENT_KEYS)
+    if keys:
+        raise ValueError(
+            f"{name} has the entry {', '.join(keys)}: what identifies patients is not pushed. "
+            "Remove it from run.json and repeat the command."
+        )
 
 
-def _stands_in(identity: str, text: str) -> bool:
-    if identity not in text:
-        return False
-    return bool(re.search(rf"(?<![\w.]){re.escape(identity)}(?!\w)", text))
+def _strings(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Give every string of a JSON value, each key before what it holds, with its place."""
+    if isinstance(content, str):
+        yield path, content
+    items: Iterable[tuple[str, Any]] = ()
+    if isinstance(content, dict):
+        items = ((f"{path}.{key}" if path else str(key), item) for key, item in content.items())
+        for key in content:
+            yield f"{path}.{key}" if path else str(key), str(key)
+    elif isinstance(content, list):
+        items = ((f"{path}[{place}]", item) for place, item in enumerate(content))
+    for place, item in items:
+        yield from _strings(item, place)
+
+
+def _check_string(place: str, text: str, ids: Iterable[str], source: str) -> None:
+    held = set(re.findall(r"\w+", text))
+    # Searching for every id is slow; one can only stand where each of its words does.
+    near = (i for i in ids if held.issuperset(re.findall(r"\w+", i)))
+    found = sum(bool(re.search(rf"(?<![\w.]){re.escape(i)}(?!\w|\.\d)", text)) for i in near)
+    what = f"{found} row or patient id(s) of the data" if found else ""
+    if not found and _PICTURE_NAME.search(text):
+        what = "a picture file"
+    if what:
+        raise ValueError(
+            f"{place}: names {what}, which may tell who a patient is; it is not handed on. Take it "
+            f"out of {source} and repeat the command, or say it in other words where it is a "
+            "number that means something else."
+        )
+
+
+def _unescaped(text: str) -> str:
+    """Undo the escapes of Markdown and HTML, behind which an id would not be found."""
+    return re.sub(r"\\(?=[\W_])", "", html.unescape(text)).replace("\u200b", "")
 
 
 def public_run(folder: LoadedRun) -> str:
-    """Return `run.json` as text without folders of this machine and counts of small groups."""
+    """Return `run.json` as text without folders of this machine and counts of small groups.
+
+    Of a group of fewer than ten people, and of the next smallest where it is the only one (see
+    `hidden_cells`), the AUC and its interval are kept: the headline is made of them.
+    """
     run: dict[str, Any] = without_folders(copy.deepcopy(folder.run))
-    for split in ("validation", "test"):
-        small = folder.small_groups(split)
+    dataset = run.get("dataset") or {}
+    for split in SPLITS:
+        hidden, small = folder.hidden_groups(split), folder.small_groups(split)
+        _hide_counts((dataset.get("counts") or {}).get(split) or {}, hidden)
         for part in (run, *(run.get("controls") or {}).values()):
             blocks = [part.get(split), *((s or {}).get(split) for s in part.get("seeds") or [])]
-            for block in blocks:
-                _hide_small(block, small)
-        run["warnings"] = [
-            numbers.hide_small_counts(str(words), small) for words in run.get("warnings") or []
-        ]
-    _hide_small_data(run.get("dataset") or {})
+            for block in filter(None, blocks):
+                _hide_counts(block.get("groups") or {}, hidden)
+                _hide_in_warnings(block, small)
+        _hide_in_warnings(run, small)
+    for totals in (dataset.get("rows") or {}, dataset.get("n_patients") or {}):
+        few = [split for split, n in totals.items() if numbers.is_number(n) and 0 < n < FEW]
+        totals.update(dict.fromkeys(few, SMALL))
     return json.dumps(run, indent=1, allow_nan=False) + "\n"
 
 
-def _hide_small_data(dataset: dict[str, Any]) -> None:
-    """Hide the counts of groups and splits of fewer than ten people in what is said of the data."""
-    for groups in (dataset.get("counts") or {}).values():
-        for counts in groups.values():
-            if any(_is_small(counts.get(key)) for key in ("n", "n_patients")):
-                counts.update(dict.fromkeys(counts, numbers.SMALL))
-    people = dataset.get("n_patients") or {}
-    people.update({split: numbers.SMALL for split, n in people.items() if _is_small(n)})
+def _hide_counts(groups: dict[str, dict[str, Any]], hidden: Mapping[str, str]) -> None:
+    """Hide counts by the rules of the card's tables: of hidden groups, and of a class under ten."""
+    for name, row in groups.items():
+        shown = numbers.positives(row.get("n"), row.get("positives"))
+        if name in hidden:
+            kept: dict[str, Any] = {key: row[key] for key in ("auc", "auc_ci") if key in row}
+            counts = dict.fromkeys(_COUNTS & set(row), hidden[name])
+            groups[name] = {**dict.fromkeys(row), **counts, **kept}
+        elif SMALL in shown:
+            row["positives"] = shown
 
 
-def _is_small(n: object) -> bool:
-    return numbers.is_number(n) and n < numbers.SMALLEST_SHOWN
-
-
-def _hide_small(block: dict[str, Any] | None, small: set[str]) -> None:
-    if not block:
-        return
-    for name in small & set(block.get("groups") or {}):
-        hidden = dict.fromkeys(block["groups"][name])
-        block["groups"][name] = hidden | {"n": numbers.SMALL, "positives": numbers.SMALL}
+def _hide_in_warnings(block: dict[str, Any], small: set[str]) -> None:
     if block.get("warnings"):
         block["warnings"] = [numbers.hide_small_counts(str(w), small) for w in block["warnings"]]
 
@@ -130,11 +209,13 @@ def public_config(config: dict[str, Any], base: str | None, revision: str | None
 
 
 def public_predictions(folder: LoadedRun) -> bytes:
-    """Return the predictions as parquet, without ids and without groups of fewer than ten people.
+    """Return the predictions as parquet, without ids and without groups whose counts are hidden.
+
+    The rows are sorted by what is published of them, so nothing is left of their order.
 
     Raises:
         FileNotFoundError: The run has no predictions.
-        ValueError: Every group is that small.
+        ValueError: No group may be shown.
     """
     frame = folder.predictions
     if frame.empty:
@@ -143,16 +224,18 @@ def public_predictions(folder: LoadedRun) -> bytes:
         )
     shown = frame[frame["split"].isin(["validation", "test"])]
     for split in ("validation", "test"):
-        small = folder.small_groups(split)
-        hidden = shown["split"].eq(split) & shown[folder.sensitive].astype(str).isin(small)
-        shown = shown[~hidden]
+        hidden = list(folder.hidden_groups(split))
+        shown = shown[
+            ~(shown["split"].eq(split) & shown[folder.sensitive].astype(str).isin(hidden))
+        ]
     if shown.empty:
         raise ValueError(
-            "--with-predictions: every group has fewer than ten people, so no row may be shown. "
-            "Push without the predictions."
+            "--with-predictions: every group has fewer than ten people, or would tell the number "
+            "of one that has, so no row may be shown. Push without the predictions."
         )
-    kept = ["seed", "split", "label", "score", folder.sensitive]
-    order = shown.sample(frac=1.0, random_state=0).sort_values(["seed", "split"], kind="stable")
+    order = ["seed", "split", "score", "label", folder.sensitive]
     buffer = io.BytesIO()
-    order[kept].to_parquet(buffer, index=False)
+    shown.sort_values(order)[["seed", "split", "label", "score", folder.sensitive]].to_parquet(
+        buffer, index=False
+    )
     return buffer.getvalue()

@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalTokenNotFoundError,
+    RepositoryNotFoundError,
+)
 
 from fairtune_hf.reports import render_report
 from fairtune_hf.reports.loaded_run import LoadedRun, read_run
@@ -23,6 +27,7 @@ from .card import base_kind, base_on_hub, card_text
 from .public import (
     check_no_ids,
     check_no_pickle,
+    known_ids,
     public_config,
     public_predictions,
     public_run,
@@ -65,6 +70,7 @@ class PushPlan:
     base_files: tuple[PushFile, ...] = field(
         default=(), metadata={"help": "files of the base model's repository"}
     )
+    note: str = field(default="", metadata={"help": "what could not be checked, or empty"})
 
     @property
     def size_bytes(self) -> int:
@@ -77,7 +83,8 @@ class PushPlan:
         lines = [f"{self.repo_id} ({kind})", *map(_file_line, self.files)]
         if self.base_repo_id:
             lines += [f"{self.base_repo_id} ({kind})", *map(_file_line, self.base_files)]
-        return "\n".join([*lines, f"{self.size_bytes:>14,} bytes in all"])
+        lines.append(f"{self.size_bytes:>14,} bytes in all")
+        return "\n".join([*lines, *([self.note] if self.note else [])])
 
 
 def _file_line(file: PushFile) -> str:
@@ -132,11 +139,12 @@ def push_run(
     if dry_run:
         return plan
     api = HfApi(endpoint=endpoint, token=token)
-    base_revision = None
+    base_revision, arrived = None, ""
     if plan.base_repo_id:
         base_revision = _commit(api, plan.base_repo_id, plan.base_files, private)
+        arrived = f" The base model has arrived at {plan.base_repo_id} and is to be seen there."
     files = tuple(_with_revision(file, base_revision) for file in plan.files)
-    _commit(api, plan.repo_id, files, private)
+    _commit(api, plan.repo_id, files, private, arrived)
     return plan
 
 
@@ -170,10 +178,12 @@ def plan_push(
         PushFile("run.json", public_run(folder).encode()),
         PushFile("report.html", render_report(folder.path).read_bytes()),
     ]
-    check_no_ids({f.name: f.content for f in files if isinstance(f.content, bytes)}, folder)
+    ids, note = known_ids(folder)
+    texts = {f.name: f.content for f in files if isinstance(f.content, bytes)}
+    check_no_ids(texts, ids, source="run.json")
     if with_predictions:
         files.append(PushFile("predictions.parquet", public_predictions(folder)))
-    return PushPlan(repo_id, private, tuple(files), base_repo_id, base_files)
+    return PushPlan(repo_id, private, tuple(files), base_repo_id, base_files, note)
 
 
 def _adapter_files(folder: LoadedRun, base: str | None) -> list[PushFile]:
@@ -260,7 +270,9 @@ def _with_revision(file: PushFile, revision: str | None) -> PushFile:
     )
 
 
-def _commit(api: HfApi, repo_id: str, files: tuple[PushFile, ...], private: bool) -> str:
+def _commit(
+    api: HfApi, repo_id: str, files: tuple[PushFile, ...], private: bool, arrived: str = ""
+) -> str:
     operations = [
         CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=file.content) for file in files
     ]
@@ -274,8 +286,20 @@ def _commit(api: HfApi, repo_id: str, files: tuple[PushFile, ...], private: bool
         done = api.create_commit(repo_id, operations, commit_message="Push a FairTune run")
     except _NETWORK_ERRORS as error:
         raise ConnectionError(
-            f"The push to {repo_id} did not end ({type(error).__name__}: {error}). Nothing of it "
-            "is visible on the Hub. Run the same command again: large files that arrived are not "
-            "sent twice."
+            f"The push to {repo_id} did not end ({type(error).__name__}: {error}). The files of a "
+            f"push come in one commit: that repository has all of them or none.{arrived} "
+            f"{_what_to_do(error)}"
         ) from error
     return str(done.oid)
+
+
+def _what_to_do(error: Exception) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    # To a token without rights on it, a repository that was just made does not exist.
+    hidden = isinstance(error, LocalTokenNotFoundError | RepositoryNotFoundError)
+    if hidden or status in (401, 403):
+        return (
+            "The Hub refused the access token: log in with `hf auth login`, and check that the "
+            "token may write and that you may push to this organisation."
+        )
+    return "Run the same command again: large files that arrived are not sent twice."

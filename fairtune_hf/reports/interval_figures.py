@@ -102,7 +102,6 @@ def _interval_row(axes: svg.Axes, index: int, row: Any) -> Markup:
 
 def group_figure(folder: LoadedRun, split: str) -> Figure | None:
     """Draw each group's AUC with its interval, under the chosen mask and each control."""
-    hidden = folder.small_groups(split)
     records = [
         (
             str(name),
@@ -113,7 +112,7 @@ def group_figure(folder: LoadedRun, split: str) -> Figure | None:
         )
         for method, result in method_results(folder.run, split).items()
         for name, row in (result.get("groups") or {}).items()
-        if str(name) not in hidden and numbers.is_number(row.get("auc"))
+        if numbers.is_number(row.get("auc"))
     ]
     if not records:
         return None

@@ -12,9 +12,10 @@ from typing import Any
 
 import pandas as pd
 
+from fairtune_hf.data.small_cells import SMALL, hidden_cells
 from fairtune_hf.run_folder import RunFolder
 
-from .numbers import SMALLEST_SHOWN, is_number
+from .numbers import is_number
 
 TRIAL_COLUMNS = ("number", "state", "value", "learning_rate", "mask", "preset", "epochs", "seconds")
 CURVE_COLUMNS = ("number", "epoch", "value", "overall_auc", "loss")
@@ -70,13 +71,23 @@ class LoadedRun:
         counted = held.groupby(self.sensitive)["patient"].nunique()
         return {str(name): int(number) for name, number in counted.items()}
 
+    def hidden_groups(self, split: str) -> dict[str, str]:
+        """Return what stands in place of the counts of a split's groups that are not shown.
+
+        By people, by pictures where people are not known; see `hidden_cells`.
+        """
+        told = (self.part("dataset").get("counts") or {}).get(split) or {}
+        rows = {**told, **(self.part(split).get("groups") or {})}
+        sizes = {str(name): row.get("n") for name, row in rows.items()}
+        sizes.update(
+            {str(name): row["n_patients"] for name, row in told.items() if "n_patients" in row}
+        )
+        sizes.update(self.people(split))
+        return hidden_cells({name: n for name, n in sizes.items() if is_number(n)})
+
     def small_groups(self, split: str) -> set[str]:
         """Name the groups with fewer than ten people (pictures, when people are not known)."""
-        people = self.people(split)
-        rows = self.part(split).get("groups") or {}
-        sizes = {str(name): row.get("n") for name, row in rows.items()}
-        sizes.update(people)
-        return {name for name, n in sizes.items() if is_number(n) and n < SMALLEST_SHOWN}
+        return {name for name, words in self.hidden_groups(split).items() if words == SMALL}
 
 
 def read_run(run_dir: Path | str) -> LoadedRun:

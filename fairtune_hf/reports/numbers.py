@@ -11,9 +11,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TypeGuard
 
-SMALLEST_SHOWN = 10
+from fairtune_hf.data.checks import FEW
+from fairtune_hf.data.small_cells import SMALL
+
+SMALLEST_SHOWN = FEW
 MISSING = "\u2013"
-SMALL = f"<{SMALLEST_SHOWN}"
 
 
 def is_number(value: object) -> TypeGuard[float]:

@@ -1,6 +1,6 @@
 """What the predictions of one refit say by group: ROC points, calibration bins, operating point.
 
-Groups of fewer than ten people are left out throughout.
+Groups whose counts are hidden are left out throughout: shares and steps of a curve give counts away.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def refit_predictions(folder: LoadedRun, split: str) -> pd.DataFrame:
         seed = folder.part("choice").get("seed", held["seed"].iloc[0])
         held = held[held["seed"] == seed]
     shown = held.assign(group=held[folder.sensitive].astype(str))
-    hidden = folder.small_groups(split) | {"", "nan", "None"}
+    hidden = {*folder.hidden_groups(split), "", "nan", "None"}
     shown = shown.loc[~shown["group"].isin(hidden), ["group", "label", "score"]]
     order = [name for name in folder.group_order(split) if name not in hidden]
     known = pd.Categorical(shown["group"], [*order, *sorted(set(shown["group"]) - set(order))])

@@ -1,7 +1,7 @@
 """The tables of a run as plain rows: methods, groups, counts, search, how to reproduce.
 
 Rows hold finished strings, so that the page, the card and the terminal show the same numbers.
-Counts of fewer than ten people are hidden here (see `numbers`).
+Counts of groups of fewer than ten people are hidden here (see `LoadedRun.hidden_groups`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+
+from fairtune_hf.data.table import SPLITS
 
 from . import numbers
 from .loaded_run import LoadedRun
@@ -68,8 +70,8 @@ class GroupRow:
         people: Patients, or a dash when they are not known.
         n: Pictures.
         positives: Pictures with a positive label.
-        cells: AUC under the chosen mask and under each control.
-        small: Whether the group has fewer than ten people, so that its numbers are hidden.
+        cells: AUC under the chosen mask and under each control, shown of every group: the smallest
+            of them is the headline.
     """
 
     name: str
@@ -77,7 +79,6 @@ class GroupRow:
     n: str
     positives: str
     cells: tuple[Cell, ...]
-    small: bool
 
 
 def method_results(run: Mapping[str, Any], split: str) -> dict[str, Mapping[str, Any]]:
@@ -131,25 +132,23 @@ def _detail(recipe: Mapping[str, Any]) -> str:
 
 
 def group_rows(folder: LoadedRun, split: str) -> list[GroupRow]:
-    """Return one row a group; those of fewer than ten people show `<10` and no AUC."""
+    """Return one row a group; of those of fewer than ten people the AUC alone is shown."""
     results = method_results(folder.run, split)
     own = folder.part(split).get("groups") or {}
     people = folder.people(split)
-    hidden = folder.small_groups(split)
+    hidden = folder.hidden_groups(split)
     rows = []
     for name in folder.group_order(split):
-        row, small = own[name], name in hidden
+        row, words = own[name], hidden.get(name)
         others = [(result.get("groups") or {}).get(name) or {} for result in results.values()]
         cells = tuple(
-            Cell("not shown")
-            if small
-            else Cell(numbers.fraction(item.get("auc")), numbers.interval(item.get("auc_ci")))
+            Cell(numbers.fraction(item.get("auc")), numbers.interval(item.get("auc_ci")))
             for item in others
         )
-        n = numbers.SMALL if small else numbers.count(row.get("n"))
-        found = numbers.SMALL if small else numbers.positives(row.get("n"), row.get("positives"))
-        heads = numbers.count(people[name]) if name in people else numbers.MISSING
-        rows.append(GroupRow(name, heads, n, found, cells, small))
+        n = words or numbers.count(row.get("n"))
+        found = words or numbers.positives(row.get("n"), row.get("positives"))
+        heads = words or numbers.count(people[name]) if name in people else numbers.MISSING
+        rows.append(GroupRow(name, heads, n, found, cells))
     return rows
 
 
@@ -179,25 +178,22 @@ def data_rows(folder: LoadedRun) -> list[tuple[str, tuple[str, ...]]]:
     given = folder.part("dataset").get("counts") or {}
     names = folder.group_order("test") or folder.group_order("validation")
     names = names or [str(name) for name in folder.part("dataset").get("groups") or []]
+    hidden = {split: folder.hidden_groups(split) for split in SPLITS}
     rows = []
     for name in names:
         cells = []
-        for split in ("train", "validation", "test"):
+        for split in SPLITS:
             known = (given.get(split) or folder.part(split).get("groups") or {}).get(name) or {}
-            people = known.get("n_patients", numbers.SMALLEST_SHOWN)
-            few = numbers.is_number(people) and people < numbers.SMALLEST_SHOWN
-            cells.append(_data_cell(known, few or name in folder.small_groups(split)))
+            cells.append(_data_cell(known, hidden[split].get(name)))
         rows.append((name, tuple(cells)))
     return rows if any(cell != numbers.MISSING for _, cells in rows for cell in cells) else []
 
 
-def _data_cell(known: Mapping[str, Any], small: bool) -> str:
+def _data_cell(known: Mapping[str, Any], hidden: str | None) -> str:
     if not numbers.is_number(known.get("n")):
         return numbers.MISSING
-    if small:
-        return numbers.SMALL
     n, positive = known["n"], known.get("positives")
-    return f"{numbers.count(n)} ({numbers.positives(n, positive)})"
+    return hidden or f"{numbers.count(n)} ({numbers.positives(n, positive)})"
 
 
 def search_rows(folder: LoadedRun) -> list[tuple[str, str]]:

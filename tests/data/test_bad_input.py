@@ -66,10 +66,13 @@ def test_restricted_data_says_where_to_get_it(tmp_path):
         load_dataset_table("ham10000", tmp_path)
 
 
-def test_undecodable_pictures_are_named_and_counted(make_folder, columns):
+BROKEN = ("images/p003_0.png", "images/p004_1.png")
+
+
+def test_undecodable_pictures_are_named_on_the_terminal_and_counted(make_folder, columns, capsys):
     root = make_folder()
-    (root / "images/p003_0.png").write_text("hello")
-    (root / "images/p004_1.png").write_bytes(b"")
+    (root / BROKEN[0]).write_text("hello")
+    (root / BROKEN[1]).write_bytes(b"")
     with pytest.raises(ValueError, match=r"2 of 120 are not: ") as caught:
         load(root, columns)
     assert "images/p003_0.png is not a picture" in str(caught.value)
@@ -78,7 +81,14 @@ def test_undecodable_pictures_are_named_and_counted(make_folder, columns):
     table = load(root, columns, skip_corrupt=True)
     assert table.dropped == {"picture unreadable": 2}
     assert len(table) == 118
-    assert any("images/p003_0.png" in w for w in table.warnings)
+    assert "left out: images/p003_0.png is not a picture" in capsys.readouterr().err
+    source = pd.read_csv(root / "metadata.csv")
+    lines = [i + 2 for i, name in enumerate(source["file_name"]) if name in BROKEN]
+    assert (
+        f"pictures left out because they cannot be read: 2 (line {lines[0]}; {lines[1]} of "
+        "metadata.csv)" in table.warnings
+    )
+    assert not any("p003" in w or "p004" in w for w in table.warnings), "names may name patients"
 
 
 def test_missing_pictures_are_counted(make_folder, columns):

@@ -70,6 +70,12 @@ def test_sexes_and_dicom_ages():
     assert notes == []
 
 
+def test_odd_ages_are_counted_and_not_quoted():
+    """One of them may be a date of birth."""
+    _, notes = read_ages(pd.Series(["1931-02-03", "44", "130"]))
+    assert notes == ["2 ages are not a number of years between 0 and 120 and count as unknown"]
+
+
 def test_intersections_name_each_attribute_once():
     with pytest.raises(ValueError, match="must name different attributes"):
         attribute_parts("age+age", ["age", "sex"])

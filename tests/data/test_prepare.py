@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -168,13 +169,16 @@ def test_bad_input_writes_nothing(make_folder, columns, tmp_path):
     assert not out.exists()
 
 
-def test_skip_corrupt_goes_on_and_counts(make_folder, columns, tmp_path):
+def test_skip_corrupt_goes_on_and_counts(make_folder, columns, tmp_path, capsys):
     root, out = make_folder(), tmp_path / "out"
     (root / "images/p003_0.png").write_text("hello")
     summary = prepare("folder", root, out=out, image_size=16, skip_corrupt=True, **columns)
     assert summary.rows == 119
     assert summary.dropped == {"picture unreadable": 1}
-    assert "images/p003_0.png" in "\n".join(summary.warnings)
+    assert "images/p003_0.png" in capsys.readouterr().err
+    for kept in ("prepared.json", "data_report.html"):
+        assert "p003_0" not in (out / kept).read_text()
+    assert any("cannot be read: 1 (line " in w for w in summary.warnings)
     table = load_dataset_table("folder", out, image_size=16)
     assert len(table) == 119
     raw = load_dataset_table("folder", root, image_size=16, skip_corrupt=True, **columns)
@@ -208,6 +212,19 @@ def test_report_has_counts_and_pictures_and_no_patient(make_folder, columns, tmp
     assert "p000" not in shown
     for count in summary.counts["rows"]:
         assert str(count) in shown
+
+
+def test_no_cell_of_the_report_is_the_total_less_the_others(
+    make_folder, columns, tmp_path, table_of
+):
+    source = table_of(400)
+    source["sex"] = ["M" if person.endswith("1") else "F" for person in source["person"]]
+    summary = prepare("folder", make_folder(source), out=tmp_path / "o", image_size=16, **columns)
+    table = summary.report.read_text().split("<h3>sex</h3>")[1].split("</table>")[0]
+    lines = [re.findall(r"<td>(.*?)</td>", line)[1:] for line in table.split("<tr>")[2:]]
+    hidden = [column for column in zip(*lines, strict=True) if "&lt;10" in column]
+    assert hidden
+    assert {tuple(sorted(column)) for column in hidden} == {("&lt;10", "not shown")}
 
 
 def test_manifest_hash_is_that_of_the_table(make_folder, columns, tmp_path):

@@ -1,7 +1,7 @@
 """A Hub on loopback: the few routes that a push and a load use, kept in memory.
 
 Large files go through Git LFS as on the Hub; `broken` names the ones whose upload is cut in the
-middle, as by a lost connection.
+middle, as by a lost connection; `refused` gives a repository's status code in place of an answer.
 """
 
 import base64
@@ -19,6 +19,7 @@ class LoopbackHub:
     def __init__(self):
         self.repos, self.large, self.puts, self.requests = {}, {}, [], []
         self.broken = set()
+        self.refused = {}
         hub = self
 
         class Handler(_Handler):
@@ -74,6 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path.endswith(".git/info/lfs/objects/batch"):
             return self.batch(json.loads(body))
         repo_id = "/".join(path.split("/")[3:5])
+        if repo_id in hub.refused:
+            return self.answer({"error": "refused"}, hub.refused[repo_id])
         if "/preupload/" in path:
             files = [
                 {

@@ -39,9 +39,9 @@ def test_it_loads_and_counts(prepared):
     assert card.data.task_categories == ["image-classification"]
     assert card.data.size_categories == ["n<1K"]
     table = pd.read_csv(prepared / "table.csv")
-    held = table[(table["sex"] == "F") & (table["split"] == "train") & (table["label"] == 0)]
+    held = table[(table["sex"] == "F") & (table["split"] == "validation") & (table["label"] == 0)]
     line = next(line for line in card.text.splitlines() if line.startswith("| F |"))
-    assert line.split("|")[2].strip() == str(len(held))
+    assert line.split("|")[4].strip() == str(len(held))
     assert "240 pictures of 120 patients" in card.text
     assert "| no label | 7 |" in card.text
     assert "empty" not in card.text
@@ -52,7 +52,34 @@ def test_small_cells_and_patients_are_hidden(prepared):
     assert "SECRET" not in text
     line = next(line for line in text.splitlines() if line.startswith("| rare"))
     assert line.startswith("| rare \\| &lt;b&gt; | &lt;10 | &lt;10 | 0 | 0 | 0 | 0 |")
+    others = [r for r in text.splitlines() if r.startswith(("| F", "| M"))]
+    for column in (2, 3):  # else the total less the shown cells would be the hidden one
+        assert sum(r.split("|")[column].strip() == "not shown" for r in others) == 1
+    assert not any("not shown" in r.split("|")[4] for r in others)
     assert "has &lt;10 rows" in text
+
+
+def test_a_class_under_ten_is_hidden_in_a_warning(prepared):
+    """The group itself is large; its cell in the table is one of fewer than ten."""
+    table = pd.read_csv(prepared / "table.csv")
+    few = table["split"].eq("validation") & table["sex"].eq("F") & table["label"].eq(0)
+    few &= table["patient_id"] != table.loc[few, "patient_id"].iloc[0]
+    table.loc[few, "label"] = 1
+    table.to_csv(prepared / "table.csv", index=False)
+    facts = json.loads((prepared / "prepared.json").read_text())
+    facts["warnings"] = ["group 'F' has only 2 negatives and 18 positives in validation"]
+    (prepared / "prepared.json").write_text(json.dumps(facts))
+    assert "only &lt;10 negatives and 18" in render_dataset_card(prepared).read_text()
+
+
+def test_a_card_that_would_name_a_row_or_a_patient_is_not_written(prepared):
+    facts = json.loads((prepared / "prepared.json").read_text())
+    for words in ("SECRET-00003 twice", "left out: images/Meyer.png is empty"):
+        named = facts | {"warnings": ["fine", words]}
+        (prepared / "prepared.json").write_text(json.dumps(named))
+        with pytest.raises(ValueError, match=r"prepared\.json, warnings\[1\]: names"):
+            render_dataset_card(prepared)
+        assert not (prepared / "README.md").exists()
 
 
 def test_a_table_alone_is_enough(prepared):

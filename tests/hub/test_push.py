@@ -11,11 +11,14 @@ import huggingface_hub
 import pandas as pd
 import pytest
 import torch
+import yaml
 from huggingface_hub import ModelCard
 from peft import PeftModel
 from transformers import AutoModelForImageClassification
 
 from fairtune_hf.hub import plan_push, push_run
+from fairtune_hf.hub.public import check_no_ids
+from fairtune_hf.reports.loaded_run import read_run
 
 _file = Path(__file__).with_name("loopback_hub.py")
 _spec = importlib.util.spec_from_file_location("loopback_hub", _file)
@@ -178,13 +181,62 @@ def test_pickles_are_refused(hub_run, name, content):
 
 def test_patient_and_row_ids_are_refused(hub_run):
     row = pd.read_parquet(hub_run / "predictions.parquet")["row_id"].iloc[0]
-    change(hub_run, warnings=[f"Picture {row} is very dark."])
-    with pytest.raises(ValueError, match="names 1 row id") as refused:
-        plan_push(hub_run, REPO)
-    assert row not in str(refused.value)
+    for words in (f"Picture {row} is very dark.", f"{row}"):
+        change(hub_run, warnings=["Fine.", words])
+        with pytest.raises(ValueError, match=r"run\.json, warnings\[1\]: names 1 row") as refused:
+            plan_push(hub_run, REPO)
+        assert row not in str(refused.value)
     change(hub_run, warnings=[], search={"patient_id": ["P1"]})
     with pytest.raises(ValueError, match="patient_id"):
         plan_push(hub_run, REPO)
+
+
+def test_ids_of_training_rows_are_refused(hub_run, pictures):
+    """They have no prediction: the data set's own tables tell them."""
+    table = pd.read_csv(pictures / "metadata.csv")
+    patient = table.loc[table["part"] == "train", "person"].iloc[0]
+    table["person"] = [f"Müller-{person:03d}" for person in table["person"]]
+    table.to_csv(pictures / "metadata.csv", index=False)
+    config = yaml.safe_load((hub_run / "config.yaml").read_text())
+    (hub_run / "config.yaml").write_text(yaml.safe_dump(config | {"data_root": str(pictures)}))
+    plan_push(hub_run, REPO)
+    change(hub_run, warnings=[f"Müller-{patient:03d} is very dark."])
+    with pytest.raises(ValueError, match=r"warnings\[0\]: names 1 row or patient id"):
+        plan_push(hub_run, REPO)
+    change(hub_run, warnings=[])
+    (hub_run / "config.yaml").unlink()
+    assert "config.yaml does not name one" in plan_push(hub_run, REPO).render()
+
+
+def test_names_of_pictures_are_refused_wherever_they_come_from(hub_run):
+    """A picture that was left out is in no table."""
+    change(hub_run, warnings=["left out: Meyer_1931.PNG is not a picture"])
+    with pytest.raises(ValueError, match=r"warnings\[0\]: names a picture file"):
+        plan_push(hub_run, REPO)
+
+
+def test_an_id_of_digits_is_a_word_of_a_string_and_not_any_number():
+    texts = {
+        "run.json": b'{"n": 10005, "a": {"words": "0.10005 and 10005.5 and x10005"}}',
+        "README.md": b"10005 pictures",
+    }
+    check_no_ids(texts, {"10005"}, source="run.json")
+    texts["run.json"] = b'{"a": {"words": ["fine", "Row 10005."]}}'
+    with pytest.raises(ValueError, match=r"^run\.json, a\.words\[1\]: names 1 row or patient id"):
+        check_no_ids(texts, {"10005"}, source="run.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("README.md", r"row a\_b\|c&lt;7"),
+        ("report.html", "<p>row a_b|c&lt;7</p>"),
+        ("run.json", r'{"a_b|c<7": "\u00fc"}'),
+    ],
+)
+def test_an_id_is_found_behind_escapes(name, text):
+    with pytest.raises(ValueError, match=rf"^{name}.*: names 1 row"):
+        check_no_ids({name: text.encode()}, {"a_b|c<7"}, source="run.json")
 
 
 def test_predictions_go_without_ids_and_only_when_asked(hub_run):
@@ -196,7 +248,11 @@ def test_predictions_go_without_ids_and_only_when_asked(hub_run):
     own = pd.read_parquet(hub_run / "predictions.parquet")
     assert len(table) == len(own)
     assert sorted(table["score"]) == sorted(own["score"])
-    assert table["score"].tolist() != own["score"].tolist(), "the order of the rows is not told"
+    turned = own.iloc[::-1]
+    turned.to_parquet(hub_run / "predictions.parquet", index=False)
+    plan = plan_push(hub_run, REPO, with_predictions=True)
+    again = next(f for f in plan.files if f.name == "predictions.parquet").content
+    assert again == content, "nothing is left of the order of the rows"
 
 
 def test_predictions_of_small_groups_alone_are_refused(run):
@@ -216,30 +272,52 @@ def test_folders_of_this_machine_are_not_told(hub_run):
             assert b"splits.csv" in content
 
 
+def pushed_record(run):
+    return json.loads(next(f for f in plan_push(run, REPO).files if f.name == "run.json").content)
+
+
 def test_counts_of_small_groups_are_hidden_in_the_record(hub_run):
+    """The AUC is not: the headline is made of it. Nor are the next smallest group's counts shown."""
     record = json.loads((hub_run / "run.json").read_text())
-    record["test"]["groups"]["tiny"] = {"n": 7, "positives": 3, "auc": 0.75, "auc_ci": [0.3, 1.0]}
+    groups = record["test"]["groups"]
+    groups["tiny"] = {"n": 7, "positives": 3, "auc": 0.75, "auc_ci": [0.3, 1.0], "tpr": 0.33}
+    groups["other"] = {"n": 400, "positives": 395, "auc": 0.7, "auc_ci": [0.6, 0.8]}
     record["test"]["warnings"] = ["Group tiny has 7 rows."]
     change(hub_run, test=record["test"])
-    file = next(f for f in plan_push(hub_run, REPO).files if f.name == "run.json")
-    test = json.loads(file.content)["test"]
-    hidden = {"n": "<10", "positives": "<10", "auc": None, "auc_ci": None}
-    assert test["groups"]["tiny"] == hidden
-    assert test["warnings"] == ["Group tiny has <10 rows."]
-    assert test["groups"]["F"] == record["test"]["groups"]["F"]
+    sent = pushed_record(hub_run)["test"]
+    assert sent["groups"]["tiny"] == {
+        "n": "<10", "positives": "<10", "auc": 0.75, "auc_ci": [0.3, 1.0], "tpr": None,
+    }  # fmt: skip
+    assert sent["warnings"] == ["Group tiny has <10 rows."]
+    assert sent["groups"]["other"] == groups["other"] | {"positives": "all but <10"}
+    people = read_run(hub_run).people("test")
+    second = min(people, key=people.get)
+    words = {"n": "not shown", "positives": "not shown"}
+    assert sent["groups"][second] == groups[second] | words
+    assert {sent["groups"][name]["n"] for name in people} == {
+        "not shown",
+        *(groups[name]["n"] for name in people if name != second),
+    }
 
 
 def test_counts_of_small_groups_are_hidden_in_what_is_said_of_the_data(hub_run):
     record = json.loads((hub_run / "run.json").read_text())
     dataset = record["dataset"]
-    dataset["counts"]["train"]["tiny"] = {"n": 14, "positives": 3, "n_patients": 7}
+    dataset["counts"]["train"] = {
+        "F": {"n": 60, "positives": 4, "n_patients": 20},
+        "M": {"n": 500, "positives": 200, "n_patients": 170},
+        "X": {"n": 30, "positives": 15, "n_patients": 12},
+        "tiny": {"n": 14, "positives": 3, "n_patients": 7},
+    }
     dataset["n_patients"]["validation"] = 8
     change(hub_run, dataset=dataset)
-    plan = plan_push(hub_run, REPO)
-    sent = json.loads(next(f for f in plan.files if f.name == "run.json").content)["dataset"]
-    assert sent["counts"]["train"]["tiny"] == {"n": "<10", "positives": "<10", "n_patients": "<10"}
+    sent = pushed_record(hub_run)["dataset"]
+    counts, own = sent["counts"]["train"], dataset["counts"]["train"]
+    assert counts["tiny"] == {"n": "<10", "positives": "<10", "n_patients": "<10"}
+    assert counts["X"] == {"n": "not shown", "positives": "not shown", "n_patients": "not shown"}
+    assert counts["F"] == own["F"] | {"positives": "<10"}
+    assert counts["M"] == own["M"]
     assert sent["n_patients"]["validation"] == "<10"
-    assert sent["counts"]["train"]["F"] == dataset["counts"]["train"]["F"]
 
 
 @pytest.mark.parametrize("repo_id", ["name", "a/b/c", "a/../b", "../b", "a/"])
@@ -264,3 +342,18 @@ def test_an_unreachable_hub_is_a_connection_error(hub_run, hub):
     hub.close()
     with pytest.raises(ConnectionError, match="did not end"):
         push_run(hub_run, REPO, endpoint=hub.url, token="hf_x")
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [(401, "log in with"), (403, "check that the token may write"), (500, "Run the same command")],
+)
+def test_a_refused_push_says_what_helps_and_what_is_visible(run, tiny_vit, hub, status, advice):
+    hub.refused[REPO] = status
+    with pytest.raises(ConnectionError, match=advice) as refused:
+        push_run(run, REPO, with_base=True, base_dir=tiny_vit, endpoint=hub.url, token="hf_x")
+    assert hub.files(f"{REPO}-base"), "the base model came first and is there"
+    assert hub.files(REPO) == {}
+    assert "has all of them or none" in str(refused.value)
+    assert f"The base model has arrived at {REPO}-base" in str(refused.value)
+    assert ("Run the same command again" in str(refused.value)) is (status == 500)

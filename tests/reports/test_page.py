@@ -135,17 +135,20 @@ def test_a_file_name_in_a_warning_is_inert(make_run):
     assert not {"img", "script"} & {tag for tag, _ in page.elements}
 
 
-def test_groups_under_ten_are_hidden_everywhere(nasty):
+def test_counts_of_groups_under_ten_are_hidden_and_their_auc_is_shown(nasty):
     html = render_report(nasty).read_text()
     run = json.loads((nasty / "run.json").read_text())
-    row = run["test"]["groups"]["tiny"]
-    line = next(part for part in html.split("<tr") if ">tiny" in part).split("</tr>")[0]
+    auc = run["test"]["groups"]["tiny"]["auc"]
+    table = html.split('<section id="groups">')[1]
+    line = next(part for part in table.split("<tr") if ">tiny" in part).split("</tr>")[0]
     assert line.count("&lt;10") == 3
-    assert line.count("not shown") == 3
-    assert f"{row['auc']:.3f}" not in line
+    assert f"{auc:.3f}" in line, "the headline is made of it"
     data = pd.read_csv(nasty / "figures" / "group_auc.csv")
-    assert "tiny" not in set(data["group"])
-    assert len(data)
+    assert "tiny" in set(data["group"])
+    operating = html.split("<h3>Operating point")[1].split("</table>")[0]
+    assert "tiny" not in operating
+    curves = pd.read_csv(nasty / "figures" / "roc.csv")
+    assert len(set(curves["group"])) == 1, "nor is the next smallest: its curve has a step a case"
 
 
 def test_patient_codes_never_appear(evaluated):

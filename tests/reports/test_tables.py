@@ -44,16 +44,20 @@ def test_people_are_counted_not_pictures(evaluated, tmp_path):
     patients = folder.predictions["patient"].mask(dark, few.fillna(0).astype("int64"))
     path = Path(shutil.copytree(evaluated, tmp_path / "run"))
     folder.predictions.assign(patient=patients).to_parquet(path / "predictions.parquet")
-    row = next(r for r in tables.group_rows(read_run(path), "test") if r.name == "dark")
-    assert row.small
-    assert (row.people, row.n, row.positives) == ("<10", "<10", "<10")
-    assert {cell.value for cell in row.cells} == {"not shown"}
+    rows = {row.name: row for row in tables.group_rows(read_run(path), "test")}
+    dark, medium, light = rows["dark"], rows["medium"], rows["light"]
+    assert (dark.people, dark.n, dark.positives) == ("<10", "<10", "<10")
+    auc = folder.run["test"]["groups"]["dark"]["auc"]
+    assert dark.cells[0].value == f"{auc:.3f}", "the headline is made of it"
+    assert {medium.people, medium.n, medium.positives} == {"not shown"}, "else the total tells"
+    assert light.n == "240"
 
 
 def test_data_counts_by_group(evaluated, tmp_path):
     counts = {
         "train": {
             "light": {"n": 500, "positives": 200, "n_patients": 300},
+            "medium": {"n": 90, "positives": 40, "n_patients": 50},
             "dark": {"n": 30, "positives": 12, "n_patients": 9},
         }
     }
@@ -62,7 +66,7 @@ def test_data_counts_by_group(evaluated, tmp_path):
     test = folder.run["test"]["groups"]
     assert rows["light"][0] == "500 (200)"
     assert rows["dark"][0] == "<10"
-    assert rows["medium"][0] == "\u2013"
+    assert rows["medium"][0] == "not shown"
     assert rows["medium"][2] == f"{test['medium']['n']} ({test['medium']['positives']})"
 
 
