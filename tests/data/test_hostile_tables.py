@@ -116,7 +116,7 @@ def test_odd_ages_count_as_unknown_and_are_said(make_folder, columns, table_of):
     assert len(table) == 240 - len(odd)
     text = "\n".join(table.warnings)
     assert "6 ages are not a number of years between 0 and 120" in text
-    assert "'1958-03-01 00:00:00'" in text
+    assert "1958" not in text  # it may be a date of birth
     row = table.frame.set_index("row_id").loc[source.loc[20, "file_name"]]
     assert row["age"] == "<=60"
 
