@@ -49,6 +49,10 @@ def test_bins_hold_every_picture_once_and_their_means(evaluated):
         assert (held["share_positive"] <= held["high"]).all()
 
 
+def test_the_reliability_caption_says_what_its_intervals_leave_out(drawn):
+    assert "take pictures for independent" in drawn["reliability"].caption
+
+
 def test_only_the_chosen_refit_is_read(evaluated):
     folder = read_run(evaluated)
     frame = scores.refit_predictions(folder, "test")
