@@ -233,6 +233,9 @@ def _refit(path, run, best, groups, sensitive, master):
     run["controls"], run["comparisons"] = {}, []
     for reference, lift in {"full_blocks": 0.3, "linear_readout": -0.9}.items():
         other = draw_predictions(groups, lift=lift, sensitive=sensitive, master=master)
+        control = path / "controls" / reference
+        control.mkdir(parents=True, exist_ok=True)
+        other.to_parquet(control / "predictions.parquet", index=False)
         run["controls"][reference] = {
             "mask": PRESETS[reference],
             "layout": "block3",
