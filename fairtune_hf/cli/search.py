@@ -134,7 +134,7 @@ def _say_result(folder: RunFolder) -> None:
     say(
         f"Chosen mask {choice['mask']} at learning rate {choice['learning_rate']:.2e}; trials in {folder.trials_file}.\n"
         f"The best of many noisy values is lucky: expect its validation {search['objective'].split(',')[0]} "
-        f"to be {search['optimism']:.3f} too good.\n"
+        f"to be too good by at most about {search['optimism']:.3f} on average.\n"
         f"Chosen by: {choice['selected_by']}.\n"
         f"Next: fairtune finetune --run {folder.path}"
     )

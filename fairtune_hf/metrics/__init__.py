@@ -15,7 +15,7 @@ from fairtune_hf.metrics.calibration import ReliabilityCurve, reliability_curve
 from fairtune_hf.metrics.comparison import Comparison, compare_metrics, compare_predictions
 from fairtune_hf.metrics.delong import AucEstimate, delong_auc, delong_difference
 from fairtune_hf.metrics.evaluation import evaluate_predictions
-from fairtune_hf.metrics.flags import collapse_reason, is_levelling_down
+from fairtune_hf.metrics.flags import CollapseFlag, collapse_flag, is_levelling_down
 from fairtune_hf.metrics.groups import GroupMetrics, group_metrics
 from fairtune_hf.metrics.multiplicity import holm_p_values
 from fairtune_hf.metrics.operating import OperatingPoint, choose_operating_point
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "METRICS",
     "AucEstimate",
+    "CollapseFlag",
     "Comparison",
     "ComputeMetrics",
     "FairnessMetric",
@@ -47,7 +48,7 @@ __all__ = [
     "average_scores",
     "bootstrap_interval",
     "choose_operating_point",
-    "collapse_reason",
+    "collapse_flag",
     "compare_metrics",
     "compare_predictions",
     "compute_metrics",

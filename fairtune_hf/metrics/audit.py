@@ -17,7 +17,7 @@ from fairtune_hf.metrics.arrays import check_labels, check_scores, group_codes, 
 from fairtune_hf.metrics.calibration import are_probabilities, reliability_curve
 from fairtune_hf.metrics.comparison import compare_metrics
 from fairtune_hf.metrics.evaluation import evaluate_predictions, known_rows
-from fairtune_hf.metrics.flags import collapse_reason
+from fairtune_hf.metrics.flags import collapse_flag
 from fairtune_hf.metrics.groups import GroupMetrics, measure
 from fairtune_hf.metrics.multiplicity import holm_p_values
 
@@ -57,8 +57,9 @@ def audit_predictions(
     Returns:
         JSON-able: rows, sensitive, evaluation (as `validation` and `test` of run.json), metrics
         (every metric, overall and by_group), reliability (curves by group, None unless the scores
-        are probabilities), collapse (a reason or None), comparisons (as in run.json, for overall
-        AUC, min AUC and gap, with Holm's p-values) and warnings. None where undefined.
+        are probabilities), collapse (a `CollapseFlag` as a dictionary, or None), comparisons (of
+        overall AUC, min AUC and gap, with p-values by Holm over these three) and warnings. None
+        where undefined.
 
     Raises:
         TypeError: If labels or scores are not numbers.
@@ -81,12 +82,14 @@ def audit_predictions(
         columns["patient"] = patient_column
     table = _standard_table(frame, columns, sensitive, id_column, "frame")
     name = "+".join(sensitive)
-    labels, scores = table["label"].to_numpy(), table["score"].to_numpy()
-    _check_both_classes(labels, label_column)
+    _check_both_classes(table["label"].to_numpy(), label_column)
     evaluation = evaluate_predictions(
         table, sensitive=name, threshold=threshold, n_resamples=n_resamples, seed=seed
     )
     known, _ = known_rows(table, name)
+    flag = collapse_flag(
+        evaluation["overall_auc"], evaluation["overall_auc_ci"], known["score"].to_numpy()
+    )
     comparisons = []
     if reference is not None:
         other = _standard_table(reference, columns, sensitive, id_column, "reference")
@@ -97,7 +100,7 @@ def audit_predictions(
         "evaluation": evaluation,
         "metrics": _every_metric(known, name, threshold),
         "reliability": _reliability(known, name),
-        "collapse": collapse_reason(labels, scores),
+        "collapse": None if flag is None else asdict(flag),
         "comparisons": comparisons,
         "warnings": evaluation["warnings"],
     }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fairtune_hf.metrics.arrays import check_labels, check_scores
-from fairtune_hf.metrics.delong import delong_auc
+COLLAPSED_BELOW = 0.55
+_SPREAD = 1e-3
 
 
 def is_levelling_down(differences: dict[str, float], worst: str) -> bool:
@@ -41,35 +43,53 @@ def is_levelling_down(differences: dict[str, float], worst: str) -> bool:
     return 0 <= defined[worst] < -float(np.mean(others))
 
 
-def collapse_reason(
-    y_true: ArrayLike, y_score: ArrayLike, *, min_spread: float = 1e-3
-) -> str | None:
-    """Return why a model looks collapsed, or None.
+@dataclass(frozen=True)
+class CollapseFlag:
+    """A model that ranks no better than chance, or of which that cannot be ruled out."""
 
-    It does if its scores are all but constant (98 % of them within `min_spread`), or if its AUC
-    cannot be told from 0.5 (DeLong, 5 %). A group gap of such a model is near 0 and means nothing.
+    collapsed: bool = field(
+        metadata={
+            "help": "True: the scores are (nearly) constant or the AUC is below 0.55. False: the AUC "
+            "is higher, and its interval reaches 0.5."
+        }
+    )
+    reason: str = field(metadata={"help": "What was seen, with the numbers."})
 
-    Raises:
-        TypeError: If labels or scores are not numbers.
-        ValueError: If there is no row or a score is NaN.
+
+def collapse_flag(
+    auc: float | None, auc_ci: Sequence[float] | None = None, y_score: ArrayLike | None = None
+) -> CollapseFlag | None:
+    """Tell a model that has collapsed from one that cannot be told from chance; None for any other.
+
+    A small gap between the groups of a collapsed model means nothing. That an AUC cannot be told
+    from 0.5 shows no collapse: there may be too few patients.
+
+    Args:
+        auc: Overall AUC in [0, 1]; None or NaN where it is undefined.
+        auc_ci: Its 95 % interval; give the one over patients where patients are known.
+        y_score: Scores of shape (n,), n > 0. They count as constant if 98 % of them lie within 0.001.
 
     Example:
-        >>> collapse_reason([0, 1, 0, 1], [0.2, 0.2, 0.2, 0.2])
+        >>> collapse_flag(0.66, (0.446, 0.828))
+        CollapseFlag(collapsed=False, reason='AUC 0.660, 0.446 to 0.828')
+        >>> collapse_flag(0.5, None, [0.2, 0.2, 0.2]).reason
         'the scores are constant'
-        >>> collapse_reason([0, 1] * 50, [0.1, 0.9] * 49 + [0.9, 0.1]) is None
+        >>> collapse_flag(0.8, (0.7, 0.9)) is None
         True
     """
-    labels = check_labels(y_true)
-    scores = check_scores(y_score, labels.size)
-    if scores.min() == scores.max():
-        return "the scores are constant"
-    low, high = np.quantile(scores, [0.01, 0.99])
-    if high - low < min_spread:
-        return f"98 % of the scores lie within {high - low:.1g} of each other"
-    if labels.min() == labels.max():
+    if y_score is not None:
+        scores = np.asarray(y_score, dtype=np.float64)
+        if scores.min() == scores.max():
+            return CollapseFlag(True, "the scores are constant")
+        low, high = np.quantile(scores, [0.01, 0.99])
+        if high - low < _SPREAD:
+            spread = f"98 % of the scores lie within {high - low:.1g} of each other"
+            return CollapseFlag(True, spread)
+    if auc is None or math.isnan(auc):
         return None
-    estimate = delong_auc(labels, scores)
-    if estimate.p_value >= 0.05:
-        low, high = estimate.ci
-        return f"the AUC of {estimate.value:.3f} ({low:.3f} to {high:.3f}) cannot be told from 0.5"
+    shown = f"AUC {auc:.3f}" + (f", {auc_ci[0]:.3f} to {auc_ci[1]:.3f}" if auc_ci else "")
+    if auc < COLLAPSED_BELOW:
+        return CollapseFlag(True, shown)
+    if auc_ci and auc_ci[0] <= 0.5:
+        return CollapseFlag(False, shown)
     return None

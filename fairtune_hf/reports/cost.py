@@ -12,6 +12,7 @@ from markupsafe import Markup
 from . import numbers, svg
 from .figure import Figure, bottom_axis, shortened
 from .loaded_run import LoadedRun
+from .search_figures import axis_words
 
 _STEPS = {"search": "Search", "refit": "Refits"}
 COST_HEADS = ("Time", "Training pictures", "Pictures a second", "Share of peak", "Device")
@@ -109,7 +110,11 @@ def importance_figure(folder: LoadedRun) -> Figure | None:
         f"that trained the part, all others alike, with 95\u202f% intervals over {trials} trials. {clear} of "
         f"{len(data)} intervals leave out 0; by chance alone about {0.05 * len(data):.0f} would.",
         svg.picture(
-            [line, bottom_axis(axes, "effect on the validation value"), *parts],
+            [
+                line,
+                bottom_axis(axes, f"effect on {axis_words(*folder.objective)}, validation"),
+                *parts,
+            ],
             identity="importance",
             title="Effect of training each part on the value of a trial",
             description="; ".join(

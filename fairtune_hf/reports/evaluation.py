@@ -12,7 +12,13 @@ from typing import Any
 
 import pandas as pd
 
-from fairtune_hf.metrics import Comparison, compare_metrics, evaluate_predictions
+from fairtune_hf.metrics import (
+    Comparison,
+    collapse_flag,
+    compare_metrics,
+    evaluate_predictions,
+    holm_p_values,
+)
 from fairtune_hf.reports.verdict import run_verdict
 from fairtune_hf.run_folder import RunFolder
 
@@ -30,7 +36,8 @@ def evaluate_run(run_dir: Path | str, *, n_resamples: int = 2000, seed: int = 0)
 
     Returns:
         The record written: `validation`, `test` and `seeds` of the choice and of each control,
-        `comparisons` on the test rows, `verdict` and `warnings`.
+        `comparisons` on the test rows, with p-values by Holm over the controls of each metric, `verdict`
+        and `warnings`. An evaluation takes the place of an earlier one, its warnings too.
 
     Raises:
         FileNotFoundError: No run.json or no predictions in the folder.
@@ -48,6 +55,7 @@ def evaluate_run(run_dir: Path | str, *, n_resamples: int = 2000, seed: int = 0)
         reference = _require_predictions(folder.control(name))
         entry.update(_measure(reference, first_seed, options))
         record["comparisons"] += _compare(predictions, reference, name, options)
+    _correct_for_controls(record["comparisons"])
     record["warnings"] = _collect_warnings(record)
     record["verdict"] = None  # made anew from the comparisons
     record["verdict"] = run_verdict(record)
@@ -103,6 +111,7 @@ def compare_method(
         }
         pair = _require_predictions(folder), _require_predictions(reference_folder)
         record["comparisons"] = _compare(*pair, other, options, method=own)
+    record["warnings"] = _collect_warnings(record)
     return folder.write(record)
 
 
@@ -123,7 +132,10 @@ def _measure(predictions: pd.DataFrame, first_seed: int, options: dict[str, Any]
         blocks: dict[str, Any] = {"seed": int(seed)}
         for split, errors in _SPLITS.items():
             rows = predictions[(predictions["seed"] == seed) & (predictions["split"] == split)]
-            blocks[split] = evaluate_predictions(rows, errors=errors, **options)
+            block = evaluate_predictions(rows, errors=errors, **options)
+            scores = rows.loc[rows[options["sensitive"]].notna(), "score"]
+            flag = collapse_flag(block["overall_auc"], block["overall_auc_ci"], scores)
+            blocks[split] = block | {"collapse": None if flag is None else dataclasses.asdict(flag)}
         seeds.append(blocks)
     first = next(block for block in seeds if block["seed"] == first_seed)
     return {"validation": first["validation"], "test": first["test"], "seeds": seeds}
@@ -146,13 +158,19 @@ def _compare(
     )
     place = {"method": method, "reference": name, "split": "test"}
     return [
-        {
-            key: _json_able(value)
-            for key, value in {**place, **dataclasses.asdict(item)}.items()
-            if key != "warnings"
-        }
+        {key: _json_able(value) for key, value in {**place, **dataclasses.asdict(item)}.items()}
         for item in found.values()
     ]
+
+
+def _correct_for_controls(comparisons: list[dict[str, Any]]) -> None:
+    """Add `p_value_holm`: corrected for the controls that a metric is compared with, as in `fairtune compare`."""
+    for metric in COMPARED_METRICS:
+        held = {item["reference"]: item for item in comparisons if item["metric"] == metric}
+        p_values = {name: item["p_value"] for name, item in held.items()}
+        known = {name: math.nan if p is None else p for name, p in p_values.items()}
+        for name, corrected in holm_p_values(known).items():
+            held[name]["p_value_holm"] = _json_able(corrected)
 
 
 def _json_able(value: Any) -> Any:
@@ -167,8 +185,26 @@ def _json_able(value: Any) -> Any:
 
 
 def _collect_warnings(record: dict[str, Any]) -> list[str]:
-    messages = list(record["warnings"] or [])
-    for method, entry in {"the chosen mask": record, **(record["controls"] or {})}.items():
-        for split in _SPLITS:
-            messages += [f"{method}, {split}: {text}" for text in entry[split].get("warnings", [])]
-    return list(dict.fromkeys(messages))
+    """Return the warnings of the earlier steps and of this evaluation, without those of an earlier evaluation.
+
+    What a comparison says beyond what is told of its rows moves here, where `fairtune push` hides small counts.
+    """
+    methods = {"the chosen mask": record, **(record["controls"] or {})}
+    found = [
+        (f"{method}, {split}: ", text)
+        for method, entry in methods.items()
+        for split in _SPLITS
+        for text in entry[split].get("warnings", [])
+    ]
+    told = {text for _, text in found}
+    for item in record["comparisons"] or []:
+        where = f"the chosen mask minus {item['reference']}, {item['split']}: "
+        found += [(where, text) for text in item.pop("warnings") if text not in told]
+    own = tuple(
+        f"{name}, {split}: "
+        for method in methods
+        for name in (method, f"the chosen mask minus {method}")
+        for split in _SPLITS
+    )
+    kept = [text for text in record["warnings"] or [] if not text.startswith(own)]
+    return list(dict.fromkeys([*kept, *(where + text for where, text in found)]))

@@ -57,7 +57,8 @@ def difference_figure(folder: LoadedRun) -> Figure | None:
         "differences",
         "Chosen mask against its controls",
         "Each bar is a 95\u202f% interval paired by patient. One that touches the vertical line at 0 "
-        "is within noise. For AUC, right of the line is better for the chosen mask; for the gap, left.",
+        "is within noise. For AUC, right of the line is better for the chosen mask; for the gap, left. "
+        "The bars are not corrected for their number.",
         svg.picture(
             [line, ticks, *parts],
             identity="differences",

@@ -52,6 +52,21 @@ class LoadedRun:
         return str(self.part("dataset").get("sensitive") or "group")
 
     @property
+    def objectives(self) -> dict[str, int]:
+        """The objectives of the search, the one that ranks its trials first: 1 where large is good, else -1.
+
+        The search of a method of a comparison names its objective alone, which is to be large.
+        """
+        search = self.part("search")
+        told = search.get("directions") or {search.get("objective") or "min_auc": "maximize"}
+        return {name: -1 if direction == "minimize" else 1 for name, direction in told.items()}
+
+    @property
+    def objective(self) -> tuple[str, int]:
+        """Name and sign of the objective that ranks the trials."""
+        return next(iter(self.objectives.items()))
+
+    @property
     def final_split(self) -> str | None:
         """The split the results are told on: test, else validation, else None."""
         return next((split for split in ("test", "validation") if self.part(split)), None)

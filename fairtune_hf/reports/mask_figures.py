@@ -93,7 +93,9 @@ def best_masks(folder: LoadedRun) -> list[str]:
         return []
     values = pd.to_numeric(trials["value"], errors="coerce")
     done = trials[trials["state"].eq("COMPLETE") & values.notna()]
-    order = values.loc[done.index].sort_values(ascending=False, kind="stable").index
+    order = (
+        values.loc[done.index].sort_values(ascending=folder.objective[1] < 0, kind="stable").index
+    )
     kept = max(FEWEST_BEST, math.ceil(BEST_SHARE * len(done)))
     return [str(mask) for mask in done.loc[order, "mask"].head(kept)]
 

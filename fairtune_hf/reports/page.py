@@ -90,7 +90,8 @@ def page_content(folder: LoadedRun, drawn: dict[str, Figure]) -> dict[str, Any]:
         "data_rows": tables.data_rows(folder),
         "search": tables.search_rows(folder),
         "optimism": optimism_words(folder.part("search").get("optimism")),
-        "best_trials": best_trials(folder.trials),
+        "best_trials": best_trials(folder.trials, folder.objective[1]),
+        "objective": search_figures.axis_words(*folder.objective),
         "cost": cost.cost_rows(folder),
         "cost_heads": list(cost.COST_HEADS),
         "reproduce": tables.reproduce_rows(folder),
@@ -195,24 +196,25 @@ def warning_lines(folder: LoadedRun, split: str | None) -> list[str]:
 
 
 def optimism_words(optimism: object) -> str:
-    """Say by how much the best of the search's values is expected to be too high."""
+    """Say by how much the best of the search's values looks too good, whichever way good is."""
     if isinstance(optimism, dict):
         optimism = next((optimism[k] for k in ("optimism", "value") if k in optimism), None)
     if not numbers.is_number(optimism):
         return ""
     return (
-        f"Picking the best of many noisy trials makes its validation value too high by about "
-        f"{numbers.fraction(optimism)} on average."
+        "Picking the best of many noisy trials makes its validation value look too good, by at most "
+        f"about {numbers.fraction(optimism)} on average: the estimate takes the trials' errors for "
+        "independent, and trials judged on the same patients share a part of them."
     )
 
 
-def best_trials(trials: pd.DataFrame, count: int = 5) -> list[dict[str, str]]:
-    """Return the best completed trials, best first."""
+def best_trials(trials: pd.DataFrame, sign: int, count: int = 5) -> list[dict[str, str]]:
+    """Return the best completed trials, best first: largest value first where `sign` is 1, else smallest."""
     if trials.empty:
         return []
     done = trials[trials["state"].eq("COMPLETE")].copy()
     done["value"] = pd.to_numeric(done["value"], errors="coerce")
-    top = done.dropna(subset=["value"]).sort_values("value", ascending=False).head(count)
+    top = done.dropna(subset=["value"]).sort_values("value", ascending=sign < 0).head(count)
     return [
         {
             "number": f"Trial {row.number}",

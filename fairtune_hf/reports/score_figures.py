@@ -82,8 +82,9 @@ def reliability_figure(folder: LoadedRun, split: str) -> Figure | None:
     return Figure(
         "reliability",
         "Reliability of the scores",
-        f"Bins of at least 25 pictures, {split} set, 95\u202f% intervals. On the dotted line a score "
-        "of 0.3 means that 30\u202f% are positive; above it the scores are too low for that group.",
+        f"Bins of at least 25 pictures, {split} set, Wilson's 95\u202f% intervals, which take pictures for "
+        "independent: too narrow where patients have several. On the dotted line a score of 0.3 means "
+        "that 30\u202f% are positive; above it the scores are too low for that group.",
         svg.picture(
             parts,
             identity="reliability",

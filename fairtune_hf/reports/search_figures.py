@@ -1,4 +1,4 @@
-"""Figures of a search: its history, learning curves, and overall against minimum AUC."""
+"""Figures of a search: its history, learning curves, and its objective against another metric."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from markupsafe import Markup
 from . import numbers, svg
 from .figure import Figure, legend_key, shortened
 from .loaded_run import LoadedRun
+from .tables import METRICS, capital
 
 _STATE_MARKS = {
     "COMPLETE": ("circle", "fill s0", "completed"),
@@ -18,6 +19,17 @@ _STATE_MARKS = {
     "RUNNING": ("square", "open s7", "still running"),
     "FAIL": ("cross", "stroke s1", "failed"),
 }
+
+
+def objective_words(name: str) -> str:
+    """Return the words for an objective within a sentence; one that has none is named as in the command."""
+    words = METRICS.get(name, name)
+    return words[0].lower() + words[1:] if words[1:2].islower() else words
+
+
+def axis_words(name: str, sign: int) -> str:
+    """Return the words for an objective on an axis, which say so where small is good."""
+    return objective_words(name) + ("" if sign > 0 else " (lower is better)")
 
 
 def history_figure(folder: LoadedRun) -> Figure | None:
@@ -28,7 +40,8 @@ def history_figure(folder: LoadedRun) -> Figure | None:
     trials["value"] = pd.to_numeric(trials["value"], errors="coerce")
     trials = trials.sort_values("number")
     complete = trials["state"].eq("COMPLETE")
-    trials["best_so_far"] = trials["value"].where(complete).cummax().ffill()
+    name, sign = folder.objective
+    trials["best_so_far"] = sign * (sign * trials["value"]).where(complete).cummax().ffill()
     last = _last_values(folder.curves)
     shown = trials["value"].fillna(trials["number"].map(last))
     if not shown.notna().any():
@@ -36,7 +49,7 @@ def history_figure(folder: LoadedRun) -> Figure | None:
     low, high = svg.padded([float(v) for v in shown.dropna()])
     last_number = float(trials["number"].max())
     axes = svg.Axes((min(-0.5, 0.0), last_number + 0.5), (low, high))
-    parts = [axes.frame("trial", "min-group AUC, validation", whole_x=True)]
+    parts = [axes.frame("trial", f"{axis_words(name, sign)}, validation", whole_x=True)]
     best = trials[trials["best_so_far"].notna()]
     if len(best):
         x = [*(float(v) for v in best["number"]), last_number + 0.5]
@@ -51,8 +64,8 @@ def history_figure(folder: LoadedRun) -> Figure | None:
     return Figure(
         "search_history",
         "The search, trial by trial",
-        "Value of every trial and the best completed one so far. The best of many noisy values is "
-        "too high on average: see the optimism below.",
+        "Value of every trial and the best completed one so far. The best of many noisy values looks "
+        "too good on average: see the optimism below.",
         svg.picture(
             parts,
             identity="search_history",
@@ -105,7 +118,7 @@ def curves_figure(folder: LoadedRun) -> Figure | None:
         ),
         svg.padded([float(v) for v in curves["value"]]),
     )
-    parts = [axes.frame("epoch", "min-group AUC, validation", whole_x=True)]
+    parts = [axes.frame("epoch", f"{axis_words(*folder.objective)}, validation", whole_x=True)]
     lines = {number: frame.sort_values("epoch") for number, frame in curves.groupby("number")}
     order = sorted(lines, key=lambda number: number == chosen)
     for number in order:
@@ -131,8 +144,8 @@ def curves_figure(folder: LoadedRun) -> Figure | None:
     return Figure(
         "learning_curves",
         "Learning curves of the trials",
-        "Min-group AUC over the whole validation split after each epoch; a line that stops early "
-        "was pruned.",
+        f"{capital(axis_words(*folder.objective))} over the whole validation split after each epoch; a "
+        "line that stops early was pruned.",
         svg.picture(
             parts,
             identity="learning_curves",
@@ -202,35 +215,52 @@ def group_columns(curves: pd.DataFrame, hidden: set[str]) -> list[str]:
 
 
 def pareto_figure(folder: LoadedRun) -> Figure | None:
-    """Draw overall against minimum AUC of the completed trials, with the Pareto front."""
+    """Draw the objective of the completed trials against the second one, with the front of the two.
+
+    A search with one objective has overall AUC as the second, or the gap if it looked for overall AUC.
+    """
+    objectives = folder.objectives
+    name, sign = folder.objective
+    others = {**objectives, "overall_auc": 1, "auc_gap": -1}
+    other = next(key for key in others if key != name)
     trials = folder.trials
-    if trials.empty or not {"overall_auc", "value"} <= set(trials.columns):
+    if trials.empty or not {other, "value"} <= set(trials.columns):
         return None
     points = trials[trials["state"].eq("COMPLETE")].copy()
-    for column in ("overall_auc", "value"):
+    for column in (other, "value"):
         points[column] = pd.to_numeric(points[column], errors="coerce")
-    points = points.dropna(subset=["overall_auc", "value"])
+    points = points.dropna(subset=[other, "value"])
     if len(points) < 2:
         return None
-    points["on_front"] = pareto_front(points["overall_auc"].tolist(), points["value"].tolist())
-    axes = svg.Axes(svg.padded(points["overall_auc"]), svg.padded(points["value"]))
-    front = points[points["on_front"]].sort_values("overall_auc")
+    points["on_front"] = pareto_front(
+        (others[other] * points[other]).tolist(), (sign * points["value"]).tolist()
+    )
+    axes = svg.Axes(svg.padded(points[other]), svg.padded(points["value"]))
+    front = points[points["on_front"]].sort_values(other)
+    words = objective_words(other), objective_words(name)
     parts = [
-        axes.frame("overall AUC, validation", "min-group AUC, validation"),
-        axes.line(front["overall_auc"].tolist(), front["value"].tolist(), "line s2 dashed"),
+        axes.frame(
+            f"{axis_words(other, others[other])}, validation",
+            f"{axis_words(name, sign)}, validation",
+        ),
+        axes.line(front[other].tolist(), front["value"].tolist(), "line s2 dashed"),
     ]
     chosen = folder.part("choice").get("trial")
-    parts += [_pareto_mark(axes, row, chosen) for row in points.itertuples()]
-    kept = ["number", "overall_auc", "value", "on_front", "preset"]
+    parts += [
+        _pareto_mark(axes, row, float(x), words, chosen)
+        for row, x in zip(points.itertuples(), points[other], strict=True)
+    ]
+    title = f"{capital(words[0])} against {words[1]}"
+    kept = ["number", other, "value", "on_front", "preset"]
     return Figure(
         "pareto",
-        "Overall against worst-group AUC",
+        title,
         "Completed trials. For any trial off the dashed front another one was at least as good in both "
         "and better in one.",
         svg.picture(
             parts,
             identity="pareto",
-            title="Overall against minimum AUC of the trials",
+            title=f"{title} of the trials",
             description=f"{len(front)} of {len(points)} trials are on the Pareto front: "
             + ", ".join(str(number) for number in front["number"]),
         ),
@@ -250,12 +280,14 @@ def pareto_front(first: list[float], second: list[float]) -> list[bool]:
     return [not any(a >= x and b >= y and (a > x or b > y) for a, b in points) for x, y in points]
 
 
-def _pareto_mark(axes: svg.Axes, row: Any, chosen: object) -> Markup:
-    x, y = axes.px(row.overall_auc), axes.py(row.value)
+def _pareto_mark(
+    axes: svg.Axes, row: Any, other: float, words: tuple[str, str], chosen: object
+) -> Markup:
+    x, y = axes.px(other), axes.py(row.value)
     preset = row.preset if isinstance(row.preset, str) and row.preset else ""
     title = (
-        f"trial {row.number}{', ' + preset if preset else ''}: overall "
-        f"{numbers.fraction(row.overall_auc)}, worst group {numbers.fraction(row.value)}"
+        f"trial {row.number}{', ' + preset if preset else ''}: {words[0]} "
+        f"{numbers.fraction(other)}, {words[1]} {numbers.fraction(row.value)}"
     )
     parts = [
         svg.mark(

@@ -54,6 +54,14 @@ def format_audit(audit: Mapping[str, Any]) -> str:
         bounds = numbers.signed_interval(item["ci"])
         shown = f"{numbers.difference(item['difference'])} [{bounds}]" if bounds else "undefined"
         lines.append(f"{METRICS[item['metric']]} minus the reference's: {shown}")
+    flag = audit["collapse"]
+    if flag:
+        seen = (
+            "the model has collapsed"
+            if flag["collapsed"]
+            else "the model cannot be told from chance"
+        )
+        lines.append(f"Warning: {seen} ({flag['reason']}).")
     lines += [_printable(f"Warning: {text}") for text in audit["warnings"]]
     return "\n".join(lines).rstrip()
 

@@ -7,8 +7,10 @@ worse, and claims no more than what was measured: groups, split, seeds and inter
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from fairtune_hf.metrics.flags import collapse_flag
 
 from .numbers import difference, fraction, is_number, signed_interval
 
@@ -19,7 +21,8 @@ METHOD_NAMES = {
     "random_masks": "random masks",
     "random_mask": "a random mask",
 }
-COLLAPSED_BELOW = 0.55
+SMALL_GAP = 0.05
+_SAME_TRAINING = ("mask", "layout", "learning_rate", "epochs")
 
 
 def method_name(name: str) -> str:
@@ -33,19 +36,21 @@ class VerdictFlags:
 
     Attributes:
         levelled_down: Methods beside which groups lost more than the worst-off one gained.
-        collapsed: Methods (`fairtune` or a control) that rank hardly better than chance.
+        collapsed: Methods (`fairtune` or a control) with a refit that ranks hardly better than chance.
+        uncertain: Methods with a refit that does better, but cannot be told from chance.
     """
 
     levelled_down: tuple[str, ...] = ()
     collapsed: tuple[str, ...] = ()
+    uncertain: tuple[str, ...] = ()
 
 
 def verdict_flags(run: Mapping[str, Any], *, split: str = "test") -> VerdictFlags:
     """Find levelling-down and collapse in the results of a run.
 
     Levelling down beside a control: the comparison says so (see `metrics.is_levelling_down`), or the
-    gap is smaller, the best group worse and the worst group no better than under that control. Collapse: in any
-    refit, overall AUC below 0.55, or an interval whose lower end does not reach above 0.5.
+    gap is smaller, the best group worse and the worst group no better than under that control. Collapse, and what
+    cannot be told from chance, in any refit: see `metrics.collapse_flag`.
     """
     own = run.get(split) or {}
     controls = run.get("controls") or {}
@@ -57,19 +62,35 @@ def verdict_flags(run: Mapping[str, Any], *, split: str = "test") -> VerdictFlag
     seen = {
         name for name, control in controls.items() if _is_levelled_down(own, control.get(split))
     }
-    return VerdictFlags(tuple(sorted(said | seen)), tuple(collapsed_refits(run, split=split)))
+    return VerdictFlags(
+        tuple(sorted(said | seen)),
+        tuple(_flagged_refits(run, split, collapsed=True)),
+        tuple(_flagged_refits(run, split, collapsed=False)),
+    )
 
 
-def collapsed_refits(run: Mapping[str, Any], *, split: str = "test") -> dict[str, tuple[int, int]]:
-    """Count the collapsed refits, and all of them, of each method that has a collapsed one."""
+def _flagged_refits(
+    run: Mapping[str, Any], split: str, *, collapsed: bool
+) -> dict[str, tuple[list[Mapping[str, Any]], int]]:
+    """Return the refits that collapsed (or that chance may explain), and the number of all, by method."""
     methods = {"fairtune": run, **(run.get("controls") or {})}
     found = {}
     for name, record in methods.items():
         results = _refits(record or {}, split)
-        collapsed = sum(_is_collapsed(result) for result in results)
-        if collapsed:
-            found[name] = (collapsed, len(results))
+        held = [r for r in results if (flag := _flag(r)) and flag["collapsed"] == collapsed]
+        if held:
+            found[name] = (held, len(results))
     return found
+
+
+def _flag(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the flag that the evaluation gave; of results that carry none, the one by their AUC."""
+    if "collapse" in result:
+        carried: Mapping[str, Any] | None = result["collapse"]
+        return carried
+    auc = result.get("overall_auc")
+    flag = collapse_flag(auc if is_number(auc) else None, result.get("overall_auc_ci"))
+    return None if flag is None else asdict(flag)
 
 
 def _refits(record: Mapping[str, Any], split: str) -> list[Mapping[str, Any]]:
@@ -79,7 +100,7 @@ def _refits(record: Mapping[str, Any], split: str) -> list[Mapping[str, Any]]:
 
 
 def flag_words(run: Mapping[str, Any], *, split: str = "test") -> list[str]:
-    """Say levelling-down and collapse in a sentence or two each, to stand below the verdict."""
+    """Say levelling-down, collapse and what chance may explain in a sentence or two each, for below the verdict."""
     words = []
     down = [method_name(name) for name in verdict_flags(run, split=split).levelled_down]
     if down:
@@ -87,14 +108,26 @@ def flag_words(run: Mapping[str, Any], *, split: str = "test") -> list[str]:
             f"Levelling down beside {_join(down)}: by the point estimates, groups lost more than "
             "the worst-off group gained. Read it beside the intervals."
         )
-    for name, (number, every) in collapsed_refits(run, split=split).items():
-        label = method_name(name)
-        label = label[:1].upper() + label[1:]
-        where, there = (f" in {number} of {every} refits", " there") if every > 1 else ("", "")
-        words.append(
-            f"{label} has collapsed{where}: it ranks patients hardly better than chance, so its "
-            f"small gap{there} means nothing."
-        )
+    for collapsed in (True, False):
+        for name, (held, every) in _flagged_refits(run, split, collapsed=collapsed).items():
+            words.append(_collapse_words(name, held, every, collapsed=collapsed))
+    return words
+
+
+def _collapse_words(
+    name: str, held: Sequence[Mapping[str, Any]], every: int, *, collapsed: bool
+) -> str:
+    label = method_name(name)
+    seen = "has collapsed" if collapsed else "cannot be told from chance"
+    where = f" in {len(held)} of {every} refits" if every > 1 else ""
+    reason = (_flag(held[0]) or {})["reason"]
+    first = " in the first of them" if len(held) > 1 else ""
+    words = f"{label[:1].upper()}{label[1:]} {seen}{where} ({reason}{first})."
+    small = [r["auc_gap"] for r in held if is_number(r.get("auc_gap")) and r["auc_gap"] < SMALL_GAP]
+    if small:
+        there = " there" if every > 1 else ""
+        means = "means nothing" if collapsed else "may come of that alone"
+        words += f" A gap as small as {fraction(min(small))}{there} {means}."
     return words
 
 
@@ -109,13 +142,6 @@ def _is_levelled_down(own: Mapping[str, Any], control: Mapping[str, Any] | None)
     )
 
 
-def _is_collapsed(result: Mapping[str, Any] | None) -> bool:
-    if not result or not is_number(result.get("overall_auc")):
-        return False
-    low = (result.get("overall_auc_ci") or [None])[0]
-    return bool(result["overall_auc"] < COLLAPSED_BELOW or (is_number(low) and low <= 0.5))
-
-
 def verdict_sentence(
     comparisons: Sequence[Mapping[str, Any]],
     *,
@@ -125,6 +151,7 @@ def verdict_sentence(
     split: str = "test",
     references: Sequence[str] = ("full_blocks", "linear_readout"),
     flags: VerdictFlags | None = None,
+    same: Sequence[str] = (),
 ) -> str:
     """Make the one sentence a report opens with.
 
@@ -136,6 +163,7 @@ def verdict_sentence(
         split: Split the comparisons were made on.
         references: Controls to speak of, in this order; others that were compared follow.
         flags: Levelling-down and collapse, from `verdict_flags`.
+        same: Controls that are the chosen training itself, from `same_trainings`.
 
     Returns:
         One sentence that ends in a full stop.
@@ -153,7 +181,7 @@ def verdict_sentence(
             f"{split} set."
         )
     order = [*references, *sorted(name for name in found if name not in references)]
-    clauses = _clauses(found, order)
+    clauses = _clauses(found, order, same)
     opening = _opening(worst_group, worst_auc, split)
     seeds = "1 seed" if n_seeds == 1 else f"means of {n_seeds} seeds"
     known = any(
@@ -161,6 +189,8 @@ def verdict_sentence(
         for item in found.values()
     )
     method = ", 95\u202f% intervals paired by patient" if known else ""
+    if len(found) > 1 and any(is_number(item.get("p_value_holm")) for item in found.values()):
+        method += f", tests corrected by Holm for {len(found)} controls"
     sentence = f"{opening} {_join(clauses)}; {seeds}{method}"
     warnings = _warnings(flags or VerdictFlags())
     return f"{sentence}{warnings}."
@@ -173,7 +203,22 @@ def _opening(worst_group: str | None, worst_auc: float | None, split: str) -> st
     return f"On the {split} set, the AUC of the worst-off group{named}{value}{closing} was"
 
 
-def _clauses(found: Mapping[str, Mapping[str, Any]], order: Sequence[str]) -> list[str]:
+def same_trainings(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name the controls with the choice's own mask, layout, learning rate and epochs."""
+    choice = run.get("choice") or {}
+    return tuple(
+        str(name)
+        for name, control in (run.get("controls") or {}).items()
+        if all(
+            choice.get(key) is not None and (control or {}).get(key) == choice[key]
+            for key in _SAME_TRAINING
+        )
+    )
+
+
+def _clauses(
+    found: Mapping[str, Mapping[str, Any]], order: Sequence[str], same: Sequence[str]
+) -> list[str]:
     """Say each comparison; an interval whose end prints as 0.000 covers 0."""
     clauses = []
     for name in order:
@@ -186,13 +231,23 @@ def _clauses(found: Mapping[str, Mapping[str, Any]], order: Sequence[str]) -> li
         shown = f"{difference(item['difference'])}"
         written = signed_interval(bounds)
         if bounds and item["difference"] == bounds[0] == bounds[1] == 0:
-            clauses.append(f"that of {label}, which the search itself chose")
+            clauses.append(
+                f"that of {label}, which the search itself chose"
+                if name in same
+                else f"within noise of {label} (no difference seen)"
+            )
         elif not written or not bounds:
             clauses.append(f"not told apart from {label} ({shown}, no interval could be computed)")
-        elif round(bounds[0], 3) > 0:
-            clauses.append(f"higher than under {label} ({shown}, {written})")
-        elif round(bounds[1], 3) < 0:
-            clauses.append(f"worse than under {label} ({shown}, {written})")
+        elif round(bounds[0], 3) > 0 or round(bounds[1], 3) < 0:
+            seen = "higher than" if item["difference"] > 0 else "worse than"
+            corrected = item.get("p_value_holm")
+            if is_number(corrected) and corrected > 0.05:
+                clauses.append(
+                    f"{seen} under {label} by its own interval but not after Holm's correction "
+                    f"({shown}, {written}, corrected p {corrected:.2g})"
+                )
+            else:
+                clauses.append(f"{seen} under {label} ({shown}, {written})")
         else:
             clauses.append(f"within noise of {label} ({shown}, {written})")
     return clauses
@@ -212,6 +267,9 @@ def _warnings(flags: VerdictFlags) -> str:
     if flags.collapsed:
         names = _join([method_name(name) for name in flags.collapsed])
         parts.append(f"{names} ranked hardly better than chance (collapsed)")
+    if flags.uncertain:
+        names = _join([method_name(name) for name in flags.uncertain])
+        parts.append(f"{names} could not be told from chance")
     return "".join(f"; {part}" for part in parts)
 
 
@@ -236,6 +294,7 @@ def run_verdict(run: Mapping[str, Any]) -> str:
         worst_group=worst_group(_mean_groups(refits)),
         worst_auc=_mean([result.get("min_auc") for result in refits]),
         flags=verdict_flags(run),
+        same=same_trainings(run),
     )
 
 

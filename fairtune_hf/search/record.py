@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from fairtune_hf.data import ImageTable
@@ -168,6 +169,7 @@ def _search_record(
     masks = [study.mask_of(t) for t in complete]
     names = study.space.bit_names
     error = _standard_error(study, table, best, folder)
+    # An upper estimate: no trial but the best keeps its scores, so the errors' correlation is not known.
     optimism = selection_optimism(values, error, direction=study.objectives[0].direction)
     return {
         "trials": search.trials,
@@ -221,16 +223,20 @@ def _standard_error(
 ) -> float:
     """Standard error of the best value: of an AUC from counts, else from resampling the kept scores.
 
-    The counts are those of the group with the fewest of either class.
+    The counts are patients, whose pictures say much the same: for the overall AUC all of them, else those of
+    the group with the fewest of either class.
     """
     validation, objective = table.subset("validation"), study.objectives[0]
     scores = read_best_scores(folder.path)
     if objective.name not in ("min_auc", "overall_auc") and scores is not None:
         return ObjectiveMetrics([], validation).rows(scores).standard_error(objective)
-    counts = []
-    for code in range(len(table.groups)):
-        labels = validation.labels[validation.group_codes == code]
-        counts.append((int(labels.sum()), int((1 - labels).sum())))
+    parts = [validation.group_codes == code for code in range(len(table.groups))]
+    if objective.name == "overall_auc":
+        parts = [np.ones(len(validation.labels), dtype=np.bool_)]
+    counts = [
+        [np.unique(validation.patients[part & (validation.labels == y)]).size for y in (1, 0)]
+        for part in parts
+    ]
     positives, negatives = min(counts, key=min)
     auc = float(best.values[0]) if objective.direction == MAXIMIZE else 0.5
     return auc_standard_error(positives, negatives, auc=min(max(auc, 0.5), 1.0))

@@ -63,7 +63,20 @@ def test_reference_is_compared_by_id():
     assert first["difference"] > 0
     assert first["p_value"] < 0.05
     assert first["p_value_holm"] >= first["p_value"]
-    assert audit(worse)["collapse"] is not None
+    assert audit(worse)["collapse"]["collapsed"]
+
+
+def test_what_cannot_be_told_from_chance_is_judged_over_patients():
+    """Sixteen patients with twenty pictures each: over pictures the AUC of 0.64 would be beyond chance."""
+    rng = np.random.default_rng(3)
+    person = np.repeat(np.arange(16), 20)
+    ill = person % 2
+    p = 1 / (1 + np.exp(-(0.5 * ill + rng.normal(size=16)[person] + 0.1 * rng.normal(size=320))))
+    frame = pd.DataFrame({"ill": ill, "p": p, "skin": np.where(person < 8, "I", "VI")})
+    flag = audit(frame.assign(person=person), patient_column="person")["collapse"]
+    assert flag is not None
+    assert not flag["collapsed"]
+    assert audit(frame)["collapse"] is None
 
 
 def test_one_class_group_is_null_with_a_warning():

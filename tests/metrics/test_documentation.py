@@ -32,7 +32,7 @@ def test_examples_run(name, monkeypatch, tmp_path):
 def test_functions_have_examples_and_sources_of_error(name):
     text = inspect.getdoc(PUBLIC[name])
     assert ">>>" in text
-    needs_none = {"is_levelling_down", "round_half_up"}
+    needs_none = {"collapse_flag", "is_levelling_down", "round_half_up"}
     assert "Raises:" in text or name in needs_none
 
 

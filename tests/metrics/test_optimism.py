@@ -84,6 +84,21 @@ def mean_ratio(kind, n, searches, seed=0):
     return np.mean(estimate) / np.mean(luck)
 
 
+def test_shared_noise_makes_it_an_upper_estimate_unless_the_correlation_is_told():
+    """Noise with correlation 0.8, as of trials judged on the same patients."""
+    rng = np.random.default_rng(0)
+    luck, blind, told = [], [], []
+    for _ in range(400):
+        own = rng.normal(0, NOISE * np.sqrt(0.2), 40)
+        truth = rng.normal(0, NOISE / 2, 40)
+        seen = truth + own + rng.normal(0, NOISE * np.sqrt(0.8))
+        luck.append(own[seen.argmax()])
+        blind.append(float(selection_optimism(seen, NOISE)))
+        told.append(float(selection_optimism(seen, NOISE, correlation=0.8)))
+    assert np.mean(blind) > 1.8 * np.mean(luck)
+    assert np.mean(told) == pytest.approx(np.mean(luck), rel=0.3)
+
+
 def test_calibrated_on_simulated_searches():
     assert mean_ratio(equal, 60, 200) == pytest.approx(1.0, abs=0.15)
     assert mean_ratio(normal, 60, 200) == pytest.approx(1.0, abs=0.2)

@@ -10,7 +10,7 @@ from sklearn.calibration import calibration_curve
 
 from fairtune_hf.metrics import (
     choose_operating_point,
-    collapse_reason,
+    collapse_flag,
     group_metrics,
     holm_p_values,
     reliability_curve,
@@ -134,13 +134,21 @@ def test_fixed_point_and_bad_input():
 
 
 def test_collapse():
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 400)
-    noise = rng.random(400)
-    assert "98 %" in collapse_reason(labels, 0.3 + 1e-5 * noise)
-    assert "cannot be told from 0.5" in collapse_reason(labels, noise)
-    assert collapse_reason(labels, noise + 0.5 * labels) is None
-    assert collapse_reason(labels, np.full(400, 0.2)) == "the scores are constant"
+    noise = np.random.default_rng(0).random(400)
+    nearly = collapse_flag(0.9, (0.8, 0.95), 0.3 + 1e-5 * noise)
+    assert nearly.collapsed
+    assert "98 %" in nearly.reason
+    assert collapse_flag(0.5, (0.5, 0.5), np.full(400, 0.2)).reason == "the scores are constant"
+    assert collapse_flag(0.549, (0.52, 0.57), noise).collapsed
+    assert collapse_flag(0.55, (0.52, 0.57), noise) is None
+    assert collapse_flag(None) is None
+    assert collapse_flag(float("nan"), None, noise) is None
+
+
+def test_a_wide_interval_is_no_collapse():
+    flag = collapse_flag(0.66, (0.446, 0.828), np.random.default_rng(0).random(40))
+    assert not flag.collapsed
+    assert flag.reason == "AUC 0.660, 0.446 to 0.828"
 
 
 def test_holm_by_hand():

@@ -62,8 +62,11 @@ def draw_predictions(
     return pd.concat(frames, ignore_index=True)
 
 
-def draw_trials(number: int = 14, epochs: int = 6, master: int = 0):
-    """Draw a search: the presets first, then sampled masks; some pruned, one failed."""
+def draw_trials(number: int = 14, epochs: int = 6, master: int = 0, small_is_good: bool = False):
+    """Draw a search: the presets first, then sampled masks; some pruned, one failed.
+
+    Where small is good, the value of a trial is 1 minus what it is else.
+    """
     rng = np.random.default_rng(master)
     trials, curves = [], []
     presets = list(PRESETS.items())
@@ -95,7 +98,11 @@ def draw_trials(number: int = 14, epochs: int = 6, master: int = 0):
             }
         )
     columns = ["number", "epoch", "value", "overall_auc", "loss", "auc_light", "auc_dark"]
-    return pd.DataFrame(trials), pd.DataFrame(curves, columns=columns)
+    tables = pd.DataFrame(trials), pd.DataFrame(curves, columns=columns)
+    if small_is_good:
+        for table in tables:
+            table["value"] = 1 - table["value"]
+    return tables
 
 
 def measured(frame: pd.DataFrame, sensitive: str):
@@ -129,7 +136,9 @@ def comparison(own: pd.DataFrame, other: pd.DataFrame, reference: str, sensitive
         "ci": list(result.ci),
         "p_value": result.p_value,
         "n_seeds": result.n_seeds,
+        "n_patients": result.n_patients,
         "levelling_down": result.levelling_down,
+        "group_differences": result.group_differences,
     }
 
 
@@ -142,11 +151,17 @@ def write_fake_run(
     trials: int = 14,
     name: str = "demo",
     master: int = 0,
+    directions: dict[str, str] | None = None,
 ) -> Path:
-    """Write a run's folder at the stage `searched` or `evaluated`."""
+    """Write a run's folder at the stage `searched` or `evaluated`.
+
+    `directions` are those of the search's objectives, the first of which has the value of a trial.
+    """
+    directions = directions or {"min_auc": "maximize"}
+    small_is_good = next(iter(directions.values())) == "minimize"
     groups = groups or {"light": (240, 1.9), "medium": (160, 1.6), "dark": (60, 1.0)}
     path.mkdir(parents=True, exist_ok=True)
-    trial_table, curves = draw_trials(trials, master=master)
+    trial_table, curves = draw_trials(trials, master=master, small_is_good=small_is_good)
     trial_table.to_csv(path / "trials.csv", index=False)
     curves.to_csv(path / "curves.csv", index=False)
     run = dict.fromkeys(
@@ -159,6 +174,14 @@ def write_fake_run(
             "name": name,
             "sensitive": sensitive,
             "rows": {"train": 900, "validation": rows, "test": rows},
+            "n_patients": {"train": 450, "validation": rows // 2, "test": rows // 2},
+            "counts": {
+                split: {
+                    group: {"n": n, "positives": n // 3, "n_patients": n // 2}
+                    for group, (n, _) in groups.items()
+                }
+                for split in ("train", "validation", "test")
+            },
             "split_hash": "3f" * 32,
             "groups": list(groups),
             "label_names": ["benign", "malignant"],
@@ -175,7 +198,8 @@ def write_fake_run(
             "seconds": float(trial_table["seconds"].sum()),
             "sampler": "TPESampler(seed=0)",
             "pruner": "PercentilePruner",
-            "objective": "min_auc on validation",
+            "objective": ",".join(directions),
+            "directions": directions,
             "optimism": 0.011,
         },
         "versions": {"python": "3.11.7", "torch": "2.15.0", "peft": "0.21.2"},
@@ -183,13 +207,13 @@ def write_fake_run(
         "warnings": ["Group 'dark' has few rows: its interval is wide."],
     }
     if stage == "evaluated":
-        _refit(path, run, trial_table, groups, sensitive, master)
+        ranked = trial_table[trial_table["state"].eq("COMPLETE")].sort_values("value")
+        _refit(path, run, ranked.iloc[0 if small_is_good else -1], groups, sensitive, master)
     (path / "run.json").write_text(json.dumps(run, indent=1))
     return path
 
 
-def _refit(path, run, trials, groups, sensitive, master):
-    best = trials[trials["state"].eq("COMPLETE")].sort_values("value").iloc[-1]
+def _refit(path, run, best, groups, sensitive, master):
     own = draw_predictions(groups, lift=0.35, sensitive=sensitive, master=master)
     own.to_parquet(path / "predictions.parquet", index=False)
     run |= measured(own, sensitive)
@@ -203,15 +227,21 @@ def _refit(path, run, trials, groups, sensitive, master):
         "batch_size": 64,
         "precision": "fp32",
         "seed": 0,
-        "selected_by": "min_auc on validation",
+        "selected_by": "highest validation min_auc of 10 complete trials",
         "trial": int(best["number"]),
     }
     run["controls"], run["comparisons"] = {}, []
     for reference, lift in {"full_blocks": 0.3, "linear_readout": -0.9}.items():
         other = draw_predictions(groups, lift=lift, sensitive=sensitive, master=master)
+        control = path / "controls" / reference
+        control.mkdir(parents=True, exist_ok=True)
+        other.to_parquet(control / "predictions.parquet", index=False)
         run["controls"][reference] = {
             "mask": PRESETS[reference],
+            "layout": "block3",
             "learning_rate": 3e-4,
+            "epochs": 6,
+            "trial": None,
             **measured(other, sensitive),
         }
         run["comparisons"].append(comparison(own, other, reference, sensitive))

@@ -12,7 +12,7 @@ from fairtune_hf.reports import render_report, scores, svg
 from fairtune_hf.reports.loaded_run import read_run
 from fairtune_hf.reports.mask_figures import best_masks
 from fairtune_hf.reports.masks import mask_grid, preset_masks
-from fairtune_hf.reports.page import draw_figures
+from fairtune_hf.reports.page import best_trials, draw_figures
 from fairtune_hf.reports.search_figures import pareto_front
 
 
@@ -47,6 +47,10 @@ def test_bins_hold_every_picture_once_and_their_means(evaluated):
         )
         assert (held["low"] <= held["share_positive"]).all()
         assert (held["share_positive"] <= held["high"]).all()
+
+
+def test_the_reliability_caption_says_what_its_intervals_leave_out(drawn):
+    assert "take pictures for independent" in drawn["reliability"].caption
 
 
 def test_only_the_chosen_refit_is_read(evaluated):
@@ -97,6 +101,43 @@ def test_the_best_so_far_is_a_completed_trial(evaluated, tmp_path):
     assert drawn["search_history"].data["best_so_far"].max() == best
     assert not drawn["pareto"].data["value"].eq(0.99).any()
     assert best_masks(read_run(path)) == best_masks(read_run(evaluated))
+
+
+def test_where_small_is_good_the_best_is_the_smallest(make_run):
+    folder = read_run(make_run(directions={"auc_gap": "minimize"}))
+    done = folder.trials[folder.trials["state"] == "COMPLETE"].sort_values("value")
+    shown = [float(row["value"]) for row in best_trials(folder.trials, folder.objective[1])]
+    assert shown == done["value"].head(5).round(3).tolist()
+    assert best_masks(folder) == done["mask"].head(5).tolist()
+    drawn = draw_figures(folder)
+    assert drawn["search_history"].data["best_so_far"].iloc[-1] == done["value"].min()
+    for name in ("search_history", "learning_curves", "pareto"):
+        assert "AUC gap (lower is better), validation" in drawn[name].drawing
+        assert "min-group" not in drawn[name].drawing.lower()
+    points = drawn["pareto"].data
+    beaten = [
+        ((points["overall_auc"] >= x) & (points["value"] < y)).any()
+        for x, y in zip(points["overall_auc"], points["value"], strict=True)
+    ]
+    assert (points["on_front"] == ~pd.Series(beaten, index=points.index)).all()
+
+
+def test_the_front_of_several_objectives_is_of_the_first_two(make_run):
+    path = make_run(directions={"min_auc": "maximize", "auc_gap": "minimize"})
+    trials = pd.read_csv(path / "trials.csv", dtype={"mask": str})
+    done = trials["state"] == "COMPLETE"
+    trials.loc[done, "auc_gap"] = np.linspace(0.2, 0.1, done.sum())
+    trials.to_csv(path / "trials.csv", index=False)
+    figure = draw_figures(read_run(path))["pareto"]
+    assert figure.title == "AUC gap against min-group AUC"
+    assert list(figure.data.columns[:3]) == ["number", "auc_gap", "value"]
+    assert figure.data.loc[figure.data["auc_gap"].idxmin(), "on_front"]
+    assert not figure.data.loc[figure.data["auc_gap"].idxmax(), "on_front"]
+
+
+def test_a_search_for_overall_auc_is_set_against_the_gap(make_run):
+    figure = draw_figures(read_run(make_run(directions={"overall_auc": "maximize"})))["pareto"]
+    assert figure.title == "AUC gap against overall AUC"
 
 
 def test_mask_frequency_counts(drawn, evaluated):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from fairtune_hf.reports import render_report
-from fairtune_hf.reports.page import merged_warnings
+from fairtune_hf.reports.page import merged_warnings, optimism_words
 from fairtune_hf.run_folder import write_text
 
 
@@ -85,6 +85,20 @@ def test_every_drawing_has_its_data(evaluated):
     pd.testing.assert_series_equal(history["value"], trials["value"])
     best = trials["value"].where(trials["state"].eq("COMPLETE")).max()
     assert history["best_so_far"].iloc[-1] == best
+
+
+def test_the_page_names_the_objective_and_its_direction(make_run):
+    page = Page(render_report(make_run(directions={"auc_gap": "minimize"}, stage="searched")))
+    assert "Best completed trials, by validation AUC gap (lower is better)" in page.text
+    assert "AUC gap (lower is better) over the whole validation split" in page.text
+    assert "too high" not in page.text
+
+
+def test_the_luck_of_the_best_trial_is_told_as_an_upper_estimate():
+    words = optimism_words(0.0591)
+    assert "too good, by at most about 0.059 on average" in words
+    assert "for independent" in words
+    assert optimism_words(None) == ""
 
 
 def test_a_run_that_was_only_searched_says_what_is_missing(searched):

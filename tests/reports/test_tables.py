@@ -70,8 +70,10 @@ def test_data_counts_by_group(evaluated, tmp_path):
     assert rows["medium"][2] == f"{test['medium']['n']} ({test['medium']['positives']})"
 
 
-def test_a_searched_run_has_no_group_counts(searched):
-    assert tables.data_rows(read_run(searched)) == []
+def test_a_searched_run_has_the_group_counts_of_its_data_set_alone(searched, tmp_path):
+    assert [name for name, _ in tables.data_rows(read_run(searched))] == ["light", "medium", "dark"]
+    folder = changed(searched, tmp_path, lambda record: record["dataset"].pop("counts"))
+    assert tables.data_rows(folder) == []
 
 
 def test_what_reproduces_is_listed_without_folders(evaluated, tmp_path):

@@ -112,7 +112,8 @@ def test_a_comparison_that_says_levelling_down_is_believed():
     ("result", "collapsed"),
     [
         ({"overall_auc": 0.51, "overall_auc_ci": [0.505, 0.52]}, True),
-        ({"overall_auc": 0.6, "overall_auc_ci": [0.49, 0.7]}, True),
+        ({"overall_auc": 0.6, "overall_auc_ci": [0.49, 0.7]}, False),
+        (RESULT | {"collapse": {"collapsed": True, "reason": "the scores are constant"}}, True),
         ({"overall_auc": 0.6, "overall_auc_ci": [0.56, 0.7]}, False),
         ({"overall_auc": None, "overall_auc_ci": None}, False),
     ],
@@ -122,7 +123,7 @@ def test_collapse_is_a_ranking_no_better_than_chance(result, collapsed):
 
 
 def test_a_collapse_in_one_refit_of_several_is_told():
-    good, bad = RESULT, {"overall_auc": 0.52, "overall_auc_ci": [0.48, 0.56]}
+    good, bad = RESULT, {"overall_auc": 0.52, "overall_auc_ci": [0.48, 0.56], "auc_gap": 0.01}
     run = {
         "test": good,
         "seeds": [{"seed": 0, "test": good}, {"seed": 1, "test": bad}, {"seed": 2, "test": good}],
@@ -130,11 +131,23 @@ def test_a_collapse_in_one_refit_of_several_is_told():
     }
     assert verdict_flags(run).collapsed == ("fairtune", "full_blocks")
     assert flag_words(run) == [
-        "Chosen mask has collapsed in 1 of 3 refits: it ranks patients hardly better than chance, "
-        "so its small gap there means nothing.",
-        "Full fine-tuning has collapsed: it ranks patients hardly better than chance, so its small "
-        "gap means nothing.",
+        "Chosen mask has collapsed in 1 of 3 refits (AUC 0.520, 0.480 to 0.560). "
+        "A gap as small as 0.010 there means nothing.",
+        "Full fine-tuning has collapsed (AUC 0.520, 0.480 to 0.560). "
+        "A gap as small as 0.010 means nothing.",
     ]
+
+
+def test_what_cannot_be_told_from_chance_is_not_called_collapsed():
+    run = {"test": {"overall_auc": 0.66, "overall_auc_ci": [0.446, 0.828], "auc_gap": 0.3}}
+    flags = verdict_flags(run)
+    assert (flags.collapsed, flags.uncertain) == ((), ("fairtune",))
+    assert flag_words(run) == [
+        "Chosen mask cannot be told from chance (AUC 0.660, 0.446 to 0.828)."
+    ]
+    sentence = verdict_sentence([compared("full_blocks", 0.0, -0.1, 0.1)], n_seeds=1, flags=flags)
+    assert "; chosen mask could not be told from chance." in sentence
+    assert "collapsed" not in sentence
 
 
 def test_levelling_down_beside_several_controls_is_said_once():
@@ -167,7 +180,45 @@ def test_a_carried_verdict_is_kept_and_a_missing_one_is_made():
     assert "higher than under full fine-tuning" in run_verdict(run)
 
 
+TRAINING = {"mask": "10", "layout": "block3", "learning_rate": 1e-3, "epochs": 3}
+
+
 def test_a_control_the_search_chose_is_said_to_be_the_same():
-    sentence = verdict_sentence([compared("full_blocks", 0.0, 0.0, 0.0)], n_seeds=3)
-    assert "was that of full fine-tuning, which the search itself chose" in sentence
-    assert "noise" not in sentence
+    run = {
+        "comparisons": [compared("random_mask", 0.0, 0.0, 0.0)],
+        "choice": TRAINING,
+        "controls": {"random_mask": TRAINING},
+    }
+    assert "that of a random mask, which the search itself chose" in run_verdict(run)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"mask": "01"}, {"learning_rate": 2e-3}, {"epochs": 4}, {"epochs": None}]
+)
+def test_another_training_with_the_same_result_is_not_said_to_be_the_same(changed):
+    """Two different models that both reach AUC 1, or two constant ones."""
+    run = {
+        "comparisons": [compared("random_mask", 0.0, 0.0, 0.0)],
+        "choice": TRAINING,
+        "controls": {"random_mask": TRAINING | changed},
+    }
+    assert "within noise of a random mask (no difference seen)" in run_verdict(run)
+    assert "chose" not in run_verdict(run)
+
+
+def test_a_difference_that_holms_correction_takes_back_is_said_so():
+    sentence = verdict_sentence(
+        [
+            compared("full_blocks", 0.03, 0.01, 0.05, p_value_holm=0.012),
+            compared("linear_readout", 0.02, 0.001, 0.04, p_value_holm=0.081),
+            compared("random_mask", -0.02, -0.04, -0.001, p_value_holm=0.081),
+        ],
+        n_seeds=3,
+    )
+    assert "higher than under full fine-tuning (+0.030, +0.010 to +0.050)" in sentence
+    assert (
+        "higher than under linear readout by its own interval but not after Holm's correction "
+        "(+0.020, +0.001 to +0.040, corrected p 0.081)" in sentence
+    )
+    assert "worse than under a random mask by its own interval but not" in sentence
+    assert "tests corrected by Holm for 3 controls" in sentence

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from optuna.trial import TrialState
 
+from fairtune_hf.metrics import auc_standard_error
 from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.confirm import best_points, judge_repetitions, plan_confirmation
 from fairtune_hf.search.importance import bit_effects, describe_frequency, describe_importance
+from fairtune_hf.search.record import _standard_error
 from fairtune_hf.search.space import SearchSpace
 from fairtune_hf.search.study import SearchStudy
 
@@ -80,6 +83,22 @@ def test_a_repetition_that_fails_counts_and_its_trial_is_not_judged(tmp_path: Pa
     repeated = repeat(tmp_path / "b", study, {1: [float("nan"), 0.9], 2: [0.8, 0.8]})
     assert repeated.finished() == 4
     assert [one.trial.number for one in judge_repetitions(study, repeated)] == [2]
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"), [("min_auc", (5, 10)), ("overall_auc", (25, 50))]
+)
+def test_the_noise_of_the_best_value_is_that_of_patients(
+    tmp_path: Path, objective: str, expected: tuple[int, int]
+) -> None:
+    """Two groups of 60 and 15 patients, a third of them positive, each with four pictures."""
+    study = searched(tmp_path, [0.7, 0.8], objective=objective)
+    patients = np.repeat(np.arange(75), 4)
+    labels, codes = (patients % 3 == 0).astype(int), (patients >= 60).astype(int)
+    rows = SimpleNamespace(labels=labels, group_codes=codes, patients=patients)
+    table = SimpleNamespace(groups=("a", "b"), subset=lambda split: rows)
+    error = _standard_error(study, table, study.best(), RunFolder(tmp_path))  # type: ignore[arg-type]
+    assert error == pytest.approx(auc_standard_error(*expected, auc=0.8))
 
 
 def test_ridge_finds_the_bits_that_matter_and_covers_their_effects() -> None:

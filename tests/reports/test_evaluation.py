@@ -1,0 +1,74 @@
+"""The evaluate step on drawn predictions: what it writes to run.json, once and again."""
+
+import json
+
+import pytest
+
+from fairtune_hf.metrics import collapse_flag, compare_predictions, holm_p_values
+from fairtune_hf.reports import evaluate_run
+from fairtune_hf.run_folder import RunFolder
+
+RESAMPLES = 100
+
+
+@pytest.fixture
+def folder(make_run):
+    """A run with predictions of its own and of two controls."""
+    return RunFolder(make_run())
+
+
+def change(folder, change_table):
+    folder.write_predictions(change_table(folder.read_predictions()))
+
+
+def test_p_values_are_corrected_for_the_controls_of_a_metric(folder):
+    record = evaluate_run(folder.path, n_resamples=RESAMPLES)
+    assert len(record["comparisons"]) == 6
+    for metric in ("min_auc", "overall_auc", "auc_gap"):
+        held = [item for item in record["comparisons"] if item["metric"] == metric]
+        plain = {item["reference"]: item["p_value"] for item in held}
+        assert {item["reference"]: item["p_value_holm"] for item in held} == holm_p_values(plain)
+        assert any(item["p_value_holm"] > item["p_value"] for item in held)
+    first = record["comparisons"][0]
+    own, other = folder.read_predictions(), folder.control("full_blocks").read_predictions()
+    again = compare_predictions(
+        own[own["split"] == "test"],
+        other[other["split"] == "test"],
+        sensitive="skin_type",
+        n_resamples=RESAMPLES,
+    )
+    assert (first["p_value"], first["n_seeds"]) == (again.p_value, 3)
+    assert "tests corrected by Holm for 2 controls" in record["verdict"]
+
+
+def test_what_a_comparison_warns_of_is_kept(folder):
+    for one in (folder, folder.control("full_blocks"), folder.control("linear_readout")):
+        change(one, lambda table: table[table["seed"] == 0])
+    record = evaluate_run(folder.path, n_resamples=RESAMPLES)
+    words = "Each table has one training seed: the chance of its training is not in the interval."
+    for reference in ("full_blocks", "linear_readout"):
+        assert f"the chosen mask minus {reference}, test: {words}" in record["warnings"]
+    assert all("warnings" not in item for item in record["comparisons"])
+
+
+def test_warnings_of_an_earlier_evaluation_do_not_stay(folder):
+    whole = folder.read_predictions()
+    change(folder, lambda table: table.drop(columns="patient"))
+    before = evaluate_run(folder.path, n_resamples=RESAMPLES)["warnings"]
+    assert any("no patient column" in text for text in before)
+    change(folder, lambda table: whole)
+    after = evaluate_run(folder.path, n_resamples=RESAMPLES)["warnings"]
+    assert not any("no patient column" in text for text in after)
+    assert "Group 'dark' has few rows: its interval is wide." in after  # of the search
+    assert evaluate_run(folder.path, n_resamples=RESAMPLES)["warnings"] == after
+
+
+def test_constant_scores_are_flagged_in_every_refit(folder):
+    change(folder, lambda table: table.assign(score=0.2))
+    record = evaluate_run(folder.path, n_resamples=RESAMPLES)
+    assert record["test"]["collapse"] == {"collapsed": True, "reason": "the scores are constant"}
+    assert "chosen mask ranked hardly better than chance (collapsed)" in record["verdict"]
+    control = record["controls"]["full_blocks"]["test"]
+    assert control["collapse"] is None
+    assert collapse_flag(control["overall_auc"], control["overall_auc_ci"]) is None
+    assert json.loads(folder.record_file.read_text()) == record
