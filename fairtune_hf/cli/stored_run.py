@@ -16,7 +16,7 @@ from fairtune_hf.cli.arguments import (
     restore,
 )
 from fairtune_hf.cli.inputs import load_model, load_table
-from fairtune_hf.cli.messages import say
+from fairtune_hf.cli.messages import is_first_process, say
 from fairtune_hf.metrics import evaluate_predictions
 from fairtune_hf.reports import evaluate_run, format_table
 from fairtune_hf.training import (
@@ -72,6 +72,8 @@ def plan_external(
 
     def execute() -> None:
         predictions = score_external(folder, table, backbone, training)
+        if not is_first_process():
+            return
         where.write_predictions(predictions)
         found = evaluate_predictions(
             predictions,

@@ -180,6 +180,18 @@ def test_folder_with_other_files_is_refused(
         (["search", "--learning-rate-min=1"], "expected 0 < min < max"),
         (["search", '--training-arguments={"max_grad_nrm": 1}'], "Did you mean max_grad_norm?"),
         (["search", '--training-arguments={"seed": 1}'], "decided by the run"),
+        (["search", "--training-arguments=3"], "expected a JSON object, got '3'"),
+        (["search", "--training-arguments=null"], "expected a JSON object, got 'null'"),
+        (["search", '--training-arguments={"max_steps": 9}'], "max_steps is decided by the run"),
+        (
+            ["search", '--training-arguments={"max_grad_norm": "x"}'],
+            'expected a number for max_grad_norm, got "x"',
+        ),
+        (
+            ["search", '--training-arguments={"use_cpu": 1}'],
+            "expected true or false for use_cpu, got 1",
+        ),
+        (["search", '--training-arguments={"optim": "adamm"}'], "adamm is not a valid"),
         (["search", "--config=nowhere.yaml"], "there is no file nowhere.yaml"),
         (["search", "--model=./nowhere"], "there is no folder ./nowhere"),
         (["finetune"], "expected the folder of a search"),
