@@ -26,6 +26,7 @@ from fairtune_hf.training import (
     describe_dataset,
     score_external,
 )
+from fairtune_hf.training.external import require_adapter
 
 
 def plan_evaluation(folder: RunFolder, evaluation: EvaluateArguments) -> Callable[[], None]:
@@ -51,6 +52,7 @@ def plan_external(
     options: Any,
 ) -> Callable[[], None]:
     """Load the run's base and the other data set; return its scoring and measurement."""
+    require_adapter(folder)
     config = folder.read_config()
     training = restore(FitArguments, config)
     backbone = load_model(restore(ModelArguments, config))
