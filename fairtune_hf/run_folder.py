@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -183,10 +184,8 @@ class RunFolder:
 
     def write_predictions(self, frame: pd.DataFrame) -> None:
         """Write predictions.parquet in one step."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        partial = self.predictions_file.with_suffix(".partial")
-        frame.to_parquet(partial, index=False)
-        partial.replace(self.predictions_file)
+        with _replacing(self.predictions_file) as partial:
+            frame.to_parquet(partial, index=False)
 
 
 def _mark(choice: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,11 +196,18 @@ def _mark(choice: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_text(path: Path, text: str) -> Path:
     """Write a text file so that a reader sees the old one or the new one, never a half."""
+    with _replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return path
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a name of this process's own to write under; the file takes its place once it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    return path

@@ -37,7 +37,9 @@ from fairtune_hf.data import ImageTable, stratified_fraction
 from fairtune_hf.reports import compare_method, evaluate_method, render_methods
 from fairtune_hf.reports.method_comparison import REFERENCE
 from fairtune_hf.search import BudgetArguments, SearchArguments
+from fairtune_hf.search.interrupt import PARENT, end_processes, prompt_exit
 from fairtune_hf.search.methods import MethodRun, record_failure
+from fairtune_hf.search.workers import count_workers
 from fairtune_hf.training import Backbone, FitArguments, RunFolder, check_same_inputs
 
 # What can go wrong with one method and leave the others sound.
@@ -58,20 +60,23 @@ class CompareArguments:
         },
     )
     seeds: int = field(default=3, metadata={"help": "Refits of each method's choice."})
-    workers: int = field(
-        default=1,
-        metadata={"help": "Processes that share the methods; spread over the GPUs there are."},
+    workers: str = field(
+        default="1",
+        metadata={"help": "Processes sharing the methods: a number, or auto: one on each GPU."},
     )
     worker: int | None = field(
         default=None, metadata={"help": "Used by compare itself: which of its processes this is."}
     )
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"--{name}: expected at least 1, got {getattr(self, name)}. Give a whole number of 1 or more."
-                )
+        if self.seeds < 1:
+            raise ValueError(
+                f"--seeds: expected at least 1, got {self.seeds}. Give a whole number of 1 or more."
+            )
+        if not (self.workers == "auto" or (self.workers.isdigit() and int(self.workers) >= 1)):
+            raise ValueError(
+                f"--workers: expected a number of at least 1, or auto, got {self.workers!r}."
+            )
 
 
 PARSER = RecipeParser(
@@ -117,14 +122,18 @@ class _Comparison:
 
     def work(self) -> None:
         """Run every method that is not done and that no other process works on, long ones first."""
-        for spec in sorted(self.specs, key=lambda s: -s.cost):
-            run = self.run_of(spec)
-            if is_done(run.folder, self.search.trials, self.seeds):
-                continue
-            with _claimed(run.folder.path) as ours:
-                # Another process may have finished it since.
-                if ours and not is_done(run.folder, self.search.trials, self.seeds):
-                    self._run_or_record(run)
+        with prompt_exit():  # refits included: a worker ends with the process that started it
+            for spec in sorted(self.specs, key=lambda s: -s.cost):
+                run = self.run_of(spec)
+                if self._is_done(run.folder):
+                    continue
+                with _claimed(run.folder.path) as ours:
+                    # Another process may have finished it since.
+                    if ours and not self._is_done(run.folder):
+                        self._run_or_record(run)
+
+    def _is_done(self, folder: RunFolder) -> bool:
+        return is_done(folder, self.search.trials, self.seeds)
 
     def _run_or_record(self, run: MethodRun) -> None:
         try:
@@ -156,19 +165,10 @@ class _Comparison:
         """Compare each method with full fine-tuning and write the report.
 
         Raises:
-            RuntimeError: A method is neither done nor failed, because its process ended.
+            RuntimeError: A method is neither done nor failed: another process is at it, or was and ended.
         """
         folders = [RunFolder(method_folder(self.folder, spec.name)) for spec in self.specs]
-        unfinished = [
-            folder.path.name
-            for folder in folders
-            if not (is_done(folder, self.search.trials, self.seeds) or _failure(folder))
-        ]
-        if unfinished:
-            raise RuntimeError(
-                f"{', '.join(unfinished)}: not finished, because the process that trained it ended. Start the same "
-                "command again; it goes on where it stopped."
-            )
+        self._require_all(folders)
         reference = RunFolder(method_folder(self.folder, REFERENCE))
         if any(spec.name == REFERENCE for spec in self.specs) and not _failure(reference):
             for folder in folders:
@@ -183,6 +183,28 @@ class _Comparison:
         print((self.folder / "comparison.md").read_text(encoding="utf-8"))
         say(f"Comparison: {page}")
 
+    def _require_all(self, folders: Sequence[RunFolder]) -> None:
+        running, lost = [], []
+        for folder in folders:
+            if self._is_done(folder):
+                continue
+            with _claimed(folder.path) as ours:
+                if not ours:
+                    running.append(folder.path.name)
+                # It may have ended between the two looks.
+                elif not (self._is_done(folder) or _failure(folder)):
+                    lost.append(folder.path.name)
+        if running:
+            raise RuntimeError(
+                f"{', '.join(running)}: still trained by another process. Start the same command again when that has "
+                "ended; it compares what is then there."
+            )
+        if lost:
+            raise RuntimeError(
+                f"{', '.join(lost)}: not finished, because the process that trained it ended. Start the same "
+                "command again; it goes on where it stopped."
+            )
+
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse, load and check; return the comparison to run."""
@@ -191,6 +213,11 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     )
     if compare.list_methods:
         return lambda: print("\n".join(METHODS))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            "--workers: expected no accelerate launch, which puts several processes on one training. Start "
+            "`fairtune compare --workers auto` by itself; it spreads the methods over the GPUs."
+        )
     names = sorted(dict.fromkeys(compare.methods or METHODS), key=listed_place)
     specs = tuple(map(method_spec, names))
     output.out = output.out or f"runs/{data.dataset}-compare"
@@ -220,10 +247,11 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     def execute() -> None:
         clear_if_asked(folder, output)
         folder.write_config(config)
-        if compare.workers == 1:
+        workers = count_workers(compare.workers)
+        if workers == 1:
             comparison.work()
         else:
-            _start_workers(list(arguments), compare.workers, folder.path)
+            _start_workers(list(arguments), workers, folder.path)
         comparison.finish()
 
     return execute
@@ -276,7 +304,8 @@ def _start_workers(arguments: list[str], count: int, folder: Path) -> None:
     processes = []
     try:
         for index in range(count):
-            environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+            environment = {**os.environ, PARENT: str(os.getpid())}
+            environment.setdefault("OMP_NUM_THREADS", "1")
             if gpus:
                 visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
                 environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index % gpus]
@@ -285,9 +314,6 @@ def _start_workers(arguments: list[str], count: int, folder: Path) -> None:
             processes.append(subprocess.Popen(command, env=environment))
         codes = [process.wait() for process in processes]
     finally:
-        for process in processes:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+        end_processes(processes)
     if any(codes):
         say(f"Worker processes ended with the exit codes {codes}.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from accelerate import PartialState
+
 from fairtune_hf.cli.arguments import (
     DataArguments,
     DataOptions,
@@ -124,6 +126,7 @@ def _plan_by_hand(
     )
 
     def run() -> None:
+        PartialState().wait_for_everyone()  # another process may still be looking at the folder
         clear_if_asked(folder, output)
         if is_first_process():
             folder.write_config(config)

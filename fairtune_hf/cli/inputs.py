@@ -55,6 +55,7 @@ def load_table(
     splits: tuple[str, ...],
 ) -> ImageTable:
     """Load the rows of the given splits, with pictures of the side the model and the preset need."""
+    training.join_processes()
     preset = TRANSFORM_PRESETS[training.transforms]
     settings = dataclasses.asdict(data)
     table = load_dataset_table(

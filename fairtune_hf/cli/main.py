@@ -7,6 +7,8 @@ nothing was written), then runs (what fails there is a failed run, exit code 1, 
 from __future__ import annotations
 
 import importlib
+import os
+import select
 import signal
 import sys
 import textwrap
@@ -17,7 +19,7 @@ from types import FrameType
 
 from fairtune_hf import __version__
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BAD_INPUT, INTERRUPTED, NO_READER = 0, 1, 2, 130, 141
 
 COMMANDS = {
     "demo": "Search, refit, evaluate and report on the embedded demo set; no download.",
@@ -35,7 +37,21 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return the exit code: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    """Run one subcommand and return the exit code: 0 done, 1 failed, 2 bad input, 130 interrupted.
+
+    Where the reader of its output ends first, as `head` does, so does the command, quietly, with 141.
+    """
+    try:
+        code = _main(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would write once more, at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NO_READER
+    return code
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(_help())
@@ -69,11 +85,19 @@ def _plan_and_run(command: str, arguments: list[str]) -> int:
         return DONE
     try:
         run = plan(arguments)
-    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+    except (
+        ValueError,
+        FileNotFoundError,
+        NotADirectoryError,
+        PermissionError,
+        ConnectionError,
+    ) as error:
         return _refuse(f"fairtune {command}", str(error))
     try:
         run()
-    except Exception:  # the one place that turns a failed run into its exit code
+    except Exception as error:  # the one place that turns a failed run into its exit code
+        if isinstance(error, BrokenPipeError) and _has_no_reader():
+            raise
         traceback.print_exc()
         print(
             f"fairtune {command}: the run failed; what was finished before is kept.",
@@ -81,6 +105,13 @@ def _plan_and_run(command: str, arguments: list[str]) -> int:
         )
         return FAILED
     return DONE
+
+
+def _has_no_reader() -> bool:
+    """Whether it is standard output that broke, not a connection of the run."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _refuse(who: str, message: str) -> int:

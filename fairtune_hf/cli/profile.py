@@ -59,6 +59,8 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     (measured, data, options, model, training, search, _), given = PARSER.parse(arguments)
     search = apply_protocol(search, search.protocol, given)
     training = apply_protocol(training, search.protocol, given)
+    # Of lengths that are searched, the longest: what a search takes at most.
+    training = replace(training, epochs=max(search.epoch_choices(), default=training.epochs))
     backbone = load_model(model)
     try:
         mask = Mask.parse(measured.mask, layout=search.layout, blocks=backbone.blocks)
@@ -111,7 +113,7 @@ def format_profile(profile: Profile, *, epochs: int, trials: int) -> str:
     one = epochs * profile.total
     lines += [
         f"A training of {epochs} epochs takes about {one:,.0f} s, {trials} of them "
-        f"{trials * one / 3600:,.2f} h if none is pruned.",
+        f"{trials * one / 3600:,.2f} h if none is pruned or shorter.",
         "",
     ]
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from fairtune_hf.cli.arguments import (
     restore,
 )
 from fairtune_hf.cli.inputs import load_model, load_table
-from fairtune_hf.cli.messages import say
+from fairtune_hf.cli.messages import is_first_process, say
 from fairtune_hf.metrics import evaluate_predictions
 from fairtune_hf.reports import evaluate_run, format_table
 from fairtune_hf.training import (
@@ -26,6 +26,7 @@ from fairtune_hf.training import (
     describe_dataset,
     score_external,
 )
+from fairtune_hf.training.external import require_adapter
 
 
 def plan_evaluation(folder: RunFolder, evaluation: EvaluateArguments) -> Callable[[], None]:
@@ -51,6 +52,7 @@ def plan_external(
     options: Any,
 ) -> Callable[[], None]:
     """Load the run's base and the other data set; return its scoring and measurement."""
+    require_adapter(folder)
     config = folder.read_config()
     training = restore(FitArguments, config)
     backbone = load_model(restore(ModelArguments, config))
@@ -72,6 +74,8 @@ def plan_external(
 
     def execute() -> None:
         predictions = score_external(folder, table, backbone, training)
+        if not is_first_process():
+            return
         where.write_predictions(predictions)
         found = evaluate_predictions(
             predictions,

@@ -82,12 +82,15 @@ class SearchArguments(BudgetArguments):
     hours: float | None = field(
         default=None,
         metadata={
-            "help": "Hours with a trial running, restarts counted in, after which the search ends.",
+            "help": "Hours with a trial running, restarts counted in, after which the search ends; its repetitions and "
+            "the control searches follow.",
         },
     )
     trained_epochs: int | None = field(
         default=None,
-        metadata={"help": "Epochs over all trials after which the search ends."},
+        metadata={
+            "help": "Epochs over all trials after which the search ends; as with --hours, more follows."
+        },
     )
     layout: Literal["block3", "block4", "attention", "layernorm", "mlp", "block"] = field(
         default="block3",

@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 INTERRUPTED = 130
@@ -45,6 +47,20 @@ def prompt_exit(grace_seconds: float = GRACE_SECONDS) -> Iterator[None]:
         os.close(reader)
         os.close(writer)
         _installed.release()
+
+
+def end_processes(processes: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Ask processes to end, and after the grace make those end that have not."""
+    running = [process for process in processes if process.poll() is None]
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in running:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _watch(reader: int, over: threading.Event, grace_seconds: float) -> None:

@@ -18,6 +18,7 @@ from fairtune_hf.baselines.method import trainable_parameters
 from fairtune_hf.data import ImageTable
 from fairtune_hf.run_folder import EVALUATED, RunFolder
 from fairtune_hf.search.arguments import SearchArguments
+from fairtune_hf.search.budget import busy_seconds
 from fairtune_hf.search.record import describe_choice
 from fairtune_hf.search.run import run_study
 from fairtune_hf.search.sampling import startup_points
@@ -32,7 +33,7 @@ from fairtune_hf.training.description import (
     describe_hardware,
     describe_versions,
 )
-from fairtune_hf.training.refit import Choice, build_datasets, class_weights, refit
+from fairtune_hf.training.refit import Choice, build_datasets, class_weights, compiling_pays, refit
 from fairtune_hf.training.stages import MethodTraining
 from fairtune_hf.training.trainer import COST, FairTrainer
 from fairtune_hf.tuner import PRESETS, FairMaskConfig
@@ -109,7 +110,7 @@ class MethodRun:
         method = self.spec.method.from_values(candidate.hyperparameters)
 
         def train(seed: int, held: dict[str, ImageDataset]) -> FairTrainer:
-            training = self._method_training(table, held)
+            training = self._method_training(table, held, trainings=len(seeds))
             return training.train(
                 method,
                 candidate_config(candidate),
@@ -134,19 +135,23 @@ class MethodRun:
         self.folder.update(dataset=describe_dataset(table))
 
     def _method_training(
-        self, table: ImageTable, datasets: dict[str, ImageDataset]
+        self, table: ImageTable, datasets: dict[str, ImageDataset], *, trainings: int
     ) -> MethodTraining:
         return MethodTraining(
             backbone=self.backbone,
             arguments=self.training,
             datasets=datasets,
             class_weights=class_weights(table, self.training),
+            compile_blocks=compiling_pays(
+                self.training, self.backbone, len(datasets["train"]), trainings
+            ),
         )
 
     def _run_study(self, table: ImageTable, show_progress: bool) -> SearchStudy:
         """Search with trials whose earlier stages are trained while their model is built."""
         trainers: list[FairTrainer] = []
-        earlier = self._method_training(table, build_datasets(table, self.backbone, self.training))
+        datasets = build_datasets(table, self.backbone, self.training)
+        earlier = self._method_training(table, datasets, trainings=self.search.trials)
 
         def make_trainer(**arguments: Any) -> FairTrainer:
             trainers.append(FairTrainer(**arguments))
@@ -178,6 +183,7 @@ class MethodRun:
             ),
             build_model=build_model,
             make_trainer=make_trainer,
+            datasets=datasets,
             keep_best=False,
             show_progress=show_progress,
         )
@@ -246,7 +252,7 @@ class MethodRun:
             "pruned": len(study.trials(TrialState.PRUNED)),
             "failed": len(study.trials(TrialState.FAIL)),
             "trained_epochs": sum(curves) + earlier * sum(1 for length in curves if length),
-            "seconds": round(sum(t.duration.total_seconds() for t in trials if t.duration), 3),
+            "seconds": round(sum(busy_seconds([t]) for t in trials), 3),
             "sampler": self.search.sampler,
             "pruner": self.search.pruner,
             "judge_after": self.search.judge_after,

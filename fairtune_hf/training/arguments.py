@@ -10,11 +10,14 @@ import dataclasses
 import difflib
 import json
 import os
+import tempfile
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from accelerate import PartialState
 from transformers import TrainingArguments
 
 from fairtune_hf.training.tracking import check_trackers
@@ -24,6 +27,7 @@ _DECIDED_BY_THE_RUN = frozenset(
     [
         "output_dir",
         "num_train_epochs",
+        "max_steps",
         "per_device_train_batch_size",
         "learning_rate",
         "lr_scheduler_type",
@@ -121,6 +125,11 @@ class FitArguments:
                 f"--training-arguments: expected a JSON object, got {self.training_arguments!r} ({error}). "
                 """Write it like '{"max_grad_norm": 0.5}'."""
             ) from error
+        if not isinstance(further, dict):
+            raise ValueError(
+                f"--training-arguments: expected a JSON object, got {self.training_arguments!r}. "
+                """Write it like '{"max_grad_norm": 0.5}'."""
+            )
         known = {f.name for f in dataclasses.fields(TrainingArguments)} - _DECIDED_BY_THE_RUN
         for name in further:
             if name in _DECIDED_BY_THE_RUN:
@@ -138,7 +147,39 @@ class FitArguments:
                 raise ValueError(
                     f"--training-arguments: expected fields of Hugging Face TrainingArguments, got {name!r}. {hint}"
                 )
-        return dict(further)
+            _check_number(name, further[name])
+        return further
+
+    def join_processes(self) -> PartialState:
+        """Build the Hugging Face arguments once, and return where this process stands among those of one training.
+
+        They set up the processes; a `PartialState` made before them may take each process for the only one.
+
+        Raises:
+            ValueError: TrainingArguments refuse a value of `training_arguments`, or several processes
+                were started that cannot train together.
+        """
+        try:
+            built = self.to_training_arguments(
+                Path(tempfile.gettempdir()),
+                learning_rate=1.0e-5,
+                seed=self.seed,
+                evaluate_each_epoch=True,
+            )
+        except (ValueError, TypeError, ImportError, OSError) as error:
+            if self.training_arguments is None:
+                raise
+            raise ValueError(
+                f"--training-arguments: Hugging Face TrainingArguments refuse {self.training_arguments!r} ({error}). "
+                "See their documentation for what each field takes."
+            ) from error
+        started = int(os.environ.get("WORLD_SIZE", "1"))
+        if built.world_size != started:
+            raise ValueError(
+                f"accelerate launch: expected {started} processes that train together, got {started} that each train alone, "
+                "as there is no GPU. Start one process, or set ACCELERATE_USE_CPU=1 in the environment."
+            )
+        return PartialState()
 
     def resolved_precision(self) -> Literal["fp32", "bf16", "fp16"]:
         """Precision of this process: what `accelerate launch --mixed_precision` said, else the setting."""
@@ -203,3 +244,20 @@ class FitArguments:
             "tf32": True if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else None,
         }
         return TrainingArguments(**{**settings, **self.further_arguments()})
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Refuse what is no number, or not true or false, where TrainingArguments take nothing else.
+
+    They do not check it themselves: the training would fail when it first uses the value.
+    """
+    hint = typing.get_type_hints(TrainingArguments)[name]
+    kinds = set(typing.get_args(hint) or (hint,))
+    if float in kinds:
+        kinds.add(int)
+    if kinds <= {int, float, bool, type(None)} and type(value) not in kinds:
+        expected = "a number" if int in kinds else "true or false"
+        raise ValueError(
+            f"--training-arguments: expected {expected} for {name}, got {json.dumps(value)}. "
+            "See the Hugging Face documentation of TrainingArguments."
+        )

@@ -114,12 +114,14 @@ class CostMeter:
     operations: float | None = 0.0
 
     def __post_init__(self) -> None:
-        self.clock = PartClock(self.device)
+        self.reset()
 
     def reset(self) -> None:
-        """Begin anew, for the next trial."""
+        """Begin anew, for the next training: its time, its pictures, its own peak of memory."""
         self.clock = PartClock(self.device)
         self.images, self.operations = 0, 0.0
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
 
     def count(self, images: int, operations: float | None, *, training: bool) -> None:
         """Add a batch; `operations` of one picture, None where they cannot be counted."""
@@ -130,7 +132,11 @@ class CostMeter:
             self.operations += images * operations
 
     def record(self) -> dict[str, Any]:
-        """Return a cost entry of run.json: seconds, training pictures, rate, device, peak and parts."""
+        """Return a cost entry of run.json: seconds, training pictures, rate, device, peak and parts.
+
+        `peak_memory_gib` is the most that torch held on the GPU at once since the last reset, pictures and
+        backbone that lie there included; None without a GPU.
+        """
         self.clock.collect()
         on_gpu = self.device.type == "cuda"
         operations = self.operations

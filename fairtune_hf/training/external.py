@@ -32,11 +32,7 @@ def score_external(
     Raises:
         FileNotFoundError: The run has no adapter.
     """
-    if not (folder.adapter / "adapter_config.json").is_file():
-        raise FileNotFoundError(
-            f"--run: expected an adapter in {folder.adapter}, and there is none. "
-            f"Run `fairtune finetune --run {folder.path}` first."
-        )
+    require_adapter(folder)
     model = PeftModel.from_pretrained(backbone.copy_with_new_head(), str(folder.adapter))
     seed = folder.read()["choice"]["seed"]
     trainer = FairTrainer(
@@ -53,3 +49,16 @@ def score_external(
     )
     scores: np.ndarray = trainer.predict_scores(rows)
     return describe_predictions(table, "external", seed, scores)
+
+
+def require_adapter(folder: RunFolder) -> None:
+    """Refuse a run without an adapter.
+
+    Raises:
+        FileNotFoundError: The run has no adapter.
+    """
+    if not (folder.adapter / "adapter_config.json").is_file():
+        raise FileNotFoundError(
+            f"--run: expected an adapter in {folder.adapter}, and there is none. "
+            f"Run `fairtune finetune --run {folder.path}` first."
+        )

@@ -32,13 +32,17 @@ class FittedScores:
             score = logits.detach().float().diff(dim=1)[:, 0]
             self._rows.append(torch.stack([score, labels.float(), sensitive.float()]))
 
+    def forget(self) -> None:
+        """Begin anew: a training that failed left the rows of its last epoch."""
+        self._rows = []
+
     def collect(self, processes: int = 1) -> dict[str, float]:
         """Return `train_auc_GROUP` of the epoch and forget its rows; every process has to call it.
 
         A group without both classes, or with scores that are not numbers, is left out.
         """
         rows = torch.cat(self._rows, dim=1).cpu().numpy() if self._rows else np.zeros((3, 0))
-        self._rows = []
+        self.forget()
         if processes > 1:
             rows = np.concatenate(gather_object([rows]), axis=1)
         score, label, code = rows

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 import tempfile
 from collections.abc import Mapping
@@ -79,17 +77,16 @@ def profile_training(
     Nothing is written.
     """
     set_seed(arguments.seed)
-    # A step is measured whether or not the epoch ends with it.
-    further = {**arguments.further_arguments(), "max_steps": _WARM_UP_STEPS}
-    settings = dataclasses.replace(arguments, training_arguments=json.dumps(further))
+    settings = arguments.to_training_arguments(
+        Path(tempfile.gettempdir()),
+        learning_rate=1.0e-5,
+        seed=arguments.seed,
+        evaluate_each_epoch=False,
+    )
+    settings.max_steps = _WARM_UP_STEPS  # a step is measured whether or not the epoch ends with it
     trainer = FairTrainer(
         model=get_peft_model(backbone.copy_with_new_head(), config),
-        args=settings.to_training_arguments(
-            Path(tempfile.gettempdir()),
-            learning_rate=1.0e-5,
-            seed=arguments.seed,
-            evaluate_each_epoch=False,
-        ),
+        args=settings,
         train_dataset=datasets["train"],
         eval_dataset=datasets["validation"],
         compile_blocks=compile_blocks,

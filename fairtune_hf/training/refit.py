@@ -142,7 +142,8 @@ def refit(
             save_to = folder.adapter if seed == seeds[0] else None
             trainer = train(seed, datasets)
             frames.append(_score_and_save(trainer, table, seed, datasets, save_to))
-            folder.write_refits(pd.concat(frames, ignore_index=True), entry)
+            if PartialState().is_main_process:
+                folder.write_refits(pd.concat(frames, ignore_index=True), entry)
             if on_cost is not None:
                 on_cost(trainer.cost.record())
         if on_seed is not None:
@@ -164,6 +165,8 @@ def finetune(
     Raises:
         ValueError: The data or the weights are not those of the search.
     """
+    # What the first process wrote to the folder is there once all are here.
+    arguments.join_processes().wait_for_everyone()
     record = folder.read()
     check_same_inputs(record, table, backbone)
     methods = {"fairtune": (record["choice"], folder)}
@@ -192,7 +195,7 @@ def finetune(
             if (
                 choice in trained
             ):  # the search chose a control itself: the same training, not done twice
-                where.take_refits_of(trained[choice])
+                _take_refits(where, trained[choice])
             trained.setdefault(choice, where)
             refit(
                 choice,
@@ -206,10 +209,19 @@ def finetune(
                 on_cost=functools.partial(_add_refit_cost, folder),
                 trainings=len(methods) * len(seeds),
             )
-    folder.update(
-        dataset=describe_dataset(table),
-        warnings=list(dict.fromkeys([*(record["warnings"] or []), *table.warnings])),
-    )
+    if PartialState().is_main_process:
+        folder.update(
+            dataset=describe_dataset(table),
+            warnings=list(dict.fromkeys([*(record["warnings"] or []), *table.warnings])),
+        )
+    PartialState().wait_for_everyone()
+
+
+def _take_refits(folder: RunFolder, twin: RunFolder) -> None:
+    """Copy a twin's refits on the first process, before any other looks for them."""
+    if PartialState().is_main_process:
+        folder.take_refits_of(twin)
+    PartialState().wait_for_everyone()
 
 
 def _add_refit_cost(folder: RunFolder, cost: dict[str, Any]) -> None:

@@ -32,12 +32,14 @@ class MethodTraining:
         arguments: How the run trains; `epochs` is the budget of all stages together.
         datasets: The splits as model inputs; `train` and `validation` are needed.
         class_weights: One factor a class, or None.
+        compile_blocks: Compile the transformer blocks, as of `FairTrainer`.
     """
 
     backbone: Backbone
     arguments: FitArguments
     datasets: Mapping[str, ImageDataset]
     class_weights: tuple[float, float] | None = None
+    compile_blocks: bool = False
 
     def build_last_stage(
         self, method: Method, mask: FairMaskConfig, *, learning_rate: float, seed: int
@@ -80,6 +82,7 @@ class MethodTraining:
             train_dataset=self.datasets["train"],
             eval_dataset=self.datasets["validation"],
             class_weights=self.class_weights,
+            compile_blocks=self.compile_blocks,
         )
 
 

@@ -245,6 +245,8 @@ class FairTrainer(Trainer):
             raise _NoMoreTrials
         if trial is not None:
             self.cost.reset()
+            if self._fitted is not None:
+                self._fitted.forget()
         self.cost.clock.mark("other")
         try:
             found = super().train(*args, trial=trial, **kwargs)

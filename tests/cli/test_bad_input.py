@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fairtune_hf.cli import search, stored_run
 from fairtune_hf.cli.main import main
 
 Damage = Callable[[Path], list[str]]
@@ -180,6 +181,18 @@ def test_folder_with_other_files_is_refused(
         (["search", "--learning-rate-min=1"], "expected 0 < min < max"),
         (["search", '--training-arguments={"max_grad_nrm": 1}'], "Did you mean max_grad_norm?"),
         (["search", '--training-arguments={"seed": 1}'], "decided by the run"),
+        (["search", "--training-arguments=3"], "expected a JSON object, got '3'"),
+        (["search", "--training-arguments=null"], "expected a JSON object, got 'null'"),
+        (["search", '--training-arguments={"max_steps": 9}'], "max_steps is decided by the run"),
+        (
+            ["search", '--training-arguments={"max_grad_norm": "x"}'],
+            'expected a number for max_grad_norm, got "x"',
+        ),
+        (
+            ["search", '--training-arguments={"use_cpu": 1}'],
+            "expected true or false for use_cpu, got 1",
+        ),
+        (["search", '--training-arguments={"optim": "adamm"}'], "adamm is not a valid"),
         (["search", "--config=nowhere.yaml"], "there is no file nowhere.yaml"),
         (["search", "--model=./nowhere"], "there is no folder ./nowhere"),
         (["finetune"], "expected the folder of a search"),
@@ -204,3 +217,31 @@ def test_search_without_refit_cannot_be_evaluated(
     (tmp_path / "run.json").write_bytes((finished_run / "run.json").read_bytes())
     assert main(["evaluate", f"--run={tmp_path}"]) == 2
     assert "Run `fairtune finetune --run" in " ".join(capsys.readouterr().err.split())
+
+
+def test_other_data_cannot_be_scored_without_an_adapter(
+    finished_run: Path,
+    folder_flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And nothing is loaded to find it out."""
+    monkeypatch.setattr(stored_run, "load_model", lambda model: pytest.fail("loaded"))
+    for name in ("run.json", "config.yaml"):
+        (tmp_path / name).write_bytes((finished_run / name).read_bytes())
+    assert main(["evaluate", f"--run={tmp_path}", *folder_flags]) == 2
+    assert "expected an adapter in" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_storage_that_does_not_answer_is_bad_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def plan(arguments: list[str]) -> Callable[[], None]:
+        raise ConnectionError("--storage: expected a database that answers")
+
+    monkeypatch.setattr(search, "plan", plan)
+    assert main(["search"]) == 2
+    said = capsys.readouterr().err
+    assert "fairtune search: --storage: expected a database that answers" in said
+    assert "Traceback" not in said

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import fcntl
 import json
 import os
 import shutil
@@ -11,11 +13,17 @@ import sys
 import time
 from pathlib import Path
 
+import optuna
 import pandas as pd
+import psutil
 import pytest
 
-from fairtune_hf.baselines import METHODS
+from fairtune_hf.baselines import METHODS, Method, method_spec
 from fairtune_hf.cli.main import main
+from fairtune_hf.data import load_dataset_table
+from fairtune_hf.search import SearchArguments, SearchStudy
+from fairtune_hf.search.methods import MethodRun
+from fairtune_hf.training import FairTrainer, FitArguments, RunFolder, load_backbone
 
 BUDGET = ["--trials=2", "--epochs=2", "--seeds=2", "--batch-size=32", "--resamples=100"]
 RATES = ["--pruner=none", "--learning-rate-min=0.001", "--learning-rate-max=0.03"]
@@ -94,7 +102,7 @@ def test_done_is_done(compared: Path, flags: list[str]) -> None:
     before = study.read_bytes()
     methods = ["--methods", "linear_readout", "full", "groupdro+fairtune_attention"]
     shown = (compared / "comparison.csv").read_text()
-    assert main(["compare", *flags, *methods, f"--out={compared}"]) == 0
+    assert main(["compare", *flags, *methods, "--workers=auto", f"--out={compared}"]) == 0
     assert study.read_bytes() == before
     assert (compared / "comparison.csv").read_text() == shown
 
@@ -124,7 +132,9 @@ def test_a_method_that_failed_is_a_row_that_says_why(flags: list[str], tmp_path:
         (["--methods", "fairtun"], "Did you mean fairtune"),
         (["--layout", "attention"], "unknown flag: --layout"),
         (["--search-fraction", "0"], "--search-fraction: expected a share in (0, 1]"),
-        (["--workers", "0"], "--workers: expected at least 1"),
+        (["--workers", "0"], "--workers: expected a number of at least 1, or auto"),
+        (["--workers", "some"], "--workers: expected a number of at least 1, or auto"),
+        (["--seeds", "0"], "--seeds: expected at least 1"),
     ],
 )
 def test_bad_input_is_named_and_nothing_written(
@@ -137,6 +147,104 @@ def test_bad_input_is_named_and_nothing_written(
     assert main(["compare", *flags, *given, f"--out={tmp_path / 'out'}"]) == 2
     assert words in capsys.readouterr().err.replace("\n", " ")
     assert not (tmp_path / "out").exists()
+
+
+def test_two_processes_on_one_training_are_bad_input(
+    flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["compare", *flags, f"--out={tmp_path / 'out'}"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--workers: expected no accelerate launch" in said
+    assert "fairtune compare --workers auto" in said
+
+
+def test_a_method_that_another_process_trains_is_said_to_be_trained(
+    compared: Path, flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = shutil.copytree(compared, tmp_path / "out")
+    words = ["compare", *flags, "--seeds=3", "--methods", "full", f"--out={out}"]
+    with (out / "methods" / "full" / "claim").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "full: still trained by another process" in said
+    assert "process that trained it ended" not in said
+
+
+def test_seconds_of_search_leave_out_the_night_after_a_kill(tiny_vit: Path, tmp_path: Path) -> None:
+    run = MethodRun(
+        spec=method_spec("full"),
+        backbone=load_backbone(tiny_vit),
+        folder=RunFolder(tmp_path),
+        search=SearchArguments(trials=2, presets=False, top_k=0),
+        training=FitArguments(epochs=2),
+    )
+    study = SearchStudy(run.folder, run.space, run.search, epochs=2, seed=0)
+    curve = [{"epoch": 1, "value": 0.5, "seconds": 7.0}]
+    killed = optuna.trial.create_trial(
+        state=optuna.trial.TrialState.FAIL, user_attrs={"curve": curve}
+    )
+    killed.datetime_complete = datetime.datetime.now()
+    killed.datetime_start = killed.datetime_complete - datetime.timedelta(hours=9)
+    study.study.add_trial(killed)
+    assert run._describe_search(study, Method())["seconds"] == 7.0
+
+
+def test_a_study_and_its_earlier_stages_share_the_pictures_and_compile_alike(
+    pictures_template: Path, tiny_vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = load_dataset_table(
+        "folder", pictures_template, image_size=32, label_column="diagnosis", sensitive_column="sex",
+        patient_column="person", split_column="part", splits=("train", "validation"),
+    )  # fmt: skip
+    made: list[FairTrainer] = []
+    start = FairTrainer.__init__
+
+    def note(trainer: FairTrainer, **arguments: object) -> None:
+        start(trainer, **arguments)
+        made.append(trainer)
+
+    monkeypatch.setattr(FairTrainer, "__init__", note)
+    run = MethodRun(
+        spec=method_spec("fscl"),
+        backbone=load_backbone(tiny_vit),
+        folder=RunFolder(tmp_path),
+        search=SearchArguments(trials=1, presets=False, top_k=0),
+        training=FitArguments(epochs=2, compile="on"),
+    )
+    run.search_choice(table, show_progress=False)
+    last, earlier = made
+    assert earlier.train_dataset is last.train_dataset
+    assert earlier._compile_blocks
+    assert last._compile_blocks
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_that_started_them(flags: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["compare", *flags, "--trials=10000", "--methods", "full", "linear_readout"]
+    command = [sys.executable, "-m", "fairtune_hf.cli.main", *words, "--workers=2", f"--out={out}"]
+    process = subprocess.Popen(command)
+    deadline = time.monotonic() + 240
+    while len(list(out.glob("methods/*/trials.csv"))) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    workers = psutil.Process(process.pid).children()
+    assert len(workers) == 2
+    process.kill()
+    process.wait()
+    try:
+        _, alive = psutil.wait_procs(workers, timeout=15)
+        assert not alive
+    finally:
+        for worker in workers:
+            if worker.is_running():
+                worker.kill()
 
 
 @pytest.mark.slow

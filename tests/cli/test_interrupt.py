@@ -12,6 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fairtune_hf.search import interrupt
+
 COMMAND = str(Path(sys.executable).parent / "fairtune")
 
 
@@ -69,3 +71,24 @@ def test_interrupted_search_resumes_to_the_exact_total(
         done[columns].sort_values(columns, ignore_index=True),
         whole[columns].sort_values(columns, ignore_index=True),
     )
+
+
+@pytest.mark.parametrize("words", [["--help"], ["search", "--help"], ["recipes"]], ids=" ".join)
+def test_a_command_ends_quietly_when_its_reader_has_gone(words: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    found = subprocess.run([COMMAND, *words], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (found.returncode, found.stderr) == (141, b"")
+
+
+def test_a_process_that_does_not_end_when_asked_is_made_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupt, "GRACE_SECONDS", 0.2)
+    deaf = (
+        "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    interrupt.end_processes([process])
+    process.stdout.close()
+    assert process.returncode == -signal.SIGKILL

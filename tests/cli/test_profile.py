@@ -22,13 +22,14 @@ def test_a_recipe_is_profiled_and_nothing_is_written(
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("trials: 7\nepochs: 2\nbatch_size: 16\npruner: none\n")
     words = ["profile", f"--config={recipe}", *folder_flags, f"--model={tiny_vit}", "--steps=4"]
-    assert main([*words, "--mask=attention"]) == 0
+    assert main([*words, "--mask=attention", "--search-epochs=2,5"]) == 0
     shown = capsys.readouterr().out
     parts = {words[0]: float(words[1]) for line in shown.splitlines() if (words := line.split())
              and words[0] in (*PARTS, "all")}  # fmt: skip
     assert set(parts) == {*PARTS, "all"}
     assert parts["all"] == pytest.approx(sum(parts[part] for part in PARTS), abs=0.01)
     assert "4 of them measured" in shown
+    assert "A training of 5 epochs" in shown  # the longest of those to be searched
     assert "7 of them" in shown
     assert "No GPU was used" in shown
     assert [file.name for file in tmp_path.iterdir()] == ["recipe.yaml"]

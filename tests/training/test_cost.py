@@ -63,6 +63,15 @@ def test_several_processes_count_all_their_pictures_over_all_their_peaks() -> No
     assert meter.record()["images"] == 0
 
 
+def test_the_peak_of_memory_is_the_training_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, reset = torch.device("cuda:0"), []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset.append)
+    meter = CostMeter(device)
+    assert reset == [device]
+    meter.reset()
+    assert reset == [device, device]
+
+
 def test_a_run_records_what_search_and_refits_cost(finished_run: Path) -> None:
     record = json.loads((finished_run / "run.json").read_text())
     trials = pd.read_csv(finished_run / "trials.csv")

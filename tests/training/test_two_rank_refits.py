@@ -1,0 +1,71 @@
+"""Refits over two processes: one of them writes, the other finds what was written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+# The first process is slow to write, and the second must not write at all.
+SCRIPT = """
+import json, os, sys, time
+from fairtune_hf.cli.main import main
+from fairtune_hf.run_folder import RunFolder
+
+def slow(name):
+    write = getattr(RunFolder, name)
+    def wait_and_write(*arguments):
+        assert os.environ["RANK"] == "0", name
+        time.sleep(1)
+        return write(*arguments)
+    setattr(RunFolder, name, wait_and_write)
+
+for name in ("write", "write_config", "write_predictions", "take_refits_of"):
+    slow(name)
+for words in json.loads(sys.argv[1]):
+    code = main(words)
+    if code:
+        sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+def test_only_the_first_process_writes_and_the_second_finds_it(
+    finished_run: Path, folder_flags: list[str], tiny_vit: Path, tmp_path: Path
+) -> None:
+    by_hand, searched = tmp_path / "by_hand", tmp_path / "searched"
+    # A search whose choice is one of its controls, before its refits.
+    searched.mkdir()
+    shutil.copy(finished_run / "config.yaml", searched)
+    record = json.loads((finished_run / "run.json").read_text())
+    record |= {"controls": {"full": record["choice"]}, "cost": None}
+    (searched / "run.json").write_text(json.dumps(record))
+    fit = ["--epochs=1", "--batch-size=16", "--mask=full_blocks", "--learning-rate=0.001"]
+    words = [
+        ["finetune", *folder_flags, f"--model={tiny_vit}", *fit, f"--out={by_hand}"],
+        ["finetune", f"--run={searched}", "--seeds=2"],
+    ]
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run(
+        [*launch, str(script), json.dumps(words)],
+        check=True,
+        timeout=400,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"},
+    )
+    for folder, seeds in ((by_hand, 3), (searched, 2), (searched / "controls" / "full", 2)):
+        predictions = pd.read_parquet(folder / "predictions.parquet")
+        assert not predictions.duplicated(["seed", "row_id"]).any()
+        assert set(predictions["seed"]) == set(range(seeds))
+        assert (folder / "adapter" / "adapter_config.json").is_file()
+    cost = json.loads((searched / "run.json").read_text())["cost"]["refit"]
+    a_seed = record["choice"]["epochs"] * 128  # 108 rows, filled up to four steps of 2 x 16
+    assert (cost["processes"], cost["images"]) == (2, 2 * a_seed)  # a twin's are not added
+    assert not list(tmp_path.rglob("*.partial"))
