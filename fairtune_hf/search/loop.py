@@ -6,6 +6,7 @@ Trials are asked for one at a time, so that each starts from what the study know
 from __future__ import annotations
 
 import gc
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
+from tqdm.auto import tqdm
 
 from fairtune_hf.search.hooks import HpSpace
 from fairtune_hf.search.objectives import parse_objectives, read_objectives
@@ -85,8 +87,8 @@ def _run_trials(
             )
         except TRIAL_FAILURES as error:
             _consider_failure(trainer, study, error)
-        except UpdateFinishedTrialError:
-            pass  # taken for dead by another worker, and queued again there: what was found here does not count
+        except UpdateFinishedTrialError as error:
+            _say_thrown_away(trainer, error)
         except ValueError:
             # Optuna asks for the best trial after each call, and finds none while nothing has completed.
             if study is None or not study.found_nothing_yet():
@@ -118,6 +120,16 @@ def _agree(trainer: FairTrainer, decision: str) -> str:
 def _count_trainable(trainer: FairTrainer) -> int:
     model: Any = trainer.model
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _say_thrown_away(trainer: FairTrainer, error: UpdateFinishedTrialError) -> None:
+    """Say that another worker took this one for dead and queued its trial again: what was found here does not count."""
+    if trainer.args.world_size > 1:
+        raise error  # the other processes may be in the middle of the trial: all have to start again
+    tqdm.write(
+        f"A trial's result is thrown away, since another worker took this one for dead and has the trial repeated ({error})",
+        file=sys.stderr,
+    )
 
 
 def _consider_failure(
