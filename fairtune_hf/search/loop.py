@@ -87,12 +87,8 @@ def _run_trials(
             )
         except TRIAL_FAILURES as error:
             _consider_failure(trainer, study, error)
-        except UpdateFinishedTrialError as error:
-            _say_thrown_away(trainer, error)
-        except ValueError:
-            # Optuna asks for the best trial after each call, and finds none while nothing has completed.
-            if study is None or not study.found_nothing_yet():
-                raise
+        except (UpdateFinishedTrialError, ValueError) as error:
+            _consider_refusal(trainer, study, error)
         finally:
             if study is not None:
                 study.end_turn()
@@ -122,12 +118,19 @@ def _count_trainable(trainer: FairTrainer) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def _say_thrown_away(trainer: FairTrainer, error: UpdateFinishedTrialError) -> None:
-    """Say that another worker took this one for dead and queued its trial again: what was found here does not count."""
-    if trainer.args.world_size > 1:
-        raise error  # the other processes may be in the middle of the trial: all have to start again
+def _consider_refusal(
+    trainer: FairTrainer, study: SearchStudy | None, error: BaseException
+) -> None:
+    """Go on after what Optuna refuses though nothing is wrong with this process; raise anything else."""
+    if study is None:
+        raise error
+    if study.found_nothing_yet():
+        return  # it asks for the best trial after each call, and finds none while nothing has completed
+    # The other processes may be in the middle of the trial: all have to start again.
+    if trainer.args.world_size > 1 or not study.was_taken_for_dead():
+        raise error
     tqdm.write(
-        f"A trial's result is thrown away, since another worker took this one for dead and has the trial repeated ({error})",
+        "A trial's result is thrown away: another worker took this one for dead and had the trial queued again.",
         file=sys.stderr,
     )
 

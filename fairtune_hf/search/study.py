@@ -39,6 +39,7 @@ GO, WAIT, DONE = "go", "wait", "done"
 # whole ended so often in the middle of it, which is mostly somebody's doing.
 _MAX_DEATHS = 3
 _MAX_RESTARTS = 20
+_GIVEN_UP = "given up"  # how the reason begins then
 _STARTUP = "startup"  # attribute of a trial: which of the start-up points it is
 _SHOWN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
 
@@ -243,6 +244,15 @@ class SearchStudy:
         nothing = not self.trials(TrialState.COMPLETE)
         return nothing and bool(own) and own[-1].state == TrialState.PRUNED
 
+    def was_taken_for_dead(self) -> bool:
+        """Whether another worker ended this one's latest trial, whose point it queued again or gave up before."""
+        trials = self.study.get_trials(deepcopy=False)
+        own = [t for t in trials if t.user_attrs.get(WORKER) == self._worker]
+        if not own or own[-1].state != TrialState.FAIL:
+            return False
+        queued = {t.user_attrs.get("retry_of") for t in trials}
+        return own[-1].number in queued or _GIVEN_UP in own[-1].user_attrs.get("reason", "")
+
     def write_tables(self) -> None:
         """Write trials.csv and curves.csv."""
         write_tables(self.folder, self.space, self.objectives, self.trials())
@@ -321,7 +331,7 @@ class SearchStudy:
                 lost = (
                     f"{deaths} workers" if deaths >= _MAX_DEATHS else f"the search {restarts} times"
                 )
-                reason = f"given up: {lost} ended in the middle of it"
+                reason = f"{_GIVEN_UP}: {lost} ended in the middle of it"
                 self.storage.set_trial_user_attr(trial._trial_id, "reason", reason)
                 tqdm.write(f"Trial {trial.number} is {reason}.", file=sys.stderr)
             return False
