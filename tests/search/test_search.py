@@ -227,7 +227,7 @@ class Bury(TrainerCallback):
             self.bury(state)
 
     def bury(self, state: Any) -> None:
-        if self.trainer._trial.number == 1 and round(state.epoch) == self.epoch:
+        if self.trainer._trial.number == 0 and round(state.epoch) == self.epoch:
             space, search = SearchSpace(blocks=2), SearchArguments(trials=3)
             other = SearchStudy(RunFolder(self.folder), space, search, epochs=2, seed=0)
             with patch.object(Liveness, "is_alive", return_value=False):
@@ -259,9 +259,12 @@ def test_a_result_that_is_thrown_away_is_told_and_the_total_stays_exact(
         show_progress=False,
     )
     trials = pd.read_csv(tmp_path / "trials.csv", dtype={"mask": str})
-    assert list(trials["state"]) == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert list(trials["state"]) == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
     point = ["mask", "learning_rate"]
-    assert list(trials[point].iloc[2]) == list(trials[point].iloc[1])
+    assert list(trials[point].iloc[1]) == list(trials[point].iloc[0])
+    # The lost one was saved too if it came to its end, and its repetition takes its place.
+    kept = json.loads((tmp_path / "best_trial" / "trial.json").read_text())
+    assert kept["number"] == trials["number"][trials["value"].idxmax()]
     said = capsys.readouterr().err
     assert said.count("A trial's result is thrown away") == 1
-    assert "Trial 1 ended in the middle and is repeated" in said
+    assert "Trial 0 ended in the middle and is repeated" in said
