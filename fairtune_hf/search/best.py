@@ -52,11 +52,12 @@ class KeepBest(TrainerCallback):
             return
         found = trainer.objective
         value = found[0] if isinstance(found, list) else found
-        if not self._is_better(value):
-            return
-        self._save({"number": trial.number, "value": value, "params": trial.params})
+        record = {"number": trial.number, "value": value, "params": trial.params}
+        is_repeated = trial.user_attrs.get("retry_of") is not None
+        if self._is_better(record, is_repeated):
+            self._save(record, is_repeated)
 
-    def _save(self, record: dict[str, Any]) -> None:
+    def _save(self, record: dict[str, Any], is_repeated: bool) -> None:
         partial = self._folder / f"{FOLDER}.{os.getpid()}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -68,16 +69,20 @@ class KeepBest(TrainerCallback):
         turn = FileTurn(self._folder / f"{FOLDER}.lock")
         turn.acquire()
         try:
-            if self._is_better(record["value"]):  # still, whatever other workers saved meanwhile
+            if self._is_better(
+                record, is_repeated
+            ):  # still, whatever other workers saved meanwhile
                 _put_in_place(partial, self._folder / FOLDER)
             else:
                 shutil.rmtree(partial)
         finally:
             turn.release()
 
-    def _is_better(self, value: float) -> bool:
+    def _is_better(self, record: dict[str, Any], is_repeated: bool) -> bool:
         kept = read_best(self._folder)
-        return kept is None or self._objective.sign * (value - kept["value"]) > 0
+        if kept is None or (is_repeated and kept["params"] == record["params"]):
+            return True  # or the kept one was lost after it was saved: its repetition is the one that counts
+        return self._objective.sign * (record["value"] - kept["value"]) > 0
 
 
 def _put_in_place(partial: Path, target: Path) -> None:

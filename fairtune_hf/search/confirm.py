@@ -140,8 +140,4 @@ def describe_confirmation(study: SearchStudy, judged: Sequence[Judged]) -> dict[
             }
             for one in judged
         ],
-        # What the search's values promised beyond what new seeds gave.
-        "mean_drop": float(np.mean([one.trial.values[0] - one.mean for one in judged]))
-        if judged
-        else None,
     }

@@ -6,6 +6,7 @@ Trials are asked for one at a time, so that each starts from what the study know
 from __future__ import annotations
 
 import gc
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
+from tqdm.auto import tqdm
 
 from fairtune_hf.search.hooks import HpSpace
 from fairtune_hf.search.objectives import parse_objectives, read_objectives
@@ -85,14 +87,10 @@ def _run_trials(
             )
         except TRIAL_FAILURES as error:
             _consider_failure(trainer, study, error)
-        except (TrialCutShort, UpdateFinishedTrialError):
-            # The budget is spent, and the next claim says so; or this one was taken for dead by another worker
-            # and queued again there, so that what was found here does not count.
-            pass
-        except ValueError:
-            # Optuna asks for the best trial after each call, and finds none while nothing has completed.
-            if study is None or not study.found_nothing_yet():
-                raise
+        except TrialCutShort:
+            pass  # the budget is spent, and the claim of the next trial says so
+        except (UpdateFinishedTrialError, ValueError) as error:
+            _consider_refusal(trainer, study, error)
         finally:
             if study is not None:
                 study.end_turn()
@@ -120,6 +118,23 @@ def _agree(trainer: FairTrainer, decision: str) -> str:
 def _count_trainable(trainer: FairTrainer) -> int:
     model: Any = trainer.model
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _consider_refusal(
+    trainer: FairTrainer, study: SearchStudy | None, error: BaseException
+) -> None:
+    """Go on after what Optuna refuses though nothing is wrong with this process; raise anything else."""
+    if study is None:
+        raise error
+    if study.found_nothing_yet():
+        return  # it asks for the best trial after each call, and finds none while nothing has completed
+    # The other processes may be in the middle of the trial: all have to start again.
+    if trainer.args.world_size > 1 or not study.was_taken_for_dead():
+        raise error
+    tqdm.write(
+        "A trial's result is thrown away: another worker took this one for dead and had the trial queued again.",
+        file=sys.stderr,
+    )
 
 
 def _consider_failure(

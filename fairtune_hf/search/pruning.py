@@ -6,7 +6,9 @@ failed; with several objectives, for which Optuna prunes nothing, a halving by f
 
 from __future__ import annotations
 
+import json
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,9 +81,56 @@ class FairPruner(optuna.pruners.BasePruner):
         step = trial.last_step
         if step is None or step < self._schedule.first_rung(epochs):
             return False
-        pruner = self._pruners.setdefault(epochs, self._build(epochs))
+        if epochs not in self._pruners:
+            self._pruners[epochs] = self._build(epochs)
         view: Any = ComparableTrials(study, lambda t: self._schedule.length(t) == epochs)
-        return pruner.prune(view, trial) and trial.user_attrs.get("preset") is None
+        return self._pruners[epochs].prune(view, trial) and trial.user_attrs.get("preset") is None
+
+
+class Brackets(optuna.pruners.BasePruner):
+    """Hyperband: several halvings, each with a later first rung, and each trial judged by one of them.
+
+    Optuna's own asks the storage for a bracket's trials, those of other lengths and failed ones among
+    them, and deals them out by number, so that a repeated trial comes into another bracket. Here the
+    parameters decide, which a repetition shares. The brackets' shares of the trials are Optuna's.
+
+    Args:
+        first_rung: First epoch judged in the first bracket.
+        epochs: Epochs of a full trial.
+        reduction_factor: One in so many passes a rung; the first rungs of two brackets differ by it.
+    """
+
+    def __init__(self, first_rung: int, epochs: int, reduction_factor: int) -> None:
+        count = 1
+        while first_rung * reduction_factor**count <= epochs:
+            count += 1
+        self._halvings = [
+            optuna.pruners.SuccessiveHalvingPruner(
+                min_resource=first_rung,
+                reduction_factor=reduction_factor,
+                min_early_stopping_rate=bracket,
+            )
+            for bracket in range(count)
+        ]
+        self._shares = [
+            math.ceil(count * reduction_factor**left / (left + 1))
+            for left in reversed(range(count))
+        ]
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Ask the halving of the trial's bracket."""
+        bracket = self.bracket(trial)
+        view: Any = ComparableTrials(study, lambda t: self.bracket(t) == bracket)
+        return self._halvings[bracket].prune(view, trial)
+
+    def bracket(self, trial: FrozenTrial) -> int:
+        """Which bracket a trial with these parameters belongs to."""
+        digest = zlib.crc32(json.dumps(trial.params, sort_keys=True).encode())
+        place, bracket = digest % sum(self._shares), 0
+        while place >= self._shares[bracket]:
+            place -= self._shares[bracket]
+            bracket += 1
+        return bracket
 
 
 def build_pruner(search: SearchArguments, schedule: Schedule) -> optuna.pruners.BasePruner:
@@ -97,11 +146,7 @@ def build_pruner(search: SearchArguments, schedule: Schedule) -> optuna.pruners.
         )
 
     def hyperband(epochs: int) -> optuna.pruners.BasePruner:
-        return optuna.pruners.HyperbandPruner(
-            min_resource=schedule.first_rung(epochs),
-            max_resource=epochs,
-            reduction_factor=search.reduction_factor,
-        )
+        return Brackets(schedule.first_rung(epochs), epochs, search.reduction_factor)
 
     def median(epochs: int) -> optuna.pruners.BasePruner:
         return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=0)

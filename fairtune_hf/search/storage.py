@@ -45,8 +45,12 @@ class FileTurn:
         """Wait for the turn."""
         if self._handle < 0:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            self._handle = handle
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                self._handle = handle
+            except BaseException:  # Ctrl-C while waiting, in a notebook that lives on
+                os.close(handle)
+                raise
 
     def release(self) -> None:
         """End the turn."""
@@ -67,8 +71,14 @@ class ServerTurn:
         """Wait for the turn."""
         if self._connection is None:
             connection: Any = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": self._key})
-            self._connection = connection
+            query = sqlalchemy.text("SELECT pg_advisory_lock(:key)")
+            try:
+                connection.execute(query, {"key": self._key})
+                self._connection = connection
+            except BaseException:
+                connection.invalidate()  # back in the pool it might hold the lock for ever
+                connection.close()
+                raise
 
     def release(self) -> None:
         """End the turn."""
@@ -234,3 +244,5 @@ class Heartbeat:
                 self._storage.set_trial_user_attr(trial_id, BEAT, count)
             except optuna.exceptions.UpdateFinishedTrialError:
                 return  # the trial ended between two beats
+            except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError):
+                continue  # a busy file, a server that restarts: the training need not know, and the next beat may do

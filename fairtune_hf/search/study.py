@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from tqdm.auto import tqdm
 
 from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.search.arguments import SearchArguments
@@ -29,11 +32,15 @@ from fairtune_hf.search.tables import write_tables
 from fairtune_hf.training.trainer import PRUNED
 
 STUDY_NAME = "fairtune"
+REPLACEMENT = (
+    "FAIRTUNE_REPLACEMENT"  # set in the environment of a worker that takes a lost one's place
+)
 GO, WAIT, DONE = "go", "wait", "done"
 # A point is left failed when so many workers died of it while others lived on, or when the search as a
-# whole ended so often in the middle of it: that is mostly somebody's doing, and she decides to go on.
+# whole ended so often in the middle of it, which is mostly somebody's doing.
 _MAX_DEATHS = 3
 _MAX_RESTARTS = 20
+_GIVEN_UP = "given up"  # how the reason begins then
 _STARTUP = "startup"  # attribute of a trial: which of the start-up points it is
 _SHOWN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
 
@@ -76,7 +83,7 @@ class SearchStudy:
         self.storage = open_storage(self.url)
         self._turn = open_turn(self.url, self.storage, name)
         self._liveness, self._worker = Liveness(), this_worker()
-        self._heartbeat = None if self.url.startswith("sqlite") else Heartbeat(self.storage)
+        self._heartbeat = Heartbeat(self.storage)
         self.sampler = build_sampler(arguments.sampler, seed=seed, on_claim=self._on_claim)
         self.schedule = Schedule(
             judge_after=arguments.judge_after, warmup_fraction=warmup_fraction, epochs=epochs
@@ -85,11 +92,19 @@ class SearchStudy:
         self.pruner = (
             optuna.pruners.NopPruner() if several else build_pruner(arguments, self.schedule)
         )
+        self._before: set[int] = (
+            set()
+        )  # trials that may have lost their worker before this one came
         self._turn.acquire()
         try:
             directions: Any = [o.direction for o in self.objectives]
             self.study = optuna.create_study(directions=directions, **self.create_study_arguments())
-            self._bury_dead_trials(at_start=True)
+            trials = self.study.get_trials(deepcopy=False)
+            if (
+                REPLACEMENT not in os.environ
+            ):  # else those who started this worker were there before
+                self._before = {t.number for t in trials if t.state != TrialState.WAITING}
+            self._bury_dead_trials(trials)
         finally:
             self._turn.release()
         if startup is None:
@@ -148,23 +163,28 @@ class SearchStudy:
             others are running the last ones; ask again, since one of them may be lost. "done": the
             budget is spent.
         """
+        decision: Literal["go", "wait", "done"] | None = None
         self._turn.acquire()
-        self._bury_dead_trials()
-        # One reading of all trials: between two of them another worker's trial may end and be counted in neither.
-        trials = self.trials()
-        finished = sum(map(self._counts, trials))
-        running = sum(trial.state == TrialState.RUNNING for trial in trials)
-        if finished + running < self.arguments.trials and self.spent_reason() is None:
-            self._queue_next()
-            return "go"
-        self._turn.release()
-        return "wait" if running else "done"
+        try:
+            # One reading for the count: between two, another worker's trial may end and be counted in neither.
+            trials = self.study.get_trials(deepcopy=False)
+            if self._bury_dead_trials(trials):
+                trials = self.study.get_trials(deepcopy=False)
+            finished = sum(map(self._counts, trials))
+            running = sum(trial.state == TrialState.RUNNING for trial in trials)
+            decision = "wait" if running else "done"
+            if finished + running < self.arguments.trials and self.spent_reason() is None:
+                self._queue_next(trials)
+                decision = "go"
+            return decision
+        finally:
+            if decision != "go":
+                self._turn.release()
 
     def end_turn(self) -> None:
         """Give up a claim that led to no trial, and stop beating for one that ended."""
         self._turn.release()
-        if self._heartbeat is not None:
-            self._heartbeat.stop()
+        self._heartbeat.stop()
 
     def judge(
         self, trial: optuna.Trial, epoch: int, is_last: bool, row: dict[str, Any]
@@ -225,6 +245,15 @@ class SearchStudy:
         nothing = not self.trials(TrialState.COMPLETE)
         return nothing and bool(own) and own[-1].state == TrialState.PRUNED
 
+    def was_taken_for_dead(self) -> bool:
+        """Whether another worker ended this one's latest trial, whose point it queued again or gave up before."""
+        trials = self.study.get_trials(deepcopy=False)
+        own = [t for t in trials if t.user_attrs.get(WORKER) == self._worker]
+        if not own or own[-1].state != TrialState.FAIL:
+            return False
+        queued = {t.user_attrs.get("retry_of") for t in trials}
+        return own[-1].number in queued or _GIVEN_UP in own[-1].user_attrs.get("reason", "")
+
     def write_tables(self) -> None:
         """Write trials.csv and curves.csv."""
         write_tables(self.folder, self.space, self.objectives, self.trials())
@@ -233,8 +262,7 @@ class SearchStudy:
         """Sign a new trial, and let the next worker take its turn."""
         study._storage.set_trial_user_attr(trial._trial_id, WORKER, self._worker)
         self._turn.release()
-        if self._heartbeat is not None:
-            self._heartbeat.start(trial._trial_id)
+        self._heartbeat.start(trial._trial_id)
 
     def _is_outranked(self, trial: optuna.Trial) -> bool:
         if self.arguments.pruner == "none" or trial.user_attrs.get("preset") is not None:
@@ -245,13 +273,12 @@ class SearchStudy:
         signs = [o.sign for o in self.objectives]
         return is_outranked(own, rest, signs, self.schedule, self.arguments.reduction_factor)
 
-    def _queue_next(self) -> None:
+    def _queue_next(self, trials: Sequence[FrozenTrial]) -> None:
         """Queue the next start-up point, unless a lost one waits to be repeated. Call it during a turn.
 
         One at a time, since Optuna hands out what waits in the order it came: a lost point is so
         repeated before anything new, and an interrupted search has the trials of an uninterrupted one.
         """
-        trials = self.study.get_trials(deepcopy=False)
         if any(trial.state == TrialState.WAITING for trial in trials):
             return
         started = {trial.user_attrs.get(_STARTUP) for trial in trials}
@@ -266,40 +293,60 @@ class SearchStudy:
                 )
             return
 
-    def _bury_dead_trials(self, *, at_start: bool = False) -> None:
-        """Fail the trials whose worker is gone and queue their points again, once.
+    def _bury_dead_trials(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Fail the trials whose worker is gone and queue their points again, once; return whether anything changed.
 
         Queued before failed, and recognised by `retry_of`, so that a second kill in between neither
         loses a point nor queues it twice. Call it during a turn.
         """
-        trials = self.study.get_trials(deepcopy=False)
-        dead = [t for t in trials if t.state == TrialState.RUNNING or is_lost(t)]
-        if not dead:
-            return
         retried = {t.user_attrs.get("retry_of") for t in trials}
-        for trial in dead:
+        changed = False
+        for trial in trials:
             if trial.state == TrialState.RUNNING:
                 if self._liveness.is_alive(trial):
                     continue
                 # What is dead now may have ended its trial between the reading above and its death.
                 if self.storage.get_trial(trial._trial_id).state != TrialState.RUNNING:
                     continue
-            deaths = trial.user_attrs.get("deaths", 0) + (not at_start)
-            restarts = trial.user_attrs.get("restarts", 0) + at_start
-            complete = set(self.space.parameter_names) <= set(trial.params)
-            point = trial.params if complete else trial.system_attrs.get("fixed_params")
-            few = deaths < _MAX_DEATHS and restarts < _MAX_RESTARTS
-            if point and trial.number not in retried and few:
-                self.study.enqueue_trial(
-                    point,
-                    user_attrs={
-                        "preset": trial.user_attrs.get("preset"),
-                        "random": trial.user_attrs.get("random"),
-                        "retry_of": trial.number,
-                        "deaths": deaths,
-                        "restarts": restarts,
-                        _STARTUP: trial.user_attrs.get(_STARTUP),
-                    },
-                )
+            elif not is_lost(trial) or trial.number in retried:
+                continue
+            changed |= trial.number not in retried and self._queue_again(trial)
             if trial.state == TrialState.RUNNING:
                 self.study.tell(trial.number, state=TrialState.FAIL)
+                changed = True
+        return changed
+
+    def _queue_again(self, trial: FrozenTrial) -> bool:
+        """Queue the point of a lost trial, unless nothing of it is known or it was lost too often."""
+        # Whoever was there when a trial began and finds it dead has outlived its worker: the point may be to
+        # blame. What began earlier may have ended with the whole search, as when a job is put on another node.
+        is_restart = trial.number in self._before
+        counts = CUT_SHORT not in trial.user_attrs  # the budget's end is nobody's death
+        deaths = trial.user_attrs.get("deaths", 0) + (counts and not is_restart)
+        restarts = trial.user_attrs.get("restarts", 0) + (counts and is_restart)
+        complete = set(self.space.parameter_names) <= set(trial.params)
+        point = trial.params if complete else trial.system_attrs.get("fixed_params")
+        if not point:
+            return False
+        if deaths >= _MAX_DEATHS or restarts >= _MAX_RESTARTS:
+            if trial.state == TrialState.RUNNING:  # with a reason it is not lost, but failed
+                lost = (
+                    f"{deaths} workers" if deaths >= _MAX_DEATHS else f"the search {restarts} times"
+                )
+                reason = f"{_GIVEN_UP}: {lost} ended in the middle of it"
+                self.storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+                tqdm.write(f"Trial {trial.number} is {reason}.", file=sys.stderr)
+            return False
+        self.study.enqueue_trial(
+            point,
+            user_attrs={
+                "preset": trial.user_attrs.get("preset"),
+                "random": trial.user_attrs.get("random"),
+                "retry_of": trial.number,
+                "deaths": deaths,
+                "restarts": restarts,
+                _STARTUP: trial.user_attrs.get(_STARTUP),
+            },
+        )
+        tqdm.write(f"Trial {trial.number} ended in the middle and is repeated.", file=sys.stderr)
+        return True

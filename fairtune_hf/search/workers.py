@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ from pathlib import Path
 from typing import IO
 
 import torch
+from tqdm.auto import tqdm
 
 from fairtune_hf.search.interrupt import GRACE_SECONDS, PARENT
 from fairtune_hf.search.progress import Progress
-from fairtune_hf.search.study import SearchStudy
+from fairtune_hf.search.study import REPLACEMENT, SearchStudy
 
 WORKER = "FAIRTUNE_WORKER"  # number of a worker, set in its environment
 _REPLACEMENTS = 3  # a worker lost more often than that is not started again
@@ -59,7 +61,7 @@ class WorkerPool:
     def __enter__(self) -> WorkerPool:
         self._logs.mkdir(parents=True, exist_ok=True)
         for number in range(self._count):
-            log = (self._logs / f"{number}.log").open("wb")
+            log = (self._logs / f"{number}.log").open("ab")  # after what earlier ones said
             self._workers.append(_Worker(number, self._start(number, log), log))
         return self
 
@@ -100,22 +102,31 @@ class WorkerPool:
             code = worker.process.poll()
             if code in (None, 0) or worker.starts > _REPLACEMENTS:
                 continue
+            tqdm.write(
+                f"Worker {worker.number} ended with exit code {code} and is started again ({worker.starts} of "
+                f"{_REPLACEMENTS}); what it said is in {worker.log.name}.",
+                file=sys.stderr,
+            )
             worker.starts += 1
-            worker.process = self._start(worker.number, worker.log)
+            worker.process = self._start(worker.number, worker.log, replaces=True)
         if all(w.process.poll() is not None for w in self._workers) and not study.is_done():
+            lost = [w for w in self._workers if w.process.returncode != 0] or self._workers
+            last = max(lost, key=lambda w: os.fstat(w.log.fileno()).st_mtime_ns)
             raise RuntimeError(
                 f"All {self._count} workers have ended (exit codes {[w.process.returncode for w in self._workers]}) before "
-                f"the search was done. The study is saved. The last words of worker 0:\n{self._last_words()}"
+                f"the search was done. The study is saved. The last words of worker {last.number}:\n{_last_words(last)}"
             )
 
-    def _start(self, number: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    def _start(
+        self, number: int, log: IO[bytes], *, replaces: bool = False
+    ) -> subprocess.Popen[bytes]:
         # In a session of its own, so that Ctrl-C reaches it through us, once.
         return subprocess.Popen(
             self._command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=self._environment(number),
+            env=self._environment(number) | ({REPLACEMENT: "1"} if replaces else {}),
             start_new_session=True,
         )
 
@@ -131,6 +142,7 @@ class WorkerPool:
             environment.setdefault("OMP_NUM_THREADS", str(share))
         return environment
 
-    def _last_words(self) -> str:
-        text = (self._logs / "0.log").read_text(encoding="utf-8", errors="replace")
-        return "\n".join(text.splitlines()[-15:])
+
+def _last_words(worker: _Worker) -> str:
+    text = Path(worker.log.name).read_text(encoding="utf-8", errors="replace")
+    return "\n".join(text.splitlines()[-15:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,28 @@ def finished(out: Path) -> int:
     return len(pd.read_csv(file)) if file.is_file() else 0
 
 
+def interrupted(words: list[str], out: Path, sent: signal.Signals) -> tuple[int, str]:
+    """Start a search and interrupt it after three trials; return its exit code and what it said."""
+    process = subprocess.Popen(
+        words,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+        # A test run in the background is told to ignore Ctrl-C; the command it starts must not be.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        deadline = time.monotonic() + 300
+        while finished(out) < 3 and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(sent)
+        _, message = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    return process.returncode, message
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "code"),
@@ -39,22 +62,11 @@ def test_interrupted_search_resumes_to_the_exact_total(
     out = tmp_path / "run"
     fit = ["--trials=8", "--epochs=2", "--batch-size=16", "--learning-rate-max=0.01"]
     words = [COMMAND, "search", *folder_flags, f"--model={tiny_vit}", *fit, f"--out={out}"]
-    process = subprocess.Popen(
-        words,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=dict(os.environ),
-        # A test run in the background is told to ignore Ctrl-C; the command it starts must not be.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 300
-    while finished(out) < 3:
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(sent)
-    _, message = process.communicate(timeout=120)
-    assert process.returncode == code
+    ended, message = interrupted(words, out, sent)
+    while ended == 0:  # on a busy machine this test may sleep through the whole search: once more
+        shutil.rmtree(out)
+        ended, message = interrupted(words, out, sent)
+    assert ended == code, message
     if code == 130:
         assert "go on with\n  fairtune search" in message
         assert "Traceback" not in message

@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fairtune_hf.search.arguments import SearchArguments
-from fairtune_hf.search.pruning import FairPruner, Schedule, build_pruner, is_outranked
+from fairtune_hf.search.pruning import Brackets, FairPruner, Schedule, build_pruner, is_outranked
 
 TEN = Schedule(judge_after=0.4, warmup_fraction=0.1, epochs=10)
 
@@ -83,6 +83,63 @@ def test_a_killed_trial_and_its_repetition_are_one_rival_not_two() -> None:
     assert outcomes[True] == outcomes[False]
 
 
+def deal(brackets: Brackets, bracket: int, count: int) -> list[dict[str, Any]]:
+    """Parameters that belong to a bracket."""
+    points = [{"x": place / 1000, "epochs": 10} for place in range(1000)]
+    found = [p for p in points if brackets.bracket(trial_at(p)) == bracket]
+    return found[:count]
+
+
+def trial_at(params: dict[str, Any]) -> FrozenTrial:
+    distributions = {
+        "x": optuna.distributions.FloatDistribution(0, 1),
+        "epochs": optuna.distributions.CategoricalDistribution([5, 10]),
+    }
+    return create_trial(value=0.0, params=params, distributions=distributions)
+
+
+def test_hyperband_deals_trials_out_by_their_parameters_in_optuna_s_shares() -> None:
+    ours, theirs = Brackets(1, 9, 3), optuna.pruners.HyperbandPruner(1, 9, 3)
+    theirs._try_initialization(optuna.create_study())
+    assert ours._shares == theirs._trial_allocation_budgets
+    counts = [len(deal(ours, bracket, 1000)) for bracket in range(3)]
+    expected = [1000 * share / sum(ours._shares) for share in ours._shares]
+    assert counts == pytest.approx(expected, rel=0.2)
+
+
+def test_hyperband_compares_within_a_bracket_a_length_and_without_failed_trials() -> None:
+    pruner = build_pruner(SearchArguments(pruner="hyperband"), TEN)
+    assert isinstance(pruner, FairPruner)
+    brackets = pruner._build(10)
+    assert isinstance(brackets, Brackets)
+    early, late = (deal(brackets, bracket, 9) for bracket in (0, 1))
+    study = study_with(pruner)
+
+    def run(params: dict[str, Any], value: float, *, fail: bool = False) -> int | None:
+        study.enqueue_trial(params)
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        length = trial.suggest_categorical("epochs", [5, 10])
+        for epoch in range(1, length):
+            trial.report(value, epoch)
+            if trial.should_prune():
+                study.tell(trial, state=TrialState.PRUNED)
+                return epoch
+        study.tell(trial, state=TrialState.FAIL) if fail else study.tell(trial, value)
+        return None
+
+    for params in late[:4]:
+        run(params, 0.9)
+    for params in early[:4]:
+        run({**params, "epochs": 5}, 0.9)
+    for params in early[4:6]:
+        run(params, 0.9, fail=True)
+    assert run(early[6], 0.1) is None  # the first of its kind
+    assert run(early[7], 0.5) is None
+    assert run(early[8], 0.1) == 4
+    assert run(late[4], 0.1) == 8  # its bracket begins later
+
+
 def test_trials_of_other_lengths_are_not_rivals() -> None:
     study = study_with(build_pruner(SearchArguments(), TEN))
     study.enqueue_trial({"epochs": 10})
@@ -106,7 +163,7 @@ def test_the_build_is_asked_once_a_length() -> None:
     study = study_with(FairPruner(build, TEN))
     for _ in range(3):
         train(study, 0.5)
-    assert set(built) == {10}
+    assert built == [10]
 
 
 def frozen(*curve: tuple[float, float], state: TrialState = TrialState.COMPLETE) -> FrozenTrial:

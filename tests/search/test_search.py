@@ -6,6 +6,7 @@ import gc
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,14 @@ from peft import PeftModel
 from transformers import TrainerCallback
 
 from fairtune_hf.data import ImageTable, load_dataset_table
-from fairtune_hf.search import SearchArguments, SearchSpace, run_study, search_masks
+from fairtune_hf.search import (
+    SearchArguments,
+    SearchSpace,
+    SearchStudy,
+    run_study,
+    search_masks,
+)
+from fairtune_hf.search.storage import Liveness
 from fairtune_hf.training import (
     Backbone,
     FairTrainer,
@@ -249,3 +257,61 @@ def test_controls_take_what_the_search_found_for_them_in_its_own_layout(
         assert controls[name]["trial"] == best["number"]
         assert controls[name]["learning_rate"] == best["learning_rate"]
         assert controls[name]["layout"] == layout
+
+
+class Bury(TrainerCallback):
+    """Take a trial for dead in its middle or at its end, as a worker does that saw no sign of life of it."""
+
+    def __init__(self, trainer: FairTrainer, folder: Path, epoch: int) -> None:
+        self.trainer, self.folder, self.epoch = trainer, folder, epoch
+
+    def on_epoch_end(self, _: Any, state: Any, *__: Any, **kwargs: Any) -> None:
+        if self.epoch == 1:
+            self.bury(state)
+
+    def on_train_end(self, _: Any, state: Any, *__: Any, **kwargs: Any) -> None:
+        if self.epoch == 2:
+            self.bury(state)
+
+    def bury(self, state: Any) -> None:
+        if self.trainer._trial.number == 0 and round(state.epoch) == self.epoch:
+            space, search = SearchSpace(blocks=2), SearchArguments(trials=3)
+            other = SearchStudy(RunFolder(self.folder), space, search, epochs=2, seed=0)
+            with patch.object(Liveness, "is_alive", return_value=False):
+                other.claim()
+            other.end_turn()
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_result_that_is_thrown_away_is_told_and_the_total_stays_exact(
+    epoch: int,
+    table: ImageTable,
+    backbone: Backbone,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def make(**arguments: Any) -> FairTrainer:
+        trainer = FairTrainer(**arguments)
+        trainer.add_callback(Bury(trainer, tmp_path, epoch))
+        return trainer
+
+    run_study(
+        table,
+        backbone,
+        RunFolder(tmp_path),
+        SearchSpace(blocks=2),
+        SearchArguments(trials=1),
+        FIT,
+        make_trainer=make,
+        show_progress=False,
+    )
+    trials = pd.read_csv(tmp_path / "trials.csv", dtype={"mask": str})
+    assert list(trials["state"]) == ["FAIL", "COMPLETE"]
+    point = ["mask", "learning_rate"]
+    assert list(trials[point].iloc[1]) == list(trials[point].iloc[0])
+    # The lost one was saved too if it came to its end, and its repetition takes its place.
+    kept = json.loads((tmp_path / "best_trial" / "trial.json").read_text())
+    assert kept["number"] == 1
+    said = capsys.readouterr().err
+    assert said.count("A trial's result is thrown away") == 1
+    assert "Trial 0 ended in the middle and is repeated" in said

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
+import sqlalchemy
 
-from fairtune_hf.search.storage import open_storage
+from fairtune_hf.search.storage import BEAT, Heartbeat, open_storage
 
 
 def test_a_file_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -22,3 +26,29 @@ def test_a_server_that_does_not_answer_and_no_password_in_the_message(tmp_path: 
     with pytest.raises(ConnectionError, match="expected a database that answers") as said:
         open_storage(url)
     assert "secret" not in str(said.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [optuna.exceptions.StorageInternalError("busy"), sqlalchemy.exc.InterfaceError("", None, ValueError())],
+)  # fmt: skip
+def test_the_heart_beats_on_after_an_error_of_the_storage(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairtune_hf.search.storage.BEAT_SECONDS", 0.01)
+    storage = open_storage(f"sqlite:///{tmp_path}/s.db")
+    trial = optuna.create_study(storage=storage).ask()
+    write, errors, written = storage.set_trial_user_attr, [error, error], threading.Event()
+
+    def break_twice(*given: Any) -> None:
+        if errors:
+            raise errors.pop()
+        write(*given)
+        written.set()
+
+    monkeypatch.setattr(storage, "set_trial_user_attr", break_twice)
+    heart = Heartbeat(storage)
+    heart.start(trial._trial_id)
+    assert written.wait(60)
+    heart.stop()
+    assert storage.get_trial(trial._trial_id).user_attrs[BEAT] >= 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.pruning import Schedule, build_pruner
 from fairtune_hf.search.sampling import STARTUP_TRIALS, startup_points
 from fairtune_hf.search.space import SearchSpace
-from fairtune_hf.search.study import SearchStudy
+from fairtune_hf.search.study import REPLACEMENT, SearchStudy
 
 BLOCKS = 2
 
@@ -47,13 +49,14 @@ def run(study: SearchStudy, trials: int) -> None:
         )
 
 
-def die(study: SearchStudy) -> None:
+def die(study: SearchStudy, **where: str) -> None:
     """Ask, draw and go on no further, as a process does that is killed: its pid is nobody's."""
     study.claim()
     trial = study.study.ask()
+    study.end_turn()
     objective(trial)
     signature = study.trials(TrialState.RUNNING)[-1].user_attrs["worker"]
-    trial.set_user_attr("worker", {**signature, "pid": 2**22 + 1})
+    trial.set_user_attr("worker", {**signature, "pid": 2**22 + 1, **where})
 
 
 def points(study: SearchStudy) -> list[tuple]:
@@ -107,15 +110,54 @@ def test_a_killed_trial_is_queued_again_once_and_counted_once(tmp_path: Path, af
 
 def preset_of_next(study: SearchStudy) -> str:
     assert study.claim() == "go"
-    return str(study.study.ask().user_attrs["preset"])
+    trial = study.study.ask()
+    study.end_turn()
+    return str(trial.user_attrs["preset"])
 
 
-def test_a_point_that_three_workers_died_of_is_given_up(tmp_path: Path) -> None:
+def test_a_point_that_three_workers_died_of_is_given_up_for_good(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     survivor = open_study(tmp_path)
     for _ in range(3):
         die(survivor)
     assert preset_of_next(survivor) == "full_blocks"
+    failed = survivor.trials(TrialState.FAIL)
+    reason = "given up: 3 workers ended in the middle of it"
+    assert [t.user_attrs.get("reason") for t in failed] == [None, None, reason]
+    said = capsys.readouterr().err
+    assert said.count("ended in the middle and is repeated") == 2
+    assert f"Trial {failed[-1].number} is {reason}" in said
+    assert (
+        preset_of_next(open_study(tmp_path)) == "none"
+    )  # the next start-up point, not the old one
     assert len(survivor.trials(TrialState.FAIL)) == 3
+
+
+def test_a_point_that_kills_a_pool_s_workers_is_given_up_though_each_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    die(open_study(tmp_path))
+    monkeypatch.setenv(REPLACEMENT, "1")
+    for _ in range(2):
+        die(open_study(tmp_path))
+    assert preset_of_next(open_study(tmp_path)) == "full_blocks"
+
+
+def test_a_search_that_is_put_on_another_node_again_and_again_gives_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("fairtune_hf.search.storage.time.monotonic", lambda: now)
+    for node in range(5):
+        study = open_study(tmp_path)
+        now += 61.0  # only now the trial of the node before can be taken for dead
+        die(study, host=f"node {node}")
+    study = open_study(tmp_path)
+    now += 61.0
+    assert preset_of_next(study) == "none"
+    assert len(study.trials(TrialState.FAIL)) == 5
+    assert study.trials()[-1].user_attrs["restarts"] == 5
 
 
 def test_a_point_in_the_middle_of_which_the_search_was_ended_is_not(tmp_path: Path) -> None:
@@ -222,6 +264,36 @@ def test_trials_run_by_others_count_against_the_budget(tmp_path: Path) -> None:
     assert one.claim() == two.claim() == "done"
 
 
+def test_a_claim_that_breaks_off_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    one, two = open_study(tmp_path), open_study(tmp_path)
+    monkeypatch.setattr(one, "_queue_next", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        one.claim()
+    assert one._turn._handle < 0  # type: ignore[attr-defined]
+    assert two.claim() == "go"
+    two.end_turn()
+
+
+def test_a_running_trial_beats_in_a_file_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that shares the file has no other sign that the worker lives."""
+    monkeypatch.setattr("fairtune_hf.search.storage.BEAT_SECONDS", 0.01)
+    study = open_study(tmp_path)
+    study.claim()
+    study.study.ask()
+    deadline = time.monotonic() + 60
+    while study.trials(TrialState.RUNNING)[0].user_attrs.get("beat", 0) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    study.end_turn()
+
+
 def test_a_claim_that_leads_nowhere_is_given_back(tmp_path: Path) -> None:
     one, two = open_study(tmp_path), open_study(tmp_path)
     assert one.claim() == "go"
@@ -265,24 +337,25 @@ def test_workers_at_work_at_once_draw_different_points(tmp_path: Path) -> None:
     assert len({rate for _, rate in drawn}) == 4
 
 
+@pytest.mark.parametrize("after", [1, 2, 3])
 def test_a_trial_that_ends_while_it_is_counted_is_counted_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another worker ends the last trial between two readings of the study: no further one is handed out."""
+    """Another worker ends the last trial after so many readings of the study: no further one is handed out."""
     study = open_study(tmp_path, trials=2)
     run(study, 1)
     other = open_study(tmp_path, trials=2)
     assert other.claim() == "go"
     last = other.study.ask()
-    read = study.study.get_trials
+    read, readings = study.study.get_trials, itertools.count(1)
 
     def read_and_let_end(**given: Any) -> list[optuna.trial.FrozenTrial]:
         found = read(**given)
-        if TrialState.RUNNING in {t.state for t in found} and given.get("states") is not None:
+        if next(readings) == after:
             other.study.tell(last, objective(last))
         return found
 
     monkeypatch.setattr(study.study, "get_trials", read_and_let_end)
-    assert study.claim() == "wait"
+    assert study.claim() != "go"
+    assert next(readings) <= 2  # it reads them once: they are many, and all workers ask
     monkeypatch.undo()
-    assert study.claim() == "done"

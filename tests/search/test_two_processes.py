@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -78,12 +80,21 @@ except KeyboardInterrupt:
 
 
 def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+    """A port that no other test process asks for, below those that the system gives away by itself."""
+    port = 20_000 + os.getpid() % 10_000
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return str(port)
+            except OSError:
+                port += 1
 
 
-def launch(case: str, pictures: Path, vit: Path, out: Path) -> list[subprocess.Popen[bytes]]:
+@contextmanager
+def launch(
+    case: str, pictures: Path, vit: Path, out: Path
+) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start both ranks as torchrun would, each with a log, so that each exit code can be seen."""
     out.mkdir()
     script = out / "script.py"
@@ -102,7 +113,12 @@ def launch(case: str, pictures: Path, vit: Path, out: Path) -> list[subprocess.P
         words = [sys.executable, str(script), str(pictures), str(vit), str(out), case]
         environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
         found.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log))
-    return found
+    try:
+        yield found
+    finally:
+        for process in found:
+            process.kill()
+            process.wait()
 
 
 def end(processes: list[subprocess.Popen[bytes]], out: Path, timeout: float) -> list[int]:
@@ -111,9 +127,6 @@ def end(processes: list[subprocess.Popen[bytes]], out: Path, timeout: float) -> 
     except subprocess.TimeoutExpired:
         logs = "\n".join((out / f"log-{rank}").read_text()[-2000:] for rank in (0, 1))
         pytest.fail(f"did not end: {[p.poll() for p in processes]}\n{logs}")
-    finally:
-        for process in processes:
-            process.kill()
 
 
 def trials(folder: Path) -> pd.DataFrame:
@@ -124,8 +137,8 @@ def trials(folder: Path) -> pd.DataFrame:
 def test_both_processes_end_together(pictures: Path, tiny_vit: Path, tmp_path: Path) -> None:
     """Pruned trials, `study.stop()`, the hours and a diverged trial, one search after the other."""
     out = tmp_path / "out"
-    processes = launch("prune,stop,hours,diverge", pictures, tiny_vit, out)
-    assert end(processes, out, 240) == [0, 0], (out / "log-0").read_text()[-3000:]
+    with launch("prune,stop,hours,diverge", pictures, tiny_vit, out) as processes:
+        assert end(processes, out, 240) == [0, 0], (out / "log-0").read_text()[-3000:]
     pruned = trials(out / "prune")
     assert list(pruned["state"]) == ["PRUNED"] * 3
     assert set(pruned["epochs"]) == {2}
@@ -145,9 +158,9 @@ def test_an_exception_in_the_second_process_ends_both_with_code_1(
     pictures: Path, tiny_vit: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "exception"
-    processes = launch("exception", pictures, tiny_vit, out)
-    assert processes[1].wait(150) == 1
-    assert end(processes, out, 15) == [1, 1]
+    with launch("exception", pictures, tiny_vit, out) as processes:
+        assert processes[1].wait(150) == 1
+        assert end(processes, out, 15) == [1, 1]
     assert "rank 1 broke" in (out / "log-1").read_text()
     assert trials(out / "exception")["state"][0] == "COMPLETE"
 
@@ -155,12 +168,12 @@ def test_an_exception_in_the_second_process_ends_both_with_code_1(
 @pytest.mark.slow
 def test_sigterm_ends_both_with_code_130(pictures: Path, tiny_vit: Path, tmp_path: Path) -> None:
     out = tmp_path / "term"
-    processes = launch("term", pictures, tiny_vit, out)
-    deadline = time.monotonic() + 150
-    while not all((out / f"ready-{rank}").exists() for rank in (0, 1)):
-        assert time.monotonic() < deadline
-        assert all(p.poll() is None for p in processes), (out / "log-1").read_text()[-2000:]
-        time.sleep(0.05)
-    for process in processes:
-        process.send_signal(signal.SIGTERM)
-    assert end(processes, out, 15) == [130, 130]
+    with launch("term", pictures, tiny_vit, out) as processes:
+        deadline = time.monotonic() + 150
+        while not all((out / f"ready-{rank}").exists() for rank in (0, 1)):
+            assert time.monotonic() < deadline
+            assert all(p.poll() is None for p in processes), (out / "log-1").read_text()[-2000:]
+            time.sleep(0.05)
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        assert end(processes, out, 15) == [130, 130]
