@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from accelerate import PartialState
+
 from fairtune_hf.cli.arguments import DataArguments, DataOptions, ModelArguments, OutputArguments
 from fairtune_hf.cli.inputs import (
     MAY_CHANGE,
@@ -71,6 +73,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
 
     def run() -> None:
         if not is_worker():
+            PartialState().wait_for_everyone()  # another process may still be looking at the folder
             clear_if_asked(folder, output)
             if is_first_process():
                 folder.write_config(config)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,13 @@ def evaluate_run(run_dir: Path | str, *, n_resamples: int = 2000, seed: int = 0)
     folder = RunFolder(run_dir)
     record = folder.read()
     sensitive = record["dataset"]["sensitive"]
-    predictions = _require_predictions(folder)
+    predictions = _require_predictions(folder, record["choice"])
     options = {"sensitive": sensitive, "n_resamples": n_resamples, "seed": seed}
     first_seed = int(record["choice"]["seed"])
     record.update(_measure(predictions, first_seed, options))
     record["comparisons"] = []
     for name, entry in (record["controls"] or {}).items():
-        reference = _require_predictions(folder.control(name))
+        reference = _require_predictions(folder.control(name), entry)
         entry.update(_measure(reference, first_seed, options))
         record["comparisons"] += _compare(predictions, reference, name, options)
     _correct_for_controls(record["comparisons"])
@@ -78,7 +79,8 @@ def evaluate_method(
         "n_resamples": n_resamples,
         "seed": seed,
     }
-    record.update(_measure(_require_predictions(folder), int(record["choice"]["seed"]), options))
+    predictions = _require_predictions(folder, record["choice"])
+    record.update(_measure(predictions, int(record["choice"]["seed"]), options))
     record["comparisons"], record["verdict"] = None, None
     record["warnings"] = _collect_warnings(record)
     return folder.write(record)
@@ -109,17 +111,20 @@ def compare_method(
             "n_resamples": n_resamples,
             "seed": seed,
         }
-        pair = _require_predictions(folder), _require_predictions(reference_folder)
+        pair = (
+            _require_predictions(folder, record["choice"]),
+            _require_predictions(reference_folder, reference["choice"]),
+        )
         record["comparisons"] = _compare(*pair, other, options, method=own)
     record["warnings"] = _collect_warnings(record)
     return folder.write(record)
 
 
-def _require_predictions(folder: RunFolder) -> pd.DataFrame:
-    predictions = folder.read_predictions()
+def _require_predictions(folder: RunFolder, choice: Mapping[str, Any]) -> pd.DataFrame:
+    predictions = folder.read_refits(choice)
     if predictions is None:
         raise FileNotFoundError(
-            f"--run: expected the predictions of the refits in {folder.predictions_file}, and there are none. "
+            f"--run: expected the predictions of the refits in {folder.predictions_file}, and there are none of this choice. "
             "Run `fairtune finetune --run` on the folder first; the same command goes on where it stopped."
         )
     return predictions
