@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fairtune_hf.metrics import compare_predictions, evaluate_predictions
+from fairtune_hf.run_folder import RunFolder
 
 PARTS = ("layernorm", "attention", "mlp")
 BIT_NAMES = [f"blocks.{block}.{part}" for block in range(12) for part in PARTS]
@@ -215,7 +216,6 @@ def write_fake_run(
 
 def _refit(path, run, best, groups, sensitive, master):
     own = draw_predictions(groups, lift=0.35, sensitive=sensitive, master=master)
-    own.to_parquet(path / "predictions.parquet", index=False)
     run |= measured(own, sensitive)
     run["choice"] = {
         "mask": best["mask"],
@@ -230,12 +230,10 @@ def _refit(path, run, best, groups, sensitive, master):
         "selected_by": "highest validation min_auc of 10 complete trials",
         "trial": int(best["number"]),
     }
+    RunFolder(path).write_refits(own, run["choice"])
     run["controls"], run["comparisons"] = {}, []
     for reference, lift in {"full_blocks": 0.3, "linear_readout": -0.9}.items():
         other = draw_predictions(groups, lift=lift, sensitive=sensitive, master=master)
-        control = path / "controls" / reference
-        control.mkdir(parents=True, exist_ok=True)
-        other.to_parquet(control / "predictions.parquet", index=False)
         run["controls"][reference] = {
             "mask": PRESETS[reference],
             "layout": "block3",
@@ -244,4 +242,5 @@ def _refit(path, run, best, groups, sensitive, master):
             "trial": None,
             **measured(other, sensitive),
         }
+        RunFolder(path).control(reference).write_refits(other, run["controls"][reference])
         run["comparisons"].append(comparison(own, other, reference, sensitive))

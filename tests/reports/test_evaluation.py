@@ -18,7 +18,11 @@ def folder(make_run):
 
 
 def change(folder, change_table):
-    folder.write_predictions(change_table(folder.read_predictions()))
+    """Change a folder's predictions, which stay marked with the choice they are of."""
+    before = folder.read_predictions()
+    changed = change_table(before)
+    changed.attrs = before.attrs
+    folder.write_predictions(changed)
 
 
 def test_p_values_are_corrected_for_the_controls_of_a_metric(folder):
@@ -72,3 +76,11 @@ def test_constant_scores_are_flagged_in_every_refit(folder):
     assert control["collapse"] is None
     assert collapse_flag(control["overall_auc"], control["overall_auc_ci"]) is None
     assert json.loads(folder.record_file.read_text()) == record
+
+
+def test_refits_of_another_choice_are_not_measured(folder):
+    record = folder.read()
+    record["controls"]["full_blocks"]["learning_rate"] *= 2  # as after a longer search
+    folder.update(controls=record["controls"])
+    with pytest.raises(FileNotFoundError, match=r"none of this choice.*fairtune finetune"):
+        evaluate_run(folder.path, n_resamples=RESAMPLES)
