@@ -51,7 +51,7 @@ def train_bare(
         trained,
         lr=learning_rate,
         weight_decay=arguments.weight_decay,
-        fused=device.type == "cuda",
+        fused=True,
     )
     steps = arguments.epochs * -(-len(train) // rows)
     schedule = get_scheduler(

@@ -170,7 +170,7 @@ def make_step(options: argparse.Namespace) -> Callable[[Tensor, Tensor], None]:
     gpu = options.device == "cuda"
     if gpu:
         FastForward(model, dtype=torch.bfloat16, residual=torch.bfloat16)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=gpu)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
     def step(pixels: Tensor, labels: Tensor) -> None:
         with torch.autocast(options.device, dtype=torch.bfloat16, enabled=gpu):

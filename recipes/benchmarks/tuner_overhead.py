@@ -60,7 +60,7 @@ class Job:
     def __init__(self, model, options, batch):
         self.model = model.to(options.device).train()
         self.own = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.own, lr=1e-4, fused=options.device == "cuda")
+        self.optimizer = torch.optim.AdamW(self.own, lr=1e-4, fused=True)
         self.options, self.batch = options, batch
 
     def step(self):
