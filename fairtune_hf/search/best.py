@@ -69,9 +69,8 @@ class KeepBest(TrainerCallback):
         turn = FileTurn(self._folder / f"{FOLDER}.lock")
         turn.acquire()
         try:
-            if self._is_better(
-                record, is_repeated
-            ):  # still, whatever other workers saved meanwhile
+            # Still, whatever other workers saved meanwhile.
+            if self._is_better(record, is_repeated):
                 _put_in_place(partial, self._folder / FOLDER)
             else:
                 shutil.rmtree(partial)

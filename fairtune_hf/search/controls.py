@@ -20,10 +20,8 @@ from fairtune_hf.tuner import Mask
 
 CONTROLS = {"full_blocks": "full_blocks", "linear_readout": "none"}
 RANDOM_MASK = "random_mask"
-SEARCHED = (
-    "full_blocks",
-    RANDOM_MASK,
-)  # the controls that `--control-trials` gives studies of their own
+# The controls that `--control-trials` gives studies of their own.
+SEARCHED = ("full_blocks", RANDOM_MASK)
 
 
 def control_spaces(space: SearchSpace) -> dict[str, SearchSpace]:

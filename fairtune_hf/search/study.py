@@ -32,9 +32,8 @@ from fairtune_hf.search.tables import write_tables
 from fairtune_hf.training.trainer import PRUNED
 
 STUDY_NAME = "fairtune"
-REPLACEMENT = (
-    "FAIRTUNE_REPLACEMENT"  # set in the environment of a worker that takes a lost one's place
-)
+# Set in the environment of a worker that takes a lost one's place.
+REPLACEMENT = "FAIRTUNE_REPLACEMENT"
 GO, WAIT, DONE = "go", "wait", "done"
 # A point is left failed when so many workers died of it while others lived on, or when the search as a
 # whole ended so often in the middle of it, which is mostly somebody's doing.
@@ -92,17 +91,15 @@ class SearchStudy:
         self.pruner = (
             optuna.pruners.NopPruner() if several else build_pruner(arguments, self.schedule)
         )
-        self._before: set[int] = (
-            set()
-        )  # trials that may have lost their worker before this one came
+        # Trials that may have lost their worker before this one came.
+        self._before: set[int] = set()
         self._turn.acquire()
         try:
             directions: Any = [o.direction for o in self.objectives]
             self.study = optuna.create_study(directions=directions, **self.create_study_arguments())
             trials = self.study.get_trials(deepcopy=False)
-            if (
-                REPLACEMENT not in os.environ
-            ):  # else those who started this worker were there before
+            # Whoever starts a replacement was there before it.
+            if REPLACEMENT not in os.environ:
                 self._before = {t.number for t in trials if t.state != TrialState.WAITING}
             self._bury_dead_trials(trials)
         finally:

@@ -192,9 +192,7 @@ def finetune(
         for name, (entry, where) in methods.items():
             bar.set_postfix_str(name)
             choice = Choice.from_record(entry, entry["layout"])
-            if (
-                choice in trained
-            ):  # the search chose a control itself: the same training, not done twice
+            if choice in trained:  # the search chose a control itself: not trained twice
                 _take_refits(where, trained[choice])
             trained.setdefault(choice, where)
             refit(

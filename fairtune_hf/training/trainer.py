@@ -229,11 +229,8 @@ class FairTrainer(Trainer):
             return None
         try:
             found = super().hyperparameter_search(*args, **kwargs)
-        except (
-            ValueError,
-            FloatingPointError,
-            TrialCutShort,
-        ):  # between trials, or from numbers all processes share
+        except (ValueError, FloatingPointError, TrialCutShort):
+            # Between trials, or from numbers that all processes share.
             self._send(_END)
             raise
         self._send(_END)
