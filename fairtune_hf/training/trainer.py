@@ -27,8 +27,8 @@ from fairtune_hf.training.fast_forward import FastForward, run_by_module
 from fairtune_hf.training.fitted import FittedScores
 from fairtune_hf.training.tracking import add_tracking
 
-# What can go wrong in one trial and be right in the next.
 PRUNED = "pruned"  # the judge's word for a trial that Optuna's pruner ends
+# What can go wrong in one trial and be right in the next.
 TRIAL_FAILURES = (FloatingPointError, torch.OutOfMemoryError, MemoryError)
 _END = "no more trials"
 COST = "cost"  # the trial's attribute with what it cost
