@@ -311,7 +311,8 @@ def _start_workers(arguments: list[str], count: int, folder: Path) -> None:
                 environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index % gpus]
             command = [sys.executable, "-m", "fairtune_hf.cli.main", "compare", *arguments]
             command += [f"--out={folder}", f"--worker={index}"]
-            processes.append(subprocess.Popen(command, env=environment))
+            # In a session of its own, so that Ctrl-C reaches it through us, once.
+            processes.append(subprocess.Popen(command, env=environment, start_new_session=True))
         codes = [process.wait() for process in processes]
     finally:
         end_processes(processes)

@@ -18,7 +18,7 @@ from typing import IO
 import torch
 from tqdm.auto import tqdm
 
-from fairtune_hf.search.interrupt import GRACE_SECONDS, PARENT
+from fairtune_hf.search.interrupt import PARENT, end_processes
 from fairtune_hf.search.progress import Progress
 from fairtune_hf.search.study import REPLACEMENT, SearchStudy
 
@@ -66,16 +66,7 @@ class WorkerPool:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        running = [w.process for w in self._workers if w.process.poll() is None]
-        for process in running:
-            process.terminate()
-        deadline = time.monotonic() + GRACE_SECONDS
-        for process in running:
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        end_processes(worker.process for worker in self._workers)
         for worker in self._workers:
             worker.log.close()
 
