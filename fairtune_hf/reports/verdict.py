@@ -267,8 +267,9 @@ def _warnings(flags: VerdictFlags) -> str:
     if flags.collapsed:
         names = _join([method_name(name) for name in flags.collapsed])
         parts.append(f"{names} ranked hardly better than chance (collapsed)")
-    if flags.uncertain:
-        names = _join([method_name(name) for name in flags.uncertain])
+    uncertain = [name for name in flags.uncertain if name not in flags.collapsed]
+    if uncertain:
+        names = _join([method_name(name) for name in uncertain])
         parts.append(f"{names} could not be told from chance")
     return "".join(f"; {part}" for part in parts)
 

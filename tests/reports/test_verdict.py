@@ -150,6 +150,18 @@ def test_what_cannot_be_told_from_chance_is_not_called_collapsed():
     assert "collapsed" not in sentence
 
 
+def test_a_method_is_called_collapsed_or_uncertain_in_the_sentence_not_both():
+    seeds = [
+        {"seed": 0, "test": {"overall_auc": 0.5, "overall_auc_ci": [0.4, 0.6]}},
+        {"seed": 1, "test": {"overall_auc": 0.6, "overall_auc_ci": [0.45, 0.7]}},
+    ]
+    flags = verdict_flags({"test": seeds[0]["test"], "seeds": seeds})
+    assert flags.collapsed == flags.uncertain == ("fairtune",)
+    sentence = verdict_sentence([compared("full_blocks", 0.0, -0.1, 0.1)], n_seeds=2, flags=flags)
+    assert "(collapsed)" in sentence
+    assert "told from chance" not in sentence
+
+
 def test_levelling_down_beside_several_controls_is_said_once():
     run = {
         "test": part(0.7, 0.75),
