@@ -55,7 +55,7 @@ class FitArguments:
 
     # Named by --help, explained by --help-all.
     rare: ClassVar[frozenset[str]] = frozenset(
-        {"warmup_fraction", "weight_decay", "class_weight", "training_arguments"}
+        {"warmup_fraction", "weight_decay", "class_weight", "threads", "training_arguments"}
     )
 
     epochs: int = field(default=10, metadata={"help": "Epochs of one training (the paper: 30)."})
@@ -89,6 +89,13 @@ class FitArguments:
     seed: int = field(
         default=0, metadata={"help": "Seed of the split, the search and the first refit."}
     )
+    threads: int | None = field(
+        default=None,
+        metadata={
+            "help": "CPU threads of a process, on which the last digits depend; by default what the environment says "
+            "(all cores; one under accelerate launch)."
+        },
+    )
     training_arguments: str | None = field(
         default=None,
         metadata={
@@ -97,11 +104,12 @@ class FitArguments:
     )
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            if getattr(self, name) < low:
+        for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("threads", 1)):
+            value = getattr(self, name)
+            if value is not None and value < low:
                 raise ValueError(
                     f"--{name.replace('_', '-')}: expected a whole number of at least {low}, got "
-                    f"{getattr(self, name)}. Give a larger one."
+                    f"{value}. Give a larger one."
                 )
         if not 0 <= self.warmup_fraction < 1:
             raise ValueError(
@@ -210,7 +218,7 @@ class FitArguments:
         evaluate_each_epoch: bool,
         run_name: str | None = None,
     ) -> TrainingArguments:
-        """Build the Hugging Face arguments of one training.
+        """Build the Hugging Face arguments of one training, and take the threads that were asked for.
 
         Nothing is written by the Trainer itself but to the trackers of `report_to`, under `run_name`:
         adapters and tables are saved by the run.
@@ -243,7 +251,10 @@ class FitArguments:
             "optim": "adamw_torch_fused",  # three times as fast on a CPU too
             "tf32": True if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else None,
         }
-        return TrainingArguments(**{**settings, **self.further_arguments()})
+        built = TrainingArguments(**{**settings, **self.further_arguments()})
+        if self.threads is not None:  # after Accelerate, which may have chosen a number of its own
+            torch.set_num_threads(self.threads)
+        return built
 
 
 def _check_number(name: str, value: Any) -> None:

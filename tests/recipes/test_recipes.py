@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,11 +101,15 @@ def test_accelerate_launch_gives_the_same_trials_as_the_command(tmp_path: Path) 
     launched = [
         str(python.parent / "accelerate"), "launch", "--num_processes", "1", str(ROOT / "recipes" / "search.py"),
     ]  # fmt: skip
-    for command, out in (
-        (launched, "launched"),
-        ([str(python.parent / "fairtune"), "search"], "plain"),
+    for command, out, threads in (
+        (launched, "launched", "1"),  # what accelerate sets where nothing is set
+        ([str(python.parent / "fairtune"), "search"], "plain", "2"),
     ):
-        subprocess.run([*command, *recipe, f"--out={tmp_path / out}"], check=True, cwd=tmp_path)
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        words = [*command, *recipe, f"--out={tmp_path / out}"]
+        subprocess.run(words, check=True, cwd=tmp_path, env=environment)
+        record = json.loads((tmp_path / out / "run.json").read_text())
+        assert record["hardware"]["threads"] == 2  # the recipe's
     one, two = (
         pd.read_csv(tmp_path / out / "trials.csv", dtype={"mask": str}).drop(columns="seconds")
         for out in ("launched", "plain")
