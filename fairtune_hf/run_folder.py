@@ -68,6 +68,14 @@ class RunFolder:
         """Return the folder of a control, laid out like the run's own."""
         return RunFolder(self.path / "controls" / name)
 
+    def refits(self, record: Mapping[str, Any]) -> dict[str, tuple[RunFolder, dict[str, Any]]]:
+        """Return the folder and the entry of run.json of the choice and of each control, by name."""
+        controls = record["controls"] or {}
+        return {
+            "fairtune": (self, record["choice"]),
+            **{name: (self.control(name), entry) for name, entry in controls.items()},
+        }
+
     def read(self) -> dict[str, Any]:
         """Read run.json.
 

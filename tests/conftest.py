@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification
 
+from fairtune_hf.data import ImageTable, load_dataset_table
+
 PATIENTS, PICTURES_EACH = 60, 3
 
 
@@ -53,6 +55,16 @@ def own_picture_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = tmp_path_factory.mktemp("cache")
     os.environ["FAIRTUNE_CACHE"] = str(cache)
     return cache
+
+
+@pytest.fixture(scope="session")
+def search_table(pictures_template: Path) -> ImageTable:
+    """The training and validation rows of the drawn folder."""
+    return load_dataset_table(
+        "folder", pictures_template, image_size=32, label_column="diagnosis", sensitive_column="sex",
+        patient_column="person", split_column="part", splits=("train", "validation"),
+        cache=False, progress=False,
+    )  # fmt: skip
 
 
 @pytest.fixture

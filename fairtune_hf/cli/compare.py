@@ -37,6 +37,7 @@ from fairtune_hf.data import ImageTable, stratified_fraction
 from fairtune_hf.reports import compare_method, evaluate_method, render_methods
 from fairtune_hf.reports.method_comparison import REFERENCE
 from fairtune_hf.search import BudgetArguments, SearchArguments
+from fairtune_hf.search.arguments import check_workers
 from fairtune_hf.search.interrupt import PARENT, end_processes, prompt_exit
 from fairtune_hf.search.methods import MethodRun, record_failure
 from fairtune_hf.search.workers import count_workers
@@ -73,10 +74,7 @@ class CompareArguments:
             raise ValueError(
                 f"--seeds: expected at least 1, got {self.seeds}. Give a whole number of 1 or more."
             )
-        if not (self.workers == "auto" or (self.workers.isdigit() and int(self.workers) >= 1)):
-            raise ValueError(
-                f"--workers: expected a number of at least 1, or auto, got {self.workers!r}."
-            )
+        check_workers(self.workers)
 
 
 PARSER = RecipeParser(

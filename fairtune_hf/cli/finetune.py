@@ -157,9 +157,7 @@ def _parse_mask(mask: MaskArguments, backbone: Backbone) -> str:
 
 def _is_refitted(folder: RunFolder, record: dict[str, Any], seeds: range) -> bool:
     """Whether the choice and every control, as they are now, have predictions of all seeds."""
-    refits = [(folder, record["choice"])]
-    refits += [(folder.control(name), entry) for name, entry in (record["controls"] or {}).items()]
-    for where, entry in refits:
+    for where, entry in folder.refits(record).values():
         predictions = where.read_refits(entry)
         if predictions is None or not set(seeds) <= set(predictions["seed"]):
             return False

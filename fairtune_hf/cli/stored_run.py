@@ -127,10 +127,7 @@ def require_predictions(folder: RunFolder) -> None:
     Raises:
         FileNotFoundError: The choice or a control has no predictions.
     """
-    record = folder.read()
-    refits = [(folder, record["choice"])]
-    refits += [(folder.control(name), entry) for name, entry in (record["controls"] or {}).items()]
-    for where, entry in refits:
+    for where, entry in folder.refits(folder.read()).values():
         if where.read_refits(entry) is None:
             raise FileNotFoundError(
                 f"--run: expected the predictions of the refits in {where.predictions_file}, and there are none of what "

@@ -14,7 +14,6 @@ from typing import TypeGuard
 from fairtune_hf.data.checks import FEW
 from fairtune_hf.data.small_cells import SMALL
 
-SMALLEST_SHOWN = FEW
 MISSING = "\u2013"
 
 
@@ -56,7 +55,7 @@ def count(value: object) -> str:
     if not is_number(value):
         return MISSING
     whole = int(value)
-    return SMALL if 0 < whole < SMALLEST_SHOWN else f"{whole:,}".replace(",", "\u202f")
+    return SMALL if 0 < whole < FEW else f"{whole:,}".replace(",", "\u202f")
 
 
 def positives(n: object, value: object) -> str:
@@ -65,9 +64,9 @@ def positives(n: object, value: object) -> str:
         return MISSING
     whole = int(value)
     others = int(n) - whole
-    if 0 < int(n) < SMALLEST_SHOWN:
+    if 0 < int(n) < FEW:
         return SMALL
-    if 0 < others < SMALLEST_SHOWN and whole >= SMALLEST_SHOWN:
+    if 0 < others < FEW and whole >= FEW:
         return f"all but {SMALL}"
     return count(whole)
 

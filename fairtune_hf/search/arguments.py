@@ -59,6 +59,12 @@ class BudgetArguments:
     )
 
 
+def check_workers(setting: str) -> None:
+    """Raise a ValueError unless `--workers` is a number of processes or auto."""
+    if not (setting == "auto" or (setting.isdigit() and int(setting) >= 1)):
+        raise ValueError(f"--workers: expected a number of at least 1, or auto, got {setting!r}.")
+
+
 @dataclass(kw_only=True)
 class SearchArguments(BudgetArguments):
     """Settings of the outer loop."""
@@ -157,10 +163,7 @@ class SearchArguments(BudgetArguments):
             raise ValueError(
                 "--sampler: expected one that can follow several objectives, got cmaes. Use nsga2 or tpe."
             )
-        if not (self.workers == "auto" or (self.workers.isdigit() and int(self.workers) >= 1)):
-            raise ValueError(
-                f"--workers: expected a number of at least 1, or auto, got {self.workers!r}."
-            )
+        check_workers(self.workers)
         if self.storage is not None and not self.storage.startswith(("postgresql", "sqlite:///")):
             raise ValueError(
                 f"--storage: expected postgresql://USER:PASSWORD@HOST/DATABASE, got {self.storage!r}. "

@@ -125,6 +125,7 @@ def open_storage(url: str) -> BaseStorage:
 @contextmanager
 def _alone(url: str) -> Iterator[None]:
     """Open one at a time: Optuna asks whether its tables are there and then makes them, each in a step of its own."""
+    # An engine is nothing before it connects, which it does for a server alone.
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool)
     turn = _turn_of(url, engine, "tables")
     turn.acquire()

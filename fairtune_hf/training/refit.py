@@ -169,10 +169,7 @@ def finetune(
     arguments.join_processes().wait_for_everyone()
     record = folder.read()
     check_same_inputs(record, table, backbone)
-    methods = {"fairtune": (record["choice"], folder)}
-    methods |= {
-        name: (entry, folder.control(name)) for name, entry in (record["controls"] or {}).items()
-    }
+    methods = folder.refits(record)
     datasets = build_datasets(table, backbone, arguments)
     with (
         quick_collections() as settle,
@@ -189,7 +186,7 @@ def finetune(
             settle()
 
         trained: dict[Choice, RunFolder] = {}
-        for name, (entry, where) in methods.items():
+        for name, (where, entry) in methods.items():
             bar.set_postfix_str(name)
             choice = Choice.from_record(entry, entry["layout"])
             if choice in trained:  # the search chose a control itself: not trained twice

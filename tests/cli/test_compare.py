@@ -20,7 +20,7 @@ import pytest
 
 from fairtune_hf.baselines import METHODS, Method, method_spec
 from fairtune_hf.cli.main import main
-from fairtune_hf.data import load_dataset_table
+from fairtune_hf.data import ImageTable
 from fairtune_hf.search import SearchArguments, SearchStudy
 from fairtune_hf.search.methods import MethodRun
 from fairtune_hf.training import FairTrainer, FitArguments, RunFolder, load_backbone
@@ -195,12 +195,8 @@ def test_seconds_of_search_leave_out_the_night_after_a_kill(tiny_vit: Path, tmp_
 
 
 def test_a_study_and_its_earlier_stages_share_the_pictures_and_compile_alike(
-    pictures_template: Path, tiny_vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    search_table: ImageTable, tiny_vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = load_dataset_table(
-        "folder", pictures_template, image_size=32, label_column="diagnosis", sensitive_column="sex",
-        patient_column="person", split_column="part", splits=("train", "validation"),
-    )  # fmt: skip
     made: list[FairTrainer] = []
     start = FairTrainer.__init__
 
@@ -216,7 +212,7 @@ def test_a_study_and_its_earlier_stages_share_the_pictures_and_compile_alike(
         search=SearchArguments(trials=1, presets=False, top_k=0),
         training=FitArguments(epochs=2, compile="on"),
     )
-    run.search_choice(table, show_progress=False)
+    run.search_choice(search_table, show_progress=False)
     last, earlier = made
     assert earlier.train_dataset is last.train_dataset
     assert earlier._compile_blocks

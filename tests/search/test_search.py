@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from transformers import TrainerCallback
 
-from fairtune_hf.data import ImageTable, load_dataset_table
+from fairtune_hf.data import ImageTable
 from fairtune_hf.search import (
     SearchArguments,
     SearchSpace,
@@ -43,19 +43,8 @@ def backbone(tiny_vit: Path) -> Backbone:
 
 
 @pytest.fixture(scope="module")
-def table(pictures_template: Path) -> ImageTable:
-    return load_dataset_table(
-        "folder",
-        pictures_template,
-        image_size=32,
-        label_column="diagnosis",
-        sensitive_column="sex",
-        patient_column="person",
-        split_column="part",
-        splits=("train", "validation"),
-        cache=False,
-        progress=False,
-    )
+def table(search_table: ImageTable) -> ImageTable:
+    return search_table
 
 
 class Break(TrainerCallback):

@@ -48,12 +48,16 @@ def server() -> Iterator[str]:
     engine.dispose()
 
 
+@pytest.fixture(params=["file", "server"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty storage: a file, and a database of the server."""
+    if request.param == "file":
+        return f"sqlite:///{tmp_path}/s.db"
+    return str(request.getfixturevalue("server"))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["file", "server"])
-def test_eight_may_be_the_first_to_open_a_storage(
-    where: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    url = request.getfixturevalue("server") if where == "server" else f"sqlite:///{tmp_path}/s.db"
+def test_eight_may_be_the_first_to_open_a_storage(url: str) -> None:
     together = threading.Barrier(8)
 
     def open_it(_: int) -> int:
@@ -124,11 +128,7 @@ while (decision := study.claim()) != "done":
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["file", "server"])
-def test_four_that_claim_as_fast_as_they_can_make_the_exact_total(
-    where: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    url = request.getfixturevalue("server") if where == "server" else f"sqlite:///{tmp_path}/s.db"
+def test_four_that_claim_as_fast_as_they_can_make_the_exact_total(url: str, tmp_path: Path) -> None:
     name = f"test-{uuid.uuid4().hex[:8]}"
     words = [sys.executable, "-c", CLAIMER, str(tmp_path), url, name, "60"]
     processes = [subprocess.Popen([*words, str(place)]) for place in range(4)]

@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from transformers import TrainerCallback
 
-from fairtune_hf.data import load_dataset_table
+from fairtune_hf.data import ImageTable
 from fairtune_hf.search import SearchArguments, SearchSpace, run_study
 from fairtune_hf.training import FairTrainer, FitArguments, RunFolder, load_backbone
 from fairtune_hf.training.fitted import FittedScores
@@ -61,12 +61,8 @@ def test_what_has_no_auc_is_left_out() -> None:
 
 
 def test_a_failed_trial_leaves_no_rows_to_the_next(
-    pictures_template: Path, tiny_vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    search_table: ImageTable, tiny_vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = load_dataset_table(
-        "folder", pictures_template, image_size=32, label_column="diagnosis", sensitive_column="sex",
-        patient_column="person", split_column="part", splits=("train", "validation"),
-    )  # fmt: skip
     scored, collect = [], FittedScores.collect
 
     def count(scores: FittedScores, processes: int = 1) -> dict[str, float]:
@@ -89,6 +85,6 @@ def test_a_failed_trial_leaves_no_rows_to_the_next(
     monkeypatch.setattr(FittedScores, "collect", count)
     search = SearchArguments(trials=1, presets=False)
     fit, folder = FitArguments(epochs=1, batch_size=16), RunFolder(tmp_path)
-    run_study(table, load_backbone(tiny_vit), folder, SearchSpace(blocks=2), search, fit,
+    run_study(search_table, load_backbone(tiny_vit), folder, SearchSpace(blocks=2), search, fit,
               make_trainer=make_trainer, keep_best=False, show_progress=False)  # fmt: skip
     assert scored == [108]
