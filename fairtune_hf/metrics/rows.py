@@ -81,7 +81,7 @@ def describe(
         probabilities = labels.size > 0 and are_probabilities(scores)
     loss, brier, ece = _probability_scores(labels, scores, weights, probabilities, quickly)
     by_ranks = quickly and weights is None
-    auc = _auc_of_ranks(labels, scores) if by_ranks else auc_or_nan(labels, scores, weights)
+    auc = auc_of_ranks(labels, scores) if by_ranks else auc_or_nan(labels, scores, weights)
     precision = math.nan if quickly else _average_precision(labels, scores, weights)
     return GroupRow(
         n=n,
@@ -109,7 +109,7 @@ def auc_or_nan(labels: IntArray, scores: FloatArray, weights: FloatArray | None 
     return float(roc_auc_score(labels, scores, sample_weight=weights))
 
 
-def _auc_of_ranks(labels: IntArray, scores: FloatArray) -> float:
+def auc_of_ranks(labels: IntArray, scores: FloatArray) -> float:
     """Return the AUC by the rank-sum statistic; ties share their mean rank."""
     positives = int(labels.sum())
     negatives = labels.size - positives

@@ -207,7 +207,7 @@ def run_study(
         folder.path,
         learning_rate=space.learning_rate[0],
         seed=training.seed,
-        evaluate_each_epoch=True,
+        evaluation_rows=len(datasets["validation"]),
     )
     backbone.to(settings.device)  # so that a trial's model is copied there, not sent there
     longest = replace(training, epochs=max(space.epochs, default=training.epochs))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import os
 import tempfile
 import typing
@@ -172,7 +173,6 @@ class FitArguments:
                 Path(tempfile.gettempdir()),
                 learning_rate=1.0e-5,
                 seed=self.seed,
-                evaluate_each_epoch=True,
             )
         except (ValueError, TypeError, ImportError, OSError) as error:
             if self.training_arguments is None:
@@ -215,20 +215,27 @@ class FitArguments:
         *,
         learning_rate: float,
         seed: int,
-        evaluate_each_epoch: bool,
+        evaluation_rows: int | None = None,
         run_name: str | None = None,
     ) -> TrainingArguments:
         """Build the Hugging Face arguments of one training, and take the threads that were asked for.
 
         Nothing is written by the Trainer itself but to the trackers of `report_to`, under `run_name`:
         adapters and tables are saved by the run.
+
+        Args:
+            output_dir: Where the Trainer would write.
+            learning_rate: Peak learning rate.
+            seed: Of the order of the rows, the augmentation and the head.
+            evaluation_rows: Rows of the split that is scored after each epoch; None scores none meanwhile.
+            run_name: What trackers call the training.
         """
         precision = self.resolved_precision()
         settings: dict[str, Any] = {
             "output_dir": str(output_dir),
             "num_train_epochs": self.epochs,
             "per_device_train_batch_size": self.batch_size,
-            "per_device_eval_batch_size": max(256, 2 * self.batch_size),
+            "per_device_eval_batch_size": evaluation_batch_size(self.batch_size, evaluation_rows),
             "learning_rate": learning_rate,
             "lr_scheduler_type": self.schedule,
             "warmup_steps": self.warmup_fraction,
@@ -238,7 +245,7 @@ class FitArguments:
             "fp16": precision == "fp16",
             "label_names": ["labels", "sensitive"],
             "remove_unused_columns": False,
-            "eval_strategy": "epoch" if evaluate_each_epoch else "no",
+            "eval_strategy": "no" if evaluation_rows is None else "epoch",
             "save_strategy": "no",
             "logging_strategy": "epoch",
             "report_to": "none",
@@ -255,6 +262,23 @@ class FitArguments:
         if self.threads is not None:  # after Accelerate, which may have chosen a number of its own
             torch.set_num_threads(self.threads)
         return built
+
+
+def evaluation_batch_size(batch_size: int, rows: int | None = None) -> int:
+    """Choose how many rows a device scores at once: nothing is kept for a backward pass, so many fit.
+
+    A split of up to four training batches is scored whole: a rest of another size would be set up, and
+    compiled, for itself.
+
+    Args:
+        batch_size: Training rows a step and device.
+        rows: Rows of the split, where it is scored again and again; several processes share them.
+    """
+    if rows is not None:
+        share = math.ceil(rows / int(os.environ.get("WORLD_SIZE", "1")))
+        if share <= 4 * batch_size:
+            return share
+    return max(256, 2 * batch_size)
 
 
 def _check_number(name: str, value: Any) -> None:

@@ -37,9 +37,7 @@ def score_external(
     seed = folder.read()["choice"]["seed"]
     trainer = FairTrainer(
         model=model,
-        args=arguments.to_training_arguments(
-            folder.path, learning_rate=0.0, seed=seed, evaluate_each_epoch=False
-        ),
+        args=arguments.to_training_arguments(folder.path, learning_rate=0.0, seed=seed),
     )
     rows = ImageDataset(
         table,

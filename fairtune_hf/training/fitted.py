@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
+
+from fairtune_hf.metrics.rows import auc_of_ranks
 
 
 class FittedScores:
@@ -50,5 +51,5 @@ class FittedScores:
         for index, name in enumerate(self._groups):
             held = code == index
             if np.isfinite(score[held]).all() and len(np.unique(label[held])) == 2:
-                found[f"train_auc_{name}"] = float(roc_auc_score(label[held], score[held]))
+                found[f"train_auc_{name}"] = auc_of_ranks(label[held], score[held])
         return found

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from peft import get_peft_model
 from transformers import TrainerCallback, set_seed
+from transformers.trainer_utils import IntervalStrategy
 
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
@@ -20,7 +21,7 @@ from fairtune_hf.training.dataset import ImageDataset
 from fairtune_hf.training.trainer import FairTrainer
 from fairtune_hf.tuner import FairMaskConfig
 
-_WARM_UP_STEPS = 3
+_WARM_UP_STEPS = 5  # as many as it takes until small models are recorded, see `graphs`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +82,9 @@ def profile_training(
         Path(tempfile.gettempdir()),
         learning_rate=1.0e-5,
         seed=arguments.seed,
-        evaluate_each_epoch=False,
+        evaluation_rows=len(datasets["validation"]),
     )
+    settings.eval_strategy = IntervalStrategy.NO  # scored below instead
     settings.max_steps = _WARM_UP_STEPS  # a step is measured whether or not the epoch ends with it
     trainer = FairTrainer(
         model=get_peft_model(backbone.copy_with_new_head(), config),
@@ -92,7 +94,8 @@ def profile_training(
         compile_blocks=compile_blocks,
     )
     trainer.train()
-    trainer.evaluate()
+    for _ in range(_WARM_UP_STEPS if settings.device.type == "cuda" else 1):
+        trainer.evaluate()
     trainer.args.max_steps = steps
     trainer.add_callback(_MeasureSteps(trainer))
     trainer.train()

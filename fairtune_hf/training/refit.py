@@ -273,7 +273,6 @@ def _train(
             folder,
             learning_rate=choice.learning_rate,
             seed=seed,
-            evaluate_each_epoch=False,
             run_name=f"{folder.resolve().name}-seed-{seed}",
         ),
         train_dataset=datasets["train"],

@@ -77,7 +77,6 @@ class MethodTraining:
                 Path(tempfile.gettempdir()),
                 learning_rate=learning_rate if stage.learning_rate is None else stage.learning_rate,
                 seed=seed,
-                evaluate_each_epoch=False,
             ),
             train_dataset=self.datasets["train"],
             eval_dataset=self.datasets["validation"],

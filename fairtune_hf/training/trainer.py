@@ -25,6 +25,7 @@ from fairtune_hf.training.cost import CostMeter, Operations, count_operations
 from fairtune_hf.training.dataset import ImageDataset, collate_batch
 from fairtune_hf.training.fast_forward import FastForward, run_by_module
 from fairtune_hf.training.fitted import FittedScores
+from fairtune_hf.training.graphs import GraphedModel
 from fairtune_hf.training.tracking import add_tracking
 
 PRUNED = "pruned"  # the judge's word for a trial that Optuna's pruner ends
@@ -75,6 +76,7 @@ class FairTrainer(Trainer):
         self._compile_blocks = compile_blocks
         self._prepared: nn.Module | None = None
         self._operations: Operations | None = None
+        self._graphed: GraphedModel | None = None
         self.cost = CostMeter(
             self.args.device,
             processes=self.args.world_size,
@@ -117,6 +119,9 @@ class FairTrainer(Trainer):
     def _compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool
     ) -> Any:
+        graphed: Any = self._graphed
+        if graphed is not None and graphed.model is model:
+            model = graphed
         loss, outputs = self.method.compute_loss(model, inputs, self._class_weights)
         if (
             self._fitted is not None
@@ -170,14 +175,32 @@ class FairTrainer(Trainer):
         self._prepared = model
         fast = self._runs_fast
         if fast:
-            rows = (self.args.train_batch_size, self.args.eval_batch_size)
             FastForward(
                 model,
                 dtype=torch.bfloat16,
                 residual=torch.bfloat16,
-                compiled_rows=frozenset(rows if self._compile_blocks else ()),
+                compiled_rows=self._batch_sizes() if self._compile_blocks else frozenset(),
             )
         self._operations = count_operations(model, last_token_only=fast)
+        on_gpu = self.args.device.type == "cuda"
+        if on_gpu and self._operations is not None and self._takes_plain_steps():
+            self._graphed = GraphedModel(model, self._operations.evaluation)
+
+    def _batch_sizes(self) -> frozenset[int]:
+        """Sizes of the whole batches of training and evaluation."""
+        sizes = (
+            (self.train_dataset, self.args.train_batch_size),
+            (self.eval_dataset, self.args.eval_batch_size),
+        )
+        return frozenset(
+            min(size, len(rows)) if isinstance(rows, ImageDataset) else size for rows, size in sizes
+        )
+
+    def _takes_plain_steps(self) -> bool:
+        """Whether each step is one forward pass and its backward pass as they are, in this process alone."""
+        plain = type(self.method).compute_loss is Method.compute_loss and not self._compile_blocks
+        one = self.args.world_size == 1 and self.args.gradient_accumulation_steps == 1
+        return plain and one and not self.args.gradient_checkpointing
 
     # The hooks below only note where the time goes; the loop is the parent's.
 
@@ -264,7 +287,6 @@ class FairTrainer(Trainer):
             return None
         finally:
             self.cost.clock.mark(None)
-            self._prepared = None
             self.stop_requested |= isinstance(trial, optuna.Trial) and trial.study._stop_flag
             if trial is not None:
                 self._release_trial()
@@ -311,7 +333,7 @@ class FairTrainer(Trainer):
 
     def _release_trial(self) -> None:
         """Let go of a trial's model and optimizer on every process, whatever became of the trial."""
-        self.model = self.model_wrapped = None
+        self.model = self.model_wrapped = self._prepared = self._graphed = None
         self.optimizer = self.lr_scheduler = None
         self.callback_handler.model = self.callback_handler.optimizer = None
         self.callback_handler.lr_scheduler = None
@@ -401,6 +423,8 @@ class _AskMethod(TrainerCallback):
             model = trainer.accelerator.unwrap_model(trainer.model)
             with run_by_module(model):  # a method may look into single layers
                 trainer.method.finish(model, train, validation)
+            if type(trainer.method).finish is not Method.finish:
+                trainer._graphed = None  # the recorded steps know only the parameters as they were
 
 
 class _StopOptimizerTime(TrainerCallback):

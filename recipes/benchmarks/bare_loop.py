@@ -1,7 +1,7 @@
 """A training loop with nothing in it but the arithmetic: what a trial is measured against.
 
-The same model, data on the device, augmentation, loss, clipping, fused AdamW, schedule and evaluation
-of every epoch as a trial of the search has, in plain PyTorch.
+The same model, run the same way (fused, compiled or recorded), data on the device, augmentation, loss,
+clipping, fused AdamW, schedule and evaluation of every epoch as a trial of the search has, in plain PyTorch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from torch.nn import functional
 from transformers import get_scheduler
 
 from fairtune_hf.training import FitArguments, ImageDataset
+from fairtune_hf.training.arguments import evaluation_batch_size
+from fairtune_hf.training.cost import count_operations
 from fairtune_hf.training.fast_forward import FastForward
+from fairtune_hf.training.graphs import GraphedModel
 
 
 def train_bare(
@@ -42,10 +45,14 @@ def train_bare(
     model = build_model().to(device)
     bf16 = arguments.resolved_precision() == "bf16"
     rows = arguments.batch_size
-    evaluation_rows = max(256, 2 * rows)
+    evaluation_rows = evaluation_batch_size(rows, len(validation))
     if device.type == "cuda" and bf16:
         compiled = frozenset((rows, evaluation_rows) if compile_blocks else ())
         FastForward(model, dtype=torch.bfloat16, residual=torch.bfloat16, compiled_rows=compiled)
+    run: Any = model
+    operations = count_operations(model, last_token_only=device.type == "cuda" and bf16)
+    if device.type == "cuda" and operations is not None and not compile_blocks:
+        run = GraphedModel(model, operations.evaluation)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         trained,
@@ -69,7 +76,7 @@ def train_bare(
         for chosen in torch.randperm(len(train), generator=generator).split(rows):
             batch = train.__getitems__(chosen)  # type: ignore[arg-type]
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-                logits = model(pixel_values=batch["pixel_values"]).logits
+                logits = run(pixel_values=batch["pixel_values"]).logits
             loss = functional.cross_entropy(logits.float(), batch["labels"])
             loss.backward()
             nn.utils.clip_grad_norm_(trained, 1.0)
@@ -78,7 +85,7 @@ def train_bare(
             optimizer.zero_grad()
             total += loss.detach()
         total.item()
-        metrics = _evaluate(model, validation, compute_metrics, evaluation_rows, bf16)
+        metrics = _evaluate(model, run, validation, compute_metrics, evaluation_rows, bf16)
     _wait(device)
     seconds = time.perf_counter() - start
     return {
@@ -90,6 +97,7 @@ def train_bare(
 
 def _evaluate(
     model: nn.Module,
+    run: Any,
     rows: ImageDataset,
     compute_metrics: Callable[[Any], dict[str, float]],
     batch: int,
@@ -101,7 +109,7 @@ def _evaluate(
     with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
         for chosen in torch.arange(len(rows)).split(batch):
             pixels = rows.__getitems__(chosen)["pixel_values"]  # type: ignore[arg-type]
-            found.append(model(pixel_values=pixels).logits.float())
+            found.append(run(pixel_values=pixels).logits.float())
     logits = torch.cat(found).cpu().numpy()
     labels = (rows.labels.cpu().numpy(), rows.sensitive.cpu().numpy())
     return dict(compute_metrics(_Scored(logits, labels)))

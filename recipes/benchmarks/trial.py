@@ -159,10 +159,10 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     else:
         sizes = {"image_size": options.image_size, "transforms": options.transforms}
         table = make_table(options.rows, options.validation_rows, **sizes)
-        # Enough for one whole batch of training and evaluation: all that is warmed up.
-        small = make_table(
-            options.batch_size * processes, max(256, 2 * options.batch_size), **sizes
-        )
+        # One whole batch and the rest that the last one is, and the same evaluation: every size that comes.
+        batch = options.batch_size * processes
+        small_rows = min(options.rows, batch + options.rows % batch)
+        small = make_table(small_rows, options.validation_rows, **sizes)
     training = FitArguments(
         epochs=options.epochs,
         batch_size=options.batch_size,

@@ -41,7 +41,7 @@ for name in ("given", "model"):
         model = Given() if name == "given" else backbone.copy_with_new_head()
         arguments = FitArguments(training_arguments=json.dumps(
             {"use_cpu": True, "per_device_eval_batch_size": batch, "ddp_backend": "gloo"}
-        )).to_training_arguments(out, learning_rate=1e-3, seed=0, evaluate_each_epoch=False)
+        )).to_training_arguments(out, learning_rate=1e-3, seed=0)
         rows = build_datasets(table, backbone, FitArguments())["test"]
         trainer = FairTrainer(model=model, args=arguments, eval_dataset=rows,
                               compute_metrics=ComputeMetrics(group_names=table.groups))

@@ -149,6 +149,6 @@ def test_trackers_that_cannot_be_used(report_to: object, match: str) -> None:
 def test_no_tracker_is_the_default_and_can_be_said() -> None:
     for fit in (FitArguments(**FIT), settings("none"), settings(["none"])):
         arguments = fit.to_training_arguments(
-            Path(tempfile.gettempdir()), learning_rate=1e-3, seed=0, evaluate_each_epoch=False
+            Path(tempfile.gettempdir()), learning_rate=1e-3, seed=0
         )
         assert arguments.report_to == []

@@ -47,9 +47,7 @@ FIT = FitArguments(epochs=1, batch_size=16, transforms="none")
 def make_trainer(table: ImageTable, backbone: Backbone, **settings: object) -> FairTrainer:
     set_seed(0)
     model = get_peft_model(backbone.copy_with_new_head(), FairMaskConfig(mask="full_blocks"))
-    arguments = FIT.to_training_arguments(
-        Path(tempfile.gettempdir()), learning_rate=1e-3, seed=0, evaluate_each_epoch=False
-    )
+    arguments = FIT.to_training_arguments(Path(tempfile.gettempdir()), learning_rate=1e-3, seed=0)
     train = build_datasets(table, backbone, FIT)["train"]
     return FairTrainer(model=model, args=arguments, train_dataset=train, **settings)
 
@@ -193,9 +191,7 @@ def test_accelerate_wins_over_the_configured_precision(monkeypatch: pytest.Monke
 def test_one_process_trains_on_one_gpu_however_many_are_visible(
     table: ImageTable, backbone: Backbone
 ) -> None:
-    arguments = FIT.to_training_arguments(
-        Path(tempfile.gettempdir()), learning_rate=1e-3, seed=0, evaluate_each_epoch=False
-    )
+    arguments = FIT.to_training_arguments(Path(tempfile.gettempdir()), learning_rate=1e-3, seed=0)
     assert arguments.device
     arguments._n_gpu = 2  # as transformers finds it where two are visible
     train = build_datasets(table, backbone, FIT)["train"]

@@ -1,0 +1,204 @@
+"""CUDA graphs of small models: the numbers are those of the model as it is."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import get_peft_model
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import ViTConfig, ViTForImageClassification
+
+from fairtune_hf.baselines import GroupDRO, Method
+from fairtune_hf.data import ImageTable
+from fairtune_hf.search import SearchArguments, SearchSpace, run_study
+from fairtune_hf.training import FairTrainer, FitArguments, RunFolder, graphs, load_backbone
+from fairtune_hf.training.graphs import GraphedModel
+from fairtune_hf.tuner import FairMaskConfig
+
+MASKS = ["none", "layernorm", "attention", "101001010110", "full_blocks"]
+
+
+def make_model(mask: str, device: str) -> nn.Module:
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=128,
+        image_size=32,
+        patch_size=8,
+        num_labels=2,
+        initializer_range=0.15,
+    )
+    model = get_peft_model(ViTForImageClassification(config), FairMaskConfig(mask=mask))
+    return model.to(device).train()
+
+
+def train(model: nn.Module, call: Any, sizes: list[int]) -> list[Tensor]:
+    """Logits of each step; sizes below 0 are evaluated."""
+    device = next(model.parameters()).device
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=3e-3, fused=True
+    )
+    found = []
+    for number, size in enumerate(sizes):
+        generator = torch.Generator().manual_seed(number)
+        pixels = torch.randn(abs(size), 3, 32, 32, generator=generator).to(device)
+        labels = (torch.arange(abs(size)) % 2).to(device)
+        model.train(size > 0)
+        with torch.set_grad_enabled(size > 0):
+            logits = call(pixel_values=pixels).logits
+        found.append(logits.detach())  # kept: a replay must not write over it
+        if size > 0:
+            functional.cross_entropy(logits.float(), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return found
+
+
+SIZES = [*[8] * 6, 5, -12, *[8] * 4, 5, -12, 5, -12, 5, -12, 8, 5, -12]
+
+
+def train_on_gpu(mask: str, *, graphed: bool, bf16: bool) -> Tensor:
+    """Logits of all steps one after the other."""
+    model = make_model(mask, "cuda")
+    call = GraphedModel(model, forward_operations=1.0) if graphed else model
+    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=bf16):
+        found = torch.cat(train(model, call, SIZES)).float()
+    if graphed:
+        recorded = {key[0][0]: key[1:] for key in call.graphs}
+        assert recorded == {8: (True, True), 5: (True, True), 12: (False, False)}
+    return found
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mask", MASKS)
+def test_recorded_steps_compute_the_same(mask: str) -> None:
+    as_it_is = train_on_gpu(mask, graphed=False, bf16=False)
+    recorded = train_on_gpu(mask, graphed=True, bf16=False)
+    torch.testing.assert_close(recorded, as_it_is, rtol=1e-4, atol=1e-5)
+    assert float(as_it_is.std()) > 0.01
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mask", MASKS)
+def test_recorded_steps_in_bf16_are_as_near_to_fp32_as_they_are_without(mask: str) -> None:
+    exact = train_on_gpu(mask, graphed=False, bf16=False)
+    off, allowed = (
+        float((train_on_gpu(mask, graphed=graphed, bf16=True) - exact).norm() / exact.norm())
+        for graphed in (True, False)
+    )
+    assert 0 < off <= 2 * allowed + 0.01
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_search_finds_the_same_with_and_without(
+    search_table: ImageTable,
+    tiny_vit: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+) -> None:
+    recorded: list[int] = []
+
+    class Watched(FairTrainer):
+        def _release_trial(self) -> None:
+            if self._graphed is not None:
+                recorded.append(len(self._graphed.graphs))
+            super()._release_trial()
+
+    values, allocated = {}, []
+    for most in (0.0, graphs._FORWARD_OF_A_BLOCK):
+        monkeypatch.setattr(graphs, "_FORWARD_OF_A_BLOCK", most)
+        folder = RunFolder(tmp_path / str(most))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="The training steps could not be recorded")
+            study = run_study(
+                search_table,
+                load_backbone(tiny_vit),
+                folder,
+                SearchSpace(blocks=2),
+                SearchArguments(trials=4, pruner="none"),
+                FitArguments(epochs=6, batch_size=16, precision=precision),
+                make_trainer=Watched,
+                keep_best=False,
+                show_progress=False,
+                on_candidate=lambda _: allocated.append(torch.cuda.memory_allocated()),
+            )
+        assert study is not None
+        values[most] = [trial.value for trial in study.trials()]
+    # Whole batches, the rest of an epoch, and the evaluation.
+    assert recorded == [0] * 4 + [3] * 4
+    np.testing.assert_allclose(*values.values(), atol=0.02 if precision == "fp32" else 0.1)
+    gc.collect()
+    assert max(allocated[-3:]) <= allocated[-4] + 2**20, "a trial's recordings outlive it"
+
+
+@pytest.mark.gpu
+def test_what_cannot_be_recorded_runs_as_it_is_and_says_so() -> None:
+    class Reads(nn.Module):
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, pixel_values: Tensor) -> Any:
+            float(pixel_values.sum())  # waits for the device, which a recording cannot
+            return self.model(pixel_values=pixel_values)
+
+    model = Reads(make_model("attention", "cuda"))
+    call = GraphedModel(model, forward_operations=1.0)
+    with pytest.warns(UserWarning, match="could not be recorded as CUDA graphs"):
+        found = train(model, call, [8] * 6)
+    assert not call.graphs
+    torch.randn(3, device="cuda")  # the random numbers are not left locked
+    reference = make_model("attention", "cuda")
+    for got, want in zip(found, train(reference, reference, [8] * 6), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_large_batches_are_left_alone() -> None:
+    base = 2 * 17.5e9  # ViT-B/16 at 224 px
+    model = ViTForImageClassification(ViTConfig(num_hidden_layers=12, num_labels=2))
+    rows = GraphedModel(model, base)._most_rows
+    assert 42 < rows < 294  # PAPILA's validation rows, and its training rows
+
+
+def test_nothing_is_recorded_on_a_cpu(search_table: ImageTable, tiny_vit: Path) -> None:
+    arguments = FitArguments(epochs=1, training_arguments='{"use_cpu": true}')
+    trainer = FairTrainer(
+        model=load_backbone(tiny_vit).copy_with_new_head(),
+        args=arguments.to_training_arguments(Path("unused"), learning_rate=1e-4, seed=0),
+    )
+    trainer._prepare_model()
+    assert trainer._graphed is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "method", "recorded"),
+    [
+        ({}, Method(), True),
+        ({"gradient_accumulation_steps": 2}, Method(), False),
+        ({"gradient_checkpointing": True}, Method(), False),
+        ({}, GroupDRO(), True),
+    ],
+)
+def test_only_steps_of_one_forward_and_one_backward_pass_are_recorded(
+    tiny_vit: Path, changes: dict[str, Any], method: Method, recorded: bool
+) -> None:
+    arguments = FitArguments(epochs=1).to_training_arguments(
+        Path("unused"), learning_rate=1e-4, seed=0
+    )
+    trainer = FairTrainer(
+        model=load_backbone(tiny_vit).copy_with_new_head(), args=arguments, method=method
+    )
+    for name, value in changes.items():
+        setattr(trainer.args, name, value)
+    assert trainer._takes_plain_steps() is recorded
