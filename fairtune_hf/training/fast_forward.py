@@ -1,8 +1,8 @@
-"""Run the blocks of a Hugging Face ViT through `run_block` instead of module by module.
+"""Run the blocks of a Hugging Face ViT through `run_block` instead of module by module, and its patch embedding too.
 
 Only how the same arithmetic is carried out changes: q, k and v in one product, fused attention, the
-residual stream in one dtype instead of casts around every product, and of the last block only the
-token that the classifier reads. Parameters, adapters and `state_dict` stay where they are; models of
+residual stream in one dtype instead of casts around every product, of the last block only the token
+that the classifier reads, and patches by a matrix product. Parameters, adapters and `state_dict` stay where they are; models of
 another shape are left alone.
 """
 
@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import ViTForImageClassification
-from transformers.models.vit.modeling_vit import ViTLayer
+from transformers.models.vit.modeling_vit import ViTEmbeddings, ViTLayer
 
 from fairtune_hf.training.fused_block import Attention, BlockTensors, run_block
+from fairtune_hf.training.fused_embedding import EmbeddingTensors, embed_patches
 from fairtune_hf.tuner.layer import FairMaskLayer
 
 BACKEND = "inductor"
@@ -29,7 +30,7 @@ _compiled: dict[tuple[object, ...], Callable[..., Tensor]] = {}
 
 
 class FastForward:
-    """Replaces the `forward` of every block of one model.
+    """Replaces the `forward` of the patch embedding and of every block of one model.
 
     Args:
         model: The model, possibly inside a PEFT model.
@@ -60,6 +61,28 @@ class FastForward:
         layers = list(classifier.vit.layers)
         for layer in layers:
             layer.forward = self._forward_of(layer, last=layer is layers[-1])
+        embeddings = classifier.vit.embeddings
+        if type(embeddings) is ViTEmbeddings and _has_plain_patches(embeddings):
+            embeddings.forward = self._forward_of_embeddings(embeddings)
+
+    def _forward_of_embeddings(self, embeddings: Any) -> Callable[..., Tensor]:
+        convolution = embeddings.patch_embeddings.projection
+        expected = (convolution.in_channels, *embeddings.patch_embeddings.image_size)
+
+        def forward(pixel_values: Tensor, *args: object, **kwargs: object) -> Tensor:
+            if pixel_values.shape[1:] != expected or any(args) or any(kwargs.values()):
+                own: Tensor = type(embeddings).forward(embeddings, pixel_values, *args, **kwargs)
+                return own
+            tensors = EmbeddingTensors(
+                weight=convolution.weight,
+                bias=convolution.bias,
+                class_token=embeddings.cls_token,
+                positions=embeddings.position_embeddings,
+            )
+            with torch.autocast(pixel_values.device.type, enabled=False):
+                return embed_patches(pixel_values, tensors, self.dtype, self.residual)
+
+        return forward
 
     def _forward_of(self, layer: nn.Module, *, last: bool) -> Callable[..., Tensor]:
         def forward(hidden: Tensor, *args: object, **kwargs: object) -> Tensor:
@@ -145,10 +168,19 @@ def _is_plain(module: nn.Module) -> bool:
     return type(module) in (nn.Linear, nn.LayerNorm)
 
 
+def _has_plain_patches(embeddings: ViTEmbeddings) -> bool:
+    """Whether the patches are embedded by a convolution of its own weight and bias, without overlap or rest."""
+    patches: Any = embeddings.patch_embeddings
+    convolution = patches.projection
+    plain = type(convolution) is nn.Conv2d and convolution.stride == convolution.kernel_size
+    sides = zip(patches.image_size, convolution.stride, strict=True)
+    return plain and all(side % step == 0 for side, step in sides)
+
+
 @contextmanager
 def run_by_module(model: nn.Module) -> Iterator[None]:
-    """Let the blocks run module by module for a while, so that hooks on their layers are called."""
-    layers = [module for module in model.modules() if isinstance(module, ViTLayer)]
+    """Let the model run module by module for a while, so that hooks on its layers are called."""
+    layers = [module for module in model.modules() if isinstance(module, ViTLayer | ViTEmbeddings)]
     fast = [
         (layer, layer.__dict__.pop("forward")) for layer in layers if "forward" in layer.__dict__
     ]
