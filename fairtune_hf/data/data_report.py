@@ -25,11 +25,15 @@ THUMBNAIL = 96
 
 TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ spec.name }}: data report</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
+:root { color-scheme: light dark; --paper: #fff; --ink: #1b1b1b; --line: #ccc }
+@media (prefers-color-scheme: dark) { :root { --paper: #14171a; --ink: #e8ebee; --line: #39414a } }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem;
-  color: #1b1b1b; background: #fff }
-table { border-collapse: collapse; margin: .5rem 0 1.5rem }
-th, td { border-bottom: 1px solid #ccc; padding: .2rem .7rem; text-align: right }
+  color: var(--ink); background: var(--paper); overflow-wrap: anywhere }
+table { border-collapse: collapse; margin: .5rem 0 1.5rem; display: block; overflow-x: auto }
+th, td { border-bottom: 1px solid var(--line); padding: .2rem .7rem; text-align: right;
+  overflow-wrap: normal }
 th:first-child, td:first-child { text-align: left }
 img { margin: 2px; vertical-align: middle; width: {{ thumbnail }}px }
 .warning { border-left: 4px solid #c77700; margin: .3rem 0; padding-left: .7rem }
