@@ -267,8 +267,8 @@ class FitArguments:
 def evaluation_batch_size(batch_size: int, rows: int | None = None) -> int:
     """Choose how many rows a device scores at once: nothing is kept for a backward pass, so many fit.
 
-    A split of up to four training batches is scored whole: a rest of another size would be set up, and
-    compiled, for itself.
+    A split of up to four training batches is scored whole: a rest of another size would run as it is, slower
+    than what is compiled.
 
     Args:
         batch_size: Training rows a step and device.

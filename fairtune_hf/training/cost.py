@@ -116,11 +116,11 @@ class CostMeter:
     def __post_init__(self) -> None:
         self.reset()
 
-    def reset(self) -> None:
-        """Begin anew, for the next training: its time, its pictures, its own peak of memory."""
+    def reset(self, *, peak: bool = True) -> None:
+        """Begin anew, for the next training: its time, its pictures and, if `peak`, its own peak of memory."""
         self.clock = PartClock(self.device)
         self.images, self.operations = 0, 0.0
-        if self.device.type == "cuda":
+        if peak and self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def count(self, images: int, operations: float | None, *, training: bool) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import ViTForImageClassification
-from transformers.models.vit.modeling_vit import ViTEmbeddings, ViTLayer
+from transformers.models.vit.modeling_vit import ViTEmbeddings, ViTLayer, ViTPatchEmbeddings
 
 from fairtune_hf.training.fused_block import Attention, BlockTensors, run_block
 from fairtune_hf.training.fused_embedding import EmbeddingTensors, embed_patches
@@ -70,7 +70,8 @@ class FastForward:
         expected = (convolution.in_channels, *embeddings.patch_embeddings.image_size)
 
         def forward(pixel_values: Tensor, *args: object, **kwargs: object) -> Tensor:
-            if pixel_values.shape[1:] != expected or any(args) or any(kwargs.values()):
+            asked = any(a is not None and a is not False for a in (*args, *kwargs.values()))
+            if pixel_values.shape[1:] != expected or asked:
                 own: Tensor = type(embeddings).forward(embeddings, pixel_values, *args, **kwargs)
                 return own
             tensors = EmbeddingTensors(
@@ -172,7 +173,8 @@ def _has_plain_patches(embeddings: ViTEmbeddings) -> bool:
     """Whether the patches are embedded by a convolution of its own weight and bias, without overlap or rest."""
     patches: Any = embeddings.patch_embeddings
     convolution = patches.projection
-    plain = type(convolution) is nn.Conv2d and convolution.stride == convolution.kernel_size
+    plain = type(patches) is ViTPatchEmbeddings and type(convolution) is nn.Conv2d
+    plain = plain and convolution.stride == convolution.kernel_size
     sides = zip(patches.image_size, convolution.stride, strict=True)
     return plain and all(side % step == 0 for side, step in sides)
 

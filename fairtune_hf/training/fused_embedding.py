@@ -51,7 +51,8 @@ def embed_patches(
     bias = None if t.bias is None else t.bias.to(dtype)
     embedded = functional.linear(flat, t.weight.flatten(1).to(dtype), bias)
     first = t.class_token + t.positions[:, :1]
-    if torch.is_grad_enabled() and any(p is not None and p.requires_grad for p in t):
+    wanted = any(tensor is not None and tensor.requires_grad for tensor in (pixels, *t))
+    if wanted and torch.is_grad_enabled():
         joined = torch.cat([first.expand(n, -1, -1), embedded + t.positions[:, 1:]], dim=1)
         return joined.to(residual)
     out = embedded.new_empty((n, 1 + rows * columns, embedded.shape[-1]), dtype=residual)

@@ -21,7 +21,7 @@ from fairtune_hf.training.dataset import ImageDataset
 from fairtune_hf.training.trainer import FairTrainer
 from fairtune_hf.tuner import FairMaskConfig
 
-_WARM_UP_STEPS = 5  # as many as it takes until small models are recorded, see `graphs`
+_WARM_UP_STEPS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,7 @@ class Profile:
         rows: Training rows.
         batch_size: Rows of a step and process.
         evaluation_batch_size: Rows of a step of the evaluation.
+        evaluation_rows: Validation rows of a process.
         memory_gib: Memory of the device; None without a GPU.
     """
 
@@ -46,6 +47,7 @@ class Profile:
     rows: int
     batch_size: int
     evaluation_batch_size: int
+    evaluation_rows: int
     memory_gib: float | None
 
     @property
@@ -75,6 +77,7 @@ def profile_training(
     """Train a few steps under a mask, score the validation rows once, and take the time of the parts.
 
     A few steps and an evaluation before them, in which kernels are chosen and compiled, are not counted.
+    The evaluation runs as it is: that a search replays it for a small model on a GPU is not measured.
     Nothing is written.
     """
     set_seed(arguments.seed)
@@ -85,7 +88,10 @@ def profile_training(
         evaluation_rows=len(datasets["validation"]),
     )
     settings.eval_strategy = IntervalStrategy.NO  # scored below instead
-    settings.max_steps = _WARM_UP_STEPS  # a step is measured whether or not the epoch ends with it
+    rows = len(datasets["train"])
+    steps_an_epoch = math.ceil(rows / (settings.train_batch_size * settings.world_size))
+    before = _warm_up_steps(steps_an_epoch, on_gpu=settings.device.type == "cuda")
+    settings.max_steps = before + steps  # a step is measured whether or not the epoch ends with it
     trainer = FairTrainer(
         model=get_peft_model(backbone.copy_with_new_head(), config),
         args=settings,
@@ -93,18 +99,12 @@ def profile_training(
         eval_dataset=datasets["validation"],
         compile_blocks=compile_blocks,
     )
-    trainer.train()
-    for _ in range(_WARM_UP_STEPS if settings.device.type == "cuda" else 1):
-        trainer.evaluate()
-    trainer.args.max_steps = steps
-    trainer.add_callback(_MeasureSteps(trainer))
+    trainer.evaluate()
+    trainer.add_callback(_MeasureSteps(trainer, before))
     trainer.train()
     training = trainer.cost.record()["by_part"]
     trainer.evaluate()
     cost = trainer.cost.record()
-    rows = len(datasets["train"])
-    processes = trainer.args.world_size
-    steps_an_epoch = math.ceil(rows / (trainer.args.train_batch_size * processes))
     seconds: dict[str, float] = {part: training[part] * steps_an_epoch / steps for part in PARTS}
     seconds["evaluation"] = cost["by_part"]["evaluation"]
     device = trainer.args.device
@@ -119,19 +119,34 @@ def profile_training(
         rows=rows,
         batch_size=trainer.args.train_batch_size,
         evaluation_batch_size=trainer.args.eval_batch_size,
+        evaluation_rows=math.ceil(len(datasets["validation"]) / settings.world_size),
         memory_gib=memory,
     )
 
 
+def _warm_up_steps(steps_an_epoch: int, *, on_gpu: bool) -> int:
+    """Steps until what is measured runs as in a long training: small models are recorded on a GPU, see `graphs`.
+
+    Each size of batch is recorded at its fourth time; the rest that ends an epoch matters in short ones.
+    """
+    if not on_gpu:
+        return _WARM_UP_STEPS
+    return max(5, 4 * steps_an_epoch if steps_an_epoch <= 10 else 0)
+
+
 class _MeasureSteps(TrainerCallback):
-    """Leaves out what a training does once, before its first and after its last step."""
+    """Leaves out what a training does before it has warmed up, and after its last step.
 
-    def __init__(self, trainer: FairTrainer) -> None:
-        self._cost = trainer.cost
+    The peak of the memory is kept: it is that of the same steps, and a recorded one has it only when it is recorded.
+    """
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._cost.reset()
-        self._cost.clock.mark("other")
+    def __init__(self, trainer: FairTrainer, warm_up_steps: int) -> None:
+        self._cost, self._before = trainer.cost, warm_up_steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self._before:
+            self._cost.reset(peak=False)
+            self._cost.clock.mark("other")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._cost.clock.mark(None)
@@ -158,10 +173,14 @@ def advise(profile: Profile, *, compiling_pays: bool) -> list[str]:
             "gathered on the CPU. Free device memory, or use a lighter --transforms."
         )
     if profile.share("evaluation") > 0.3:
+        several = profile.evaluation_batch_size < profile.evaluation_rows
+        larger = (
+            "raise --training-arguments '{\"per_device_eval_batch_size\": N}' above "
+            f"{profile.evaluation_batch_size}, or "
+        )
         found.append(
-            f"The evaluation of every epoch takes {profile.share('evaluation'):.0%}: raise "
-            "--training-arguments '{\"per_device_eval_batch_size\": N}' "
-            f"above {profile.evaluation_batch_size}, or check the size of the validation split."
+            f"The evaluation of every epoch takes {profile.share('evaluation'):.0%}: "
+            f"{larger if several else ''}check the size of the validation split."
         )
     if profile.share("other") + profile.share("optimizer") > 0.25:
         found.append(

@@ -182,23 +182,24 @@ class FairTrainer(Trainer):
                 compiled_rows=self._batch_sizes() if self._compile_blocks else frozenset(),
             )
         self._operations = count_operations(model, last_token_only=fast)
-        on_gpu = self.args.device.type == "cuda"
-        if on_gpu and self._operations is not None and self._takes_plain_steps():
+        # A model that is only scored may be given another adapter in between, and its memory is wanted elsewhere.
+        recorded = self.is_in_train and self.args.device.type == "cuda"
+        if recorded and self._operations is not None and self._takes_plain_steps():
             self._graphed = GraphedModel(model, self._operations.evaluation)
 
     def _batch_sizes(self) -> frozenset[int]:
-        """Sizes of the whole batches of training and evaluation."""
-        sizes = (
-            (self.train_dataset, self.args.train_batch_size),
-            (self.eval_dataset, self.args.eval_batch_size),
-        )
-        return frozenset(
-            min(size, len(rows)) if isinstance(rows, ImageDataset) else size for rows, size in sizes
-        )
+        """Sizes of whole batches: those of the arguments, or a split where it is smaller."""
+        sizes = {self.args.train_batch_size, self.args.eval_batch_size}
+        if isinstance(self.train_dataset, ImageDataset):
+            sizes.add(min(self.args.train_batch_size, len(self.train_dataset)))
+        if isinstance(self.eval_dataset, ImageDataset):
+            sizes.add(min(self.args.eval_batch_size, len(self.eval_dataset)))
+        return frozenset(sizes)
 
     def _takes_plain_steps(self) -> bool:
         """Whether each step is one forward pass and its backward pass as they are, in this process alone."""
-        plain = type(self.method).compute_loss is Method.compute_loss and not self._compile_blocks
+        compiled = self._compile_blocks and self._runs_fast
+        plain = type(self.method).compute_loss is Method.compute_loss and not compiled
         one = self.args.world_size == 1 and self.args.gradient_accumulation_steps == 1
         return plain and one and not self.args.gradient_checkpointing
 
@@ -263,6 +264,7 @@ class FairTrainer(Trainer):
         """Train; a failed trial notes why, a pruned one ends quietly on the processes Optuna does not run in."""
         if trial == _END:
             raise _NoMoreTrials
+        self._prepared = None  # perhaps only scored so far
         if trial is not None:
             self.cost.reset()
             if self._fitted is not None:
@@ -287,6 +289,7 @@ class FairTrainer(Trainer):
             return None
         finally:
             self.cost.clock.mark(None)
+            self._prepared = self._graphed = None
             self.stop_requested |= isinstance(trial, optuna.Trial) and trial.study._stop_flag
             if trial is not None:
                 self._release_trial()
@@ -333,7 +336,7 @@ class FairTrainer(Trainer):
 
     def _release_trial(self) -> None:
         """Let go of a trial's model and optimizer on every process, whatever became of the trial."""
-        self.model = self.model_wrapped = self._prepared = self._graphed = None
+        self.model = self.model_wrapped = None
         self.optimizer = self.lr_scheduler = None
         self.callback_handler.model = self.callback_handler.optimizer = None
         self.callback_handler.lr_scheduler = None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fairtune_hf.cli.main import main
 from fairtune_hf.training.clock import PARTS
-from fairtune_hf.training.profile import Profile, advise
+from fairtune_hf.training.profile import Profile, _warm_up_steps, advise
 
 
 def test_a_recipe_is_profiled_and_nothing_is_written(
@@ -51,6 +52,7 @@ def make_profile(seconds: dict[str, float], **cost: object) -> Profile:
         rows=12800,
         batch_size=128,
         evaluation_batch_size=256,
+        evaluation_rows=1600,
         memory_gib=80.0,
     )
 
@@ -61,7 +63,12 @@ def make_profile(seconds: dict[str, float], **cost: object) -> Profile:
         (make_profile({"forward": 1, "backward": 2}), False, []),
         (make_profile({"forward": 1, "backward": 2}), True, ["--compile on"]),
         (make_profile({"forward": 1, "data": 1}), False, ["Data take 50%"]),
-        (make_profile({"forward": 1, "evaluation": 1}), False, ["evaluation of every epoch"]),
+        (make_profile({"forward": 1, "evaluation": 1}), False, ["per_device_eval_batch_size"]),
+        (
+            replace(make_profile({"forward": 1, "evaluation": 1}), evaluation_rows=256),
+            False,
+            ["50%: check the size of the validation split."],
+        ),
         (make_profile({"forward": 1, "other": 1}), False, ["--batch-size"]),
         (make_profile({"forward": 1}, precision="fp32"), False, ["--precision bf16"]),
         (make_profile({"forward": 1}, peak_memory_gib=9.0), False, ["9 of 80 GiB"]),
@@ -71,3 +78,15 @@ def test_advice(profile: Profile, pays: bool, expected: list[str]) -> None:
     found = advise(profile, compiling_pays=pays)
     assert len(found) == len(expected)
     assert all(words in sentence for words, sentence in zip(expected, found, strict=True))
+
+
+def test_small_models_have_warmed_up_when_each_size_of_batch_has_come_four_times() -> None:
+    def sizes(steps: int, steps_an_epoch: int) -> list[int]:
+        rests = steps // steps_an_epoch
+        return [steps - rests, rests]
+
+    for steps_an_epoch in (1, 2, 3, 10):
+        warm_up = _warm_up_steps(steps_an_epoch, on_gpu=True)
+        assert all(n == 0 or n >= 4 for n in sizes(warm_up, steps_an_epoch))
+    assert _warm_up_steps(200, on_gpu=True) == 5
+    assert _warm_up_steps(10, on_gpu=False) == 3

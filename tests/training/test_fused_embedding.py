@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from peft import get_peft_model
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
 
 from fairtune_hf.training.fast_forward import FastForward, run_by_module
+from fairtune_hf.tuner import FairMaskConfig
 
 
 def make_model(patch: int = 8, channels: int = 3, bias: bool = True) -> Any:
@@ -40,6 +42,17 @@ def pixels(channels: int = 3, side: int = 32) -> Tensor:
 def fast(model: Any, dtype: torch.dtype = torch.float32) -> Any:
     assert FastForward(model, dtype=dtype, residual=dtype).active
     return model.vit.embeddings
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gpu_embeds_as_a_cpu_does(dtype: torch.dtype) -> None:
+    expected = make_model().vit.embeddings(pixels())
+    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        found = fast(make_model().cuda(), dtype)(pixels().cuda())
+    assert found.dtype == dtype
+    off = (found.float().cpu() - expected).norm() / expected.norm()
+    assert off < (0.01 if dtype == torch.bfloat16 else 1e-3)
 
 
 @pytest.mark.parametrize("patch", [4, 16])
@@ -77,8 +90,43 @@ def test_what_is_trained_of_the_embedding_gets_its_gradient() -> None:
         torch.testing.assert_close(gradients[1][name], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_pictures_get_their_gradient() -> None:
+    gradients = []
+    for quick in (False, True):
+        model, picture = make_model(), pixels().requires_grad_()
+        if quick:
+            fast(model)
+        model.vit.embeddings(picture).square().sum().backward()
+        gradients.append(picture.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("target", ["projection", "patch_embeddings", "embeddings"])
+def test_an_adapter_of_the_embedding_is_what_runs(target: str) -> None:
+    config = FairMaskConfig(target_modules=[target, "classifier"])
+    found = []
+    for quick in (False, True):
+        model = get_peft_model(make_model(), config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad and "classifier" not in name:
+                    parameter.add_(0.3)
+        if quick:
+            assert FastForward(model, dtype=torch.float32, residual=torch.float32).active
+        model(pixel_values=pixels()).logits.square().sum().backward()
+        trained = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+        found.append([model(pixel_values=pixels()).logits, *trained.values()])
+    assert len(found[0]) > 3
+    for got, want in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
 def test_other_calls_are_left_to_the_model() -> None:
     model = make_model()
+    masked = torch.zeros(5, 16, dtype=torch.bool)
+    model.vit.embeddings.mask_token = nn.Parameter(torch.zeros(1, 1, 32))
+    expected = model.vit.embeddings(pixels(), bool_masked_pos=masked)
+    torch.testing.assert_close(fast(model)(pixels(), bool_masked_pos=masked), expected)
     with pytest.raises(ValueError, match="doesn't match model"):
         fast(model)(pixels(side=48))
     larger = model.vit.embeddings(pixels(side=48), interpolate_pos_encoding=True)
@@ -86,11 +134,9 @@ def test_other_calls_are_left_to_the_model() -> None:
 
 
 def test_patches_that_leave_a_rest_or_were_adapted_are_left_to_the_model() -> None:
-    for model in (make_model(patch=5), make_model()):
-        if model.config.patch_size == 8:
-            projection = model.vit.embeddings.patch_embeddings.projection
-            adapted = type("Adapted", (nn.Conv2d,), {})
-            projection.__class__ = adapted
+    adapted = make_model()
+    adapted.vit.embeddings.patch_embeddings.projection.__class__ = type("Own", (nn.Conv2d,), {})
+    for model in (make_model(patch=5), adapted):
         assert "forward" not in vars(fast(model))
 
 
