@@ -1,9 +1,9 @@
-"""Run the blocks of a Hugging Face ViT through `run_block` instead of module by module, and its patch embedding too.
+"""Run a Hugging Face ViT's blocks through `run_block` instead of module by module, and its patch embedding likewise.
 
 Only how the same arithmetic is carried out changes: q, k and v in one product, fused attention, the
-residual stream in one dtype instead of casts around every product, of the last block only the token
-that the classifier reads, and patches by a matrix product. Parameters, adapters and `state_dict` stay where they are; models of
-another shape are left alone.
+residual stream in one dtype instead of casts around every product, patches by a matrix product, and of
+the last block only the token that the classifier reads. Parameters, adapters and `state_dict` stay
+where they are; models of another shape are left alone.
 """
 
 from __future__ import annotations
