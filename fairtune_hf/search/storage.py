@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
 import threading
 import time
@@ -95,6 +96,8 @@ def open_storage(url: str) -> BaseStorage:
     Raises:
         ConnectionError: The server cannot be reached.
     """
+    # It logs, with its traceback, what Ctrl-C in the middle of a query does to a cursor; what fails is raised anyway.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     is_file = url.startswith("sqlite")
     # Busy workers wait for each other instead of failing; a dropped connection is noticed and made anew.
     engine = {"connect_args": {"timeout": 60}} if is_file else {"pool_pre_ping": True}

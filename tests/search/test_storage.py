@@ -52,3 +52,11 @@ def test_the_heart_beats_on_after_an_error_of_the_storage(
     assert written.wait(60)
     heart.stop()
     assert storage.get_trial(trial._trial_id).user_attrs[BEAT] >= 3
+
+
+def test_what_an_interrupt_does_to_a_query_is_not_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage: Any = open_storage(f"sqlite:///{tmp_path}/s.db")
+    storage._backend.engine.pool.logger.error("Error closing cursor")
+    assert not caplog.records

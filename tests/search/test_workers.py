@@ -168,7 +168,8 @@ def test_four_workers_on_a_server_one_killed_make_the_exact_total(
 ) -> None:
     out = tmp_path / "run"
     name = f"test-{uuid.uuid4().hex[:8]}"
-    fit = ["--trials=16", "--epochs=3", "--batch-size=16", "--top-k=2", "--learning-rate-max=0.01"]
+    # So many epochs that a trial takes about a second, and one is seen at work.
+    fit = ["--trials=16", "--epochs=12", "--batch-size=16", "--top-k=2", "--learning-rate-max=0.01"]
     words = [sys.executable, "-m", "fairtune_hf.cli.main", "search", *folder_flags, *fit]
     words += [f"--model={tiny_vit}", f"--storage={server}", f"--study-name={name}"]
     words += ["--workers=4", f"--out={out}"]
