@@ -19,13 +19,18 @@ from contextlib import contextmanager
 
 INTERRUPTED = 130
 GRACE_SECONDS = 8.0
+_NOTICE_SECONDS = 0.2  # in which the thread hears of a signal that has come
 PARENT = "FAIRTUNE_PARENT"  # pid whose end is to be ours too
 _installed = threading.Lock()
 
 
 @contextmanager
 def prompt_exit(grace_seconds: float = GRACE_SECONDS) -> Iterator[None]:
-    """End the process with code 130 so many seconds after SIGINT or SIGTERM, at the latest."""
+    """End the process with code 130 so many seconds after SIGINT or SIGTERM, at the latest.
+
+    Raises:
+        KeyboardInterrupt: In place of any other exception that comes after one of these signals.
+    """
     if threading.current_thread() is not threading.main_thread() or not _installed.acquire(
         blocking=False
     ):
@@ -34,11 +39,18 @@ def prompt_exit(grace_seconds: float = GRACE_SECONDS) -> Iterator[None]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    over = threading.Event()
-    thread = threading.Thread(target=_watch, args=(reader, over, grace_seconds), daemon=True)
+    over, asked = threading.Event(), threading.Event()
+    arguments = (reader, over, asked, grace_seconds)
+    thread = threading.Thread(target=_watch, args=arguments, daemon=True)
     thread.start()
     try:
         yield
+    except Exception as error:
+        # Python drops an interrupt that it raises in a callback of its garbage collection. What fails next,
+        # as when the other processes have ended, is then of the same origin.
+        if asked.wait(_NOTICE_SECONDS):
+            raise KeyboardInterrupt from error
+        raise
     finally:
         signal.set_wakeup_fd(previous)
         over.set()
@@ -63,13 +75,16 @@ def end_processes(processes: Iterable[subprocess.Popen[bytes]]) -> None:
             process.wait()
 
 
-def _watch(reader: int, over: threading.Event, grace_seconds: float) -> None:
+def _watch(
+    reader: int, over: threading.Event, asked: threading.Event, grace_seconds: float
+) -> None:
     parent = int(os.environ.get(PARENT, "0"))
     while not over.is_set():
         ready, _, _ = select.select([reader], [], [], 1.0)
         if parent and os.getppid() != parent:
             os._exit(INTERRUPTED)
         if ready and {signal.SIGINT, signal.SIGTERM} & set(os.read(reader, 64)):
+            asked.set()
             if not over.wait(grace_seconds):
                 print(
                     "\nInterrupted while waiting for another process. What was finished is saved; the same command goes on.",

@@ -94,6 +94,29 @@ def test_a_command_ends_quietly_when_its_reader_has_gone(words: list[str]) -> No
     assert (found.returncode, found.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize(("asked", "name"), [(True, "KeyboardInterrupt"), (False, "RuntimeError")])
+def test_what_fails_after_an_interrupt_that_python_dropped_is_the_interrupt(
+    asked: bool, name: str
+) -> None:
+    """Run apart, as signals go to the main thread alone; the module needs nothing of the package."""
+    script = f"""
+import importlib.util, os, signal
+spec = importlib.util.spec_from_file_location("interrupt", {interrupt.__file__!r})
+interrupt = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(interrupt)
+signal.signal(signal.SIGTERM, lambda *_: None)  # as dropped
+try:
+    with interrupt.prompt_exit():
+        if {asked}:
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("connection closed by peer")
+except BaseException as error:
+    print(type(error).__name__)
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (found.stdout.strip(), found.stderr) == (name, "")
+
+
 def test_a_process_that_does_not_end_when_asked_is_made_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interrupt, "GRACE_SECONDS", 0.2)
     deaf = (
