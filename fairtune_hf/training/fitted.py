@@ -50,6 +50,7 @@ class FittedScores:
         found = {}
         for index, name in enumerate(self._groups):
             held = code == index
-            if np.isfinite(score[held]).all() and len(np.unique(label[held])) == 2:
-                found[f"train_auc_{name}"] = auc_of_ranks(label[held], score[held])
+            auc = auc_of_ranks(label[held], score[held])  # NaN without both classes
+            if np.isfinite(score[held]).all() and not np.isnan(auc):
+                found[f"train_auc_{name}"] = auc
         return found

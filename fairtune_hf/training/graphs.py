@@ -23,7 +23,7 @@ from fairtune_hf.training.fast_forward import find_vit
 _FORWARD_OF_A_BLOCK = 3.0e11
 # Batches of a size that run as they are before it is recorded: recording costs about one more, and
 # libraries that set themselves up at a first call must have done so.
-_SEEN_BEFORE = 3
+SEEN_BEFORE = 3
 
 
 class Output(NamedTuple):
@@ -70,7 +70,7 @@ class GraphedModel:
         key = (tuple(pixel_values.shape), self.model.training, torch.is_grad_enabled())
         if key not in self.graphs:
             self._seen[key] = self._seen.get(key, 0) + 1
-            wanted = len(pixel_values) <= self._most_rows and self._seen[key] > _SEEN_BEFORE
+            wanted = len(pixel_values) <= self._most_rows and self._seen[key] > SEEN_BEFORE
             if self._failed or not (wanted and self._record(key, pixel_values)):
                 return self.model(pixel_values=pixel_values)
         return Output(self.graphs[key].run(pixel_values))

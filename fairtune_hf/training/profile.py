@@ -18,6 +18,7 @@ from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.clock import PARTS
 from fairtune_hf.training.dataset import ImageDataset
+from fairtune_hf.training.graphs import SEEN_BEFORE
 from fairtune_hf.training.trainer import FairTrainer
 from fairtune_hf.tuner import FairMaskConfig
 
@@ -127,11 +128,12 @@ def profile_training(
 def _warm_up_steps(steps_an_epoch: int, *, on_gpu: bool) -> int:
     """Steps until what is measured runs as in a long training: small models are recorded on a GPU, see `graphs`.
 
-    Each size of batch is recorded at its fourth time; the rest that ends an epoch matters in short ones.
+    The rest that ends an epoch has a size of its own, and matters in short ones.
     """
     if not on_gpu:
         return _WARM_UP_STEPS
-    return max(5, 4 * steps_an_epoch if steps_an_epoch <= 10 else 0)
+    recorded = SEEN_BEFORE + 1
+    return max(recorded + 1, recorded * steps_an_epoch if steps_an_epoch <= 10 else 0)
 
 
 class _MeasureSteps(TrainerCallback):
