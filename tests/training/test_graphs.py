@@ -128,10 +128,9 @@ def test_a_search_finds_the_same_with_and_without(
     recorded: list[int] = []
 
     class Watched(FairTrainer):
-        def _release_trial(self) -> None:
-            if self._graphed is not None:
-                recorded.append(len(self._graphed.graphs))
-            super()._release_trial()
+        def _note_cost(self, trial: Any) -> None:
+            recorded.append(0 if self._graphed is None else len(self._graphed.graphs))
+            super()._note_cost(trial)
 
     values, reserved = {}, []
     for most in (0.0, graphs._FORWARD_OF_A_BLOCK):
