@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DistributedType, broadcast_object_list
 from scipy.special import softmax
 from torch import Tensor, nn
 from torch.utils.data import Sampler, WeightedRandomSampler
@@ -26,6 +26,7 @@ from fairtune_hf.training.dataset import ImageDataset, collate_batch
 from fairtune_hf.training.fast_forward import FastForward, run_by_module
 from fairtune_hf.training.fitted import FittedScores
 from fairtune_hf.training.graphs import GraphedModel
+from fairtune_hf.training.quick_steps import KnownModules, PlainOptimizer
 from fairtune_hf.training.tracking import add_tracking
 
 PRUNED = "pruned"  # the judge's word for a trial that Optuna's pruner ends
@@ -63,6 +64,7 @@ class FairTrainer(Trainer):
         if kwargs.get("args") is not None:
             _use_one_gpu(kwargs["args"])
         super().__init__(**kwargs)
+        self.model_accepts_loss_kwargs = False  # a method's loss is the mean of its own batch
         self.remove_callback(PrinterCallback)
         # What a search adds: called with (trial, epoch, is_last, curve row), returns why to end the trial, or None.
         self.judge: Callable[[optuna.Trial, int, bool, dict[str, Any]], str | None] | None = None
@@ -77,6 +79,7 @@ class FairTrainer(Trainer):
         self._prepared: nn.Module | None = None
         self._operations: Operations | None = None
         self._graphed: GraphedModel | None = None
+        self._known: KnownModules | None = None
         self.cost = CostMeter(
             self.args.device,
             processes=self.args.world_size,
@@ -203,6 +206,15 @@ class FairTrainer(Trainer):
         one = self.args.world_size == 1 and self.args.gradient_accumulation_steps == 1
         return plain and one and not self.args.gradient_checkpointing
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Create the optimizer, wrapped for one process where that is all there is to do."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        alone = self.accelerator.distributed_type == DistributedType.NO
+        if alone and self.accelerator.scaler is None and isinstance(optimizer, torch.optim.AdamW):
+            optimizer = PlainOptimizer(optimizer)
+        self.optimizer: Any = optimizer
+        return optimizer
+
     # The hooks below only note where the time goes; the loop is the parent's.
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
@@ -212,9 +224,11 @@ class FairTrainer(Trainer):
         self.cost.clock.mark("other")
         return samples
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """Run forward and backward; what follows until the step's end is the optimizer's."""
-        loss: Tensor = super().training_step(*args, **kwargs)
+        if self._known is None and model is self.model:  # not what wraps it for several processes
+            self._known = KnownModules(model)
+        loss: Tensor = super().training_step(model, *args, **kwargs)
         self.cost.clock.mark("optimizer")
         return loss
 
@@ -289,10 +303,18 @@ class FairTrainer(Trainer):
             return None
         finally:
             self.cost.clock.mark(None)
-            self._prepared = self._graphed = None
+            self._prepared = None
+            self._forget_parameters()
             self.stop_requested |= isinstance(trial, optuna.Trial) and trial.study._stop_flag
             if trial is not None:
                 self._release_trial()
+
+    def _forget_parameters(self) -> None:
+        """Let go of what holds only while the model's parameters are the same objects."""
+        self._graphed = None
+        if self._known is not None:
+            self._known.forget()
+            self._known = None
 
     def _note_cost(self, trial: Any) -> None:
         """Leave what a trial cost with the trial, whichever process and restart it belongs to."""
@@ -424,10 +446,10 @@ class _AskMethod(TrainerCallback):
         train, validation = trainer.train_dataset, trainer.eval_dataset
         if isinstance(train, ImageDataset) and isinstance(validation, ImageDataset):
             model = trainer.accelerator.unwrap_model(trainer.model)
+            if type(trainer.method).finish is not Method.finish:
+                trainer._forget_parameters()
             with run_by_module(model):  # a method may look into single layers
                 trainer.method.finish(model, train, validation)
-            if type(trainer.method).finish is not Method.finish:
-                trainer._graphed = None  # the recorded steps know only the parameters as they were
 
 
 class _StopOptimizerTime(TrainerCallback):

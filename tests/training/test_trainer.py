@@ -61,6 +61,26 @@ def test_loss_is_the_cross_entropy_of_the_label(table: ImageTable, backbone: Bac
     assert float(loss) == pytest.approx(expected, abs=1e-6)
 
 
+def test_gradients_added_up_over_two_half_batches_are_those_of_the_whole(
+    table: ImageTable, backbone: Backbone
+) -> None:
+    changes, losses = [], []
+    for rows, steps in ((16, 1), (8, 2)):
+        trainer = make_trainer(table, backbone)
+        before = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+        trainer.args.per_device_train_batch_size = trainer._train_batch_size = rows
+        trainer.args.gradient_accumulation_steps = steps
+        trainer.args.optim = "sgd"  # Adam would hide a factor
+        trainer.args.max_grad_norm = 0.0
+        trainer.args.max_steps = 2  # whole batches only
+        trainer.train()
+        after = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+        changes.append(after - before)
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    assert float((changes[0] - changes[1]).norm()) < 1e-3 * float(changes[0].norm())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_class_weights_are_one_minus_the_share_in_the_training_rows(
     table: ImageTable, backbone: Backbone
 ) -> None:
