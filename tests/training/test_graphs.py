@@ -263,11 +263,11 @@ def test_large_batches_are_left_alone() -> None:
     assert 42 < rows < 294  # PAPILA's validation rows, and its training rows
 
 
-def test_nothing_is_recorded_on_a_cpu(search_table: ImageTable, tiny_vit: Path) -> None:
+def test_nothing_is_recorded_on_a_cpu(tiny_vit: Path, tmp_path: Path) -> None:
     arguments = FitArguments(epochs=1, training_arguments='{"use_cpu": true}')
     trainer = FairTrainer(
         model=load_backbone(tiny_vit).copy_with_new_head(),
-        args=arguments.to_training_arguments(Path("unused"), learning_rate=1e-4, seed=0),
+        args=arguments.to_training_arguments(tmp_path, learning_rate=1e-4, seed=0),
     )
     trainer._prepare_model()
     assert trainer._graphed is None
@@ -286,14 +286,13 @@ def test_nothing_is_recorded_on_a_cpu(search_table: ImageTable, tiny_vit: Path) 
 )
 def test_only_steps_of_one_forward_and_one_backward_pass_are_recorded(
     tiny_vit: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, Any],
     method: Method,
     recorded: bool,
 ) -> None:
-    arguments = FitArguments(epochs=1).to_training_arguments(
-        Path("unused"), learning_rate=1e-4, seed=0
-    )
+    arguments = FitArguments(epochs=1).to_training_arguments(tmp_path, learning_rate=1e-4, seed=0)
     trainer = FairTrainer(
         model=load_backbone(tiny_vit).copy_with_new_head(), args=arguments, method=method
     )
