@@ -21,7 +21,7 @@ class KnownModules:
 
     The Trainer sets the mode and asks for the parameters several times a step, each time by a walk through all
     modules. What is remembered is read again whenever a mode changes, so after every evaluation; in
-    between, no module or parameter may be put in another's place.
+    between, no module or parameter may be put in another's place, as FSDP does.
 
     Args:
         model: The model in training, an `nn.Module`.
@@ -34,15 +34,17 @@ class KnownModules:
 
     def forget(self) -> None:
         """Leave the model as it was."""
-        del self._model.train, self._model.parameters
+        for name in ("train", "parameters"):
+            vars(self._model).pop(name, None)
 
     def _read(self) -> None:
         self._modules = list(self._model.modules())
         self._parameters = list(type(self._model).parameters(self._model))
 
     def _train(self, mode: bool = True) -> nn.Module:
-        modes = map(_is_training, self._modules)
-        if not all(modes) if mode else any(modes):
+        modes = map(_is_training, self._modules)  # a walk takes a hundred times as long
+        unchanged = all(modes) if mode else not any(modes)
+        if not unchanged:
             type(self._model).train(self._model, mode)
             self._read()
         model: nn.Module = self._model
@@ -55,7 +57,7 @@ class KnownModules:
         return found
 
 
-class PlainOptimizer(AcceleratedOptimizer):  # type: ignore[misc]
+class PlainOptimizer(AcceleratedOptimizer):
     """Accelerate's wrapper of an optimizer of PyTorch's own, for one process without a gradient scaler.
 
     The parent searches the installed packages twice a step for an optimizer that it treats differently.

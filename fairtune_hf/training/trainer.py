@@ -206,11 +206,16 @@ class FairTrainer(Trainer):
         one = self.args.world_size == 1 and self.args.gradient_accumulation_steps == 1
         return plain and one and not self.args.gradient_checkpointing
 
+    @property
+    def _is_alone(self) -> bool:
+        """Whether nothing shares the model, its gradients or its optimizer out among processes."""
+        return bool(self.accelerator.distributed_type == DistributedType.NO)
+
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Create the optimizer, wrapped for one process where that is all there is to do."""
         optimizer = super().create_optimizer(*args, **kwargs)
-        alone = self.accelerator.distributed_type == DistributedType.NO
-        if alone and self.accelerator.scaler is None and isinstance(optimizer, torch.optim.AdamW):
+        plain = isinstance(optimizer, torch.optim.AdamW) and self.accelerator.scaler is None
+        if plain and self._is_alone:
             optimizer = PlainOptimizer(optimizer)
         self.optimizer: Any = optimizer
         return optimizer
@@ -226,7 +231,8 @@ class FairTrainer(Trainer):
 
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """Run forward and backward; what follows until the step's end is the optimizer's."""
-        if self._known is None and model is self.model:  # not what wraps it for several processes
+        # FSDP puts other parameters in a model's place; what is compiled is another module.
+        if self._known is None and self._is_alone and model is self.model:
             self._known = KnownModules(model)
         loss: Tensor = super().training_step(model, *args, **kwargs)
         self.cost.clock.mark("optimizer")

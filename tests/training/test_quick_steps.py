@@ -12,8 +12,9 @@ from accelerate import Accelerator
 from accelerate.state import GradientState
 from peft import get_peft_model
 from torch import nn
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import TrainerCallback, ViTConfig, ViTForImageClassification
 
+from fairtune_hf.baselines import Method
 from fairtune_hf.data import ImageTable
 from fairtune_hf.training import FairTrainer, FitArguments, build_datasets, load_backbone, trainer
 from fairtune_hf.training.quick_steps import KnownModules, PlainOptimizer
@@ -104,6 +105,56 @@ def test_a_training_sets_the_mode_only_where_it_changes_and_leaves_the_model_as_
     assert set(made.model.__dict__) <= own | {"_is_accelerate_prepared"}
 
 
+@pytest.mark.parametrize("change", ["scaler", "processes"])
+def test_what_scales_or_shares_gradients_keeps_the_libraries_own_steps(
+    search_table: ImageTable, tiny_vit: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    made = make_trainer(search_table, tiny_vit)
+    if change == "scaler":  # of fp16, which a CPU has not
+        made.accelerator.scaler = torch.amp.GradScaler("cpu", enabled=False)
+    else:  # FSDP's: it puts other parameters in the model's place
+        monkeypatch.setattr(FairTrainer, "_is_alone", False)
+    made.train()
+    assert not isinstance(made.optimizer, PlainOptimizer)
+    known = [name for name in ("train", "parameters") if name in vars(made.model)]
+    assert not known
+    if change == "processes":
+        made.training_step(made.model, made.train_dataset.__getitems__([0, 1]))
+        assert made._known is None
+
+
+def test_a_training_that_is_interrupted_leaves_the_model_as_it_was(
+    search_table: ImageTable, tiny_vit: Path
+) -> None:
+    class Interrupts(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            assert "parameters" in vars(made.model)
+            raise KeyboardInterrupt
+
+    made = make_trainer(search_table, tiny_vit)
+    made.add_callback(Interrupts())
+    with pytest.raises(KeyboardInterrupt):
+        made.train()
+    assert not {"train", "parameters"} & set(vars(made.model))
+
+
+def test_a_method_that_finishes_a_model_sees_it_as_it_is(
+    search_table: ImageTable, tiny_vit: Path
+) -> None:
+    seen: list[bool] = []
+
+    class Replaces(Method):
+        def finish(self, model: nn.Module, train: Any, validation: Any) -> None:
+            head: Any = next(m for m in model.modules() if isinstance(m, nn.Linear))
+            head.bias = nn.Parameter(head.bias.detach().clone())
+            seen.append(any(p is head.bias for p in model.parameters()))
+
+    made = make_trainer(search_table, tiny_vit)
+    made.method = Replaces()
+    made.train()
+    assert seen == [True]
+
+
 def test_no_step_is_taken_while_gradients_are_added_up() -> None:
     Accelerator(cpu=True)
     weight = nn.Parameter(torch.ones(3))
@@ -116,7 +167,7 @@ def test_no_step_is_taken_while_gradients_are_added_up() -> None:
     finally:
         GradientState()._set_sync_gradients(True)
     optimizer.step()
-    assert float(weight.max()) < 0.95
+    assert float(weight.detach().max()) < 0.95
 
 
 def test_an_optimizer_of_another_kind_is_wrapped_as_accelerate_does(
