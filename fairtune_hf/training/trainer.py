@@ -199,17 +199,17 @@ class FairTrainer(Trainer):
             sizes.add(min(self.args.eval_batch_size, len(self.eval_dataset)))
         return frozenset(sizes)
 
-    def _takes_plain_steps(self) -> bool:
-        """Whether each step is one forward pass and its backward pass as they are, in this process alone."""
-        compiled = self._compile_blocks and self._runs_fast
-        plain = type(self.method).compute_loss is Method.compute_loss and not compiled
-        one = self.args.world_size == 1 and self.args.gradient_accumulation_steps == 1
-        return plain and one and not self.args.gradient_checkpointing
-
     @property
     def _is_alone(self) -> bool:
         """Whether nothing shares the model, its gradients or its optimizer out among processes."""
         return bool(self.accelerator.distributed_type == DistributedType.NO)
+
+    def _takes_plain_steps(self) -> bool:
+        """Whether each step is one forward pass and its backward pass as they are, in this process alone."""
+        compiled = self._compile_blocks and self._runs_fast
+        plain = type(self.method).compute_loss is Method.compute_loss and not compiled
+        one = self._is_alone and self.args.gradient_accumulation_steps == 1
+        return plain and one and not self.args.gradient_checkpointing
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Create the optimizer, wrapped for one process where that is all there is to do."""

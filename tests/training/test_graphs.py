@@ -282,6 +282,7 @@ def test_nothing_is_recorded_on_a_cpu(tiny_vit: Path, tmp_path: Path) -> None:
         ({}, GroupDRO(), True),
         ({}, Contrastive(), False),
         ({"compiles": True}, Method(), False),
+        ({"_is_alone": False}, Method(), False),
     ],
 )
 def test_only_steps_of_one_forward_and_one_backward_pass_are_recorded(
@@ -296,9 +297,12 @@ def test_only_steps_of_one_forward_and_one_backward_pass_are_recorded(
     trainer = FairTrainer(
         model=load_backbone(tiny_vit).copy_with_new_head(), args=arguments, method=method
     )
-    if changes.pop("compiles", False):
-        trainer._compile_blocks = True
-        monkeypatch.setattr(FairTrainer, "_runs_fast", True)
     for name, value in changes.items():
-        setattr(trainer.args, name, value)
+        if name == "compiles":
+            trainer._compile_blocks = True
+            monkeypatch.setattr(FairTrainer, "_runs_fast", True)
+        elif name == "_is_alone":  # as under FSDP or data parallelism
+            monkeypatch.setattr(FairTrainer, name, value)
+        else:
+            setattr(trainer.args, name, value)
     assert trainer._takes_plain_steps() is recorded
