@@ -51,8 +51,8 @@ def make_trainer(table: ImageTable, folder: Path, further: str = "{}") -> FairTr
     )
 
 
-class Knows:
-    """Remembers nothing."""
+class KnowsNothing:
+    """Leaves the model to walk each time."""
 
     def __init__(self, model: nn.Module) -> None:
         pass
@@ -68,7 +68,7 @@ def test_the_trained_weights_are_bit_for_bit_those_of_the_libraries_own_steps(
     quick = make_trainer(search_table, tiny_vit, further)
     quick.train()
     assert isinstance(quick.optimizer, PlainOptimizer)
-    monkeypatch.setattr(trainer, "KnownModules", Knows)
+    monkeypatch.setattr(trainer, "KnownModules", KnowsNothing)
     monkeypatch.setattr(trainer, "PlainOptimizer", lambda optimizer: optimizer)
     theirs = make_trainer(search_table, tiny_vit, further)
     start = copy.deepcopy(theirs.model.state_dict())
