@@ -42,7 +42,7 @@ class KnownModules:
         self._parameters = list(type(self._model).parameters(self._model))
 
     def _train(self, mode: bool = True) -> nn.Module:
-        modes = map(_is_training, self._modules)  # a walk takes a hundred times as long
+        modes = map(_is_training, self._modules)  # a walk takes eighty times as long
         unchanged = all(modes) if mode else not any(modes)
         if not unchanged:
             type(self._model).train(self._model, mode)

@@ -48,7 +48,8 @@ class FairTrainer(Trainer):
         **kwargs: Everything `transformers.Trainer` takes.
     """
 
-    model: Any  # the parent's; None between trials
+    model: Any  # the parent's; None between trials, as is the optimizer
+    optimizer: Any
 
     def __init__(
         self,
@@ -217,7 +218,7 @@ class FairTrainer(Trainer):
         plain = isinstance(optimizer, torch.optim.AdamW) and self.accelerator.scaler is None
         if plain and self._is_alone:
             optimizer = PlainOptimizer(optimizer)
-        self.optimizer: Any = optimizer
+        self.optimizer = optimizer
         return optimizer
 
     # The hooks below only note where the time goes; the loop is the parent's.
@@ -447,13 +448,13 @@ class _AskMethod(TrainerCallback):
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         trainer = self._trainer
-        if round(state.epoch) < args.num_train_epochs:
+        finishes = type(trainer.method).finish is not Method.finish
+        if not finishes or round(state.epoch) < args.num_train_epochs:
             return
         train, validation = trainer.train_dataset, trainer.eval_dataset
         if isinstance(train, ImageDataset) and isinstance(validation, ImageDataset):
             model = trainer.accelerator.unwrap_model(trainer.model)
-            if type(trainer.method).finish is not Method.finish:
-                trainer._forget_parameters()
+            trainer._forget_parameters()
             with run_by_module(model):  # a method may look into single layers
                 trainer.method.finish(model, train, validation)
 

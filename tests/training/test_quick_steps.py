@@ -12,39 +12,46 @@ from accelerate import Accelerator
 from accelerate.state import GradientState
 from peft import get_peft_model
 from torch import nn
-from transformers import TrainerCallback, ViTConfig, ViTForImageClassification
+from transformers import TrainerCallback
 
 from fairtune_hf.baselines import Method
 from fairtune_hf.data import ImageTable
-from fairtune_hf.training import FairTrainer, FitArguments, build_datasets, load_backbone, trainer
+from fairtune_hf.training import (
+    Backbone,
+    FairTrainer,
+    FitArguments,
+    build_datasets,
+    load_backbone,
+    trainer,
+)
 from fairtune_hf.training.quick_steps import KnownModules, PlainOptimizer
 from fairtune_hf.tuner import FairMaskConfig
 
 
-def make_model(size: int = 16) -> Any:
+def make_model(backbone: Backbone) -> Any:
+    """The backbone under a mask, with dropout: the mode shows in the numbers."""
     torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        image_size=size,
-        patch_size=8,
-        num_labels=2,
-        hidden_dropout_prob=0.2,  # the mode shows in the numbers
-    )
-    return get_peft_model(ViTForImageClassification(config), FairMaskConfig(mask="attention"))
+    model = get_peft_model(backbone.copy_with_new_head(), FairMaskConfig(mask="attention"))
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.2
+    return model.train()
+
+
+@pytest.fixture
+def model(tiny_vit: Path) -> Any:
+    return make_model(load_backbone(tiny_vit))
 
 
 def make_trainer(table: ImageTable, folder: Path, further: str = "{}") -> FairTrainer:
     fit = FitArguments(epochs=3, batch_size=16, transforms="flip", training_arguments=further)
-    splits = build_datasets(table, load_backbone(folder), fit)
+    backbone = load_backbone(folder)
+    splits = build_datasets(table, backbone, fit)
     arguments = fit.to_training_arguments(
         folder, learning_rate=1e-2, seed=0, evaluation_rows=len(splits["validation"])
     )
-    model = make_model(splits["train"].__getitems__([0])["pixel_values"].shape[-1])
     return FairTrainer(
-        model=model,
+        model=make_model(backbone),
         args=arguments,
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
@@ -178,8 +185,7 @@ def test_an_optimizer_of_another_kind_is_wrapped_as_accelerate_does(
     assert not isinstance(made.optimizer, PlainOptimizer)
 
 
-def test_known_modules_answer_as_the_model_does() -> None:
-    model = make_model()
+def test_known_modules_answer_as_the_model_does(model: Any) -> None:
     names = [name for name, _ in model.named_parameters()]
     by_hand = [p for _, p in model.named_parameters()]
     known = KnownModules(model)
@@ -197,8 +203,7 @@ def test_known_modules_answer_as_the_model_does() -> None:
     assert "parameters" not in vars(model)
 
 
-def test_what_is_new_in_a_model_is_known_after_a_change_of_the_mode() -> None:
-    model = make_model()
+def test_what_is_new_in_a_model_is_known_after_a_change_of_the_mode(model: Any) -> None:
     KnownModules(model)
     added = nn.Linear(2, 2).eval()
     model.added = added
@@ -208,8 +213,7 @@ def test_what_is_new_in_a_model_is_known_after_a_change_of_the_mode() -> None:
     assert any(p is added.weight for p in model.parameters())
 
 
-def test_a_copy_made_in_the_middle_is_a_model_of_its_own() -> None:
-    model = make_model()
+def test_a_copy_made_in_the_middle_is_a_model_of_its_own(model: Any) -> None:
     KnownModules(model)
     copied = copy.deepcopy(model)
     copied.eval()
