@@ -102,7 +102,8 @@ class CostMeter:
 
     Attributes:
         device: The device of this process.
-        processes: How many train together; each sees an equal share of the pictures.
+        processes: How many train together; each is counted with this one's share of the pictures, which may be a
+            picture more than another's at the end of an epoch.
         settings: How the model is run, for the record: `precision`, `compiled`.
     """
 

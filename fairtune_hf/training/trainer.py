@@ -6,6 +6,7 @@ epoch is never pruned, and a pruned trial ends on every process, not only on the
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from accelerate.utils import DistributedType, broadcast_object_list
 from scipy.special import softmax
 from torch import Tensor, nn
-from torch.utils.data import Sampler, WeightedRandomSampler
+from torch.utils.data import DataLoader, Sampler, WeightedRandomSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -27,6 +28,7 @@ from fairtune_hf.training.fast_forward import FastForward, run_by_module
 from fairtune_hf.training.fitted import FittedScores
 from fairtune_hf.training.graphs import GraphedModel
 from fairtune_hf.training.quick_steps import KnownModules, PlainOptimizer
+from fairtune_hf.training.sharding import share_rows
 from fairtune_hf.training.tracking import add_tracking
 
 PRUNED = "pruned"  # the judge's word for a trial that Optuna's pruner ends
@@ -167,6 +169,10 @@ class FairTrainer(Trainer):
         generator = torch.Generator().manual_seed(self.args.seed)
         return WeightedRandomSampler(weights.cpu(), len(weights), generator=generator)  # type: ignore[arg-type]
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The parent's, but over several processes too an epoch has each row once."""
+        return share_rows(super().get_train_dataloader())
+
     @property
     def _runs_fast(self) -> bool:
         return self.args.device.type == "cuda" and bool(self.args.bf16)
@@ -192,10 +198,11 @@ class FairTrainer(Trainer):
             self._graphed = GraphedModel(model, self._operations.evaluation)
 
     def _batch_sizes(self) -> frozenset[int]:
-        """Sizes of whole batches: those of the arguments, or a split where it is smaller."""
+        """Sizes of whole batches: those of the arguments, or a process's share of a split where it is smaller."""
         sizes = {self.args.train_batch_size, self.args.eval_batch_size}
         if isinstance(self.train_dataset, ImageDataset):
-            sizes.add(min(self.args.train_batch_size, len(self.train_dataset)))
+            share = math.ceil(len(self.train_dataset) / self.args.world_size)
+            sizes.add(min(self.args.train_batch_size, share))
         if isinstance(self.eval_dataset, ImageDataset):
             sizes.add(min(self.args.eval_batch_size, len(self.eval_dataset)))
         return frozenset(sizes)

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from bare_loop import train_bare
 from generated_data import MODELS, demo_table, describe_machine, make_backbone, make_table
@@ -227,18 +228,17 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
 def summarise(
     name: str, ours: list[dict[str, float]], bare: list[dict[str, float]], processes: int
 ) -> dict[str, Any]:
-    def rate(runs: list[dict[str, float]]) -> float:
-        return round(statistics.median(run["images_per_second"] for run in runs), 1)
-
-    row: dict[str, Any] = {"mask": name, "processes": processes, "ours": rate(ours)}
-    row["ours_runs"] = [round(run["images_per_second"], 1) for run in ours]
-    row["ours_gib"] = max(run.get("peak_memory_gib", 0.0) for run in ours)
-    row["min_auc"] = ours[-1]["min_auc"]
+    row: dict[str, Any] = {"mask": name, "processes": processes}
+    for kind, runs in (("ours", ours), ("bare", bare)):
+        if not runs:
+            continue
+        rates = [round(run["images_per_second"], 1) for run in runs]
+        row |= {kind: round(statistics.median(rates), 1), f"{kind}_runs": rates}
+        row[f"{kind}_min_auc"] = runs[-1]["min_auc"]
+        if "peak_memory_gib" in runs[0]:
+            row[f"{kind}_gib"] = max(run["peak_memory_gib"] for run in runs)
     if bare:
-        row |= {"bare": rate(bare), "ratio": round(rate(ours) / rate(bare), 4)}
-        row["bare_runs"] = [round(run["images_per_second"], 1) for run in bare]
-        row["bare_gib"] = max(run.get("peak_memory_gib", 0.0) for run in bare)
-        row["bare_min_auc"] = bare[-1]["min_auc"]
+        row["ratio"] = round(row["ours"] / row["bare"], 4)
     return row
 
 
@@ -269,18 +269,9 @@ def compare_processes(options: argparse.Namespace) -> dict[str, Any]:
 
 def print_table(record: dict[str, Any]) -> None:
     print(json.dumps({k: v for k, v in record.items() if k not in ("masks", "options")}))
-    print(f"\n{'mask':<11}{'trained':>12}{'ours img/s':>12}{'bare img/s':>12}{'ours/bare':>11}"
-          f"{'of peak':>9}{'ours GiB':>10}{'bare GiB':>10}")  # fmt: skip
-    for row in record["masks"]:
-        cells = [
-            row["trained_parameters"],
-            row["ours"],
-            row.get("bare", 0.0),
-            row.get("ratio", 0.0),
-        ]
-        more = [row.get("share_of_peak", 0.0), row["ours_gib"], row.get("bare_gib", 0.0)]
-        print("{:<11}{:>12,}{:>12,.1f}{:>12,.1f}{:>11.3f}{:>9.3f}{:>10.2f}{:>10.2f}".format(
-            row["mask"], *cells, *more))  # fmt: skip
+    # Several processes have no bare loop beside them, and a CPU has neither a known peak nor a peak of memory.
+    table = pd.DataFrame(record["masks"]).reindex(columns=[*COLUMNS, "bare_gib"])
+    print("\n" + table.to_string(index=False, na_rep="-"))
 
 
 def main() -> None:

@@ -66,6 +66,6 @@ def test_only_the_first_process_writes_and_the_second_finds_it(
         assert set(predictions["seed"]) == set(range(seeds))
         assert (folder / "adapter" / "adapter_config.json").is_file()
     cost = json.loads((searched / "run.json").read_text())["cost"]["refit"]
-    a_seed = record["choice"]["epochs"] * 128  # 108 rows, filled up to four steps of 2 x 16
+    a_seed = record["choice"]["epochs"] * 108  # each row once an epoch, in shares of two
     assert (cost["processes"], cost["images"]) == (2, 2 * a_seed)  # a twin's are not added
     assert not list(tmp_path.rglob("*.partial"))
