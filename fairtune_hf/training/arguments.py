@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 
 from fairtune_hf.training.tracking import check_trackers
@@ -196,7 +197,11 @@ class FitArguments:
             return launched  # type: ignore[return-value]
         if self.precision != "auto":
             return self.precision
-        return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+        on_cpu = self.further_arguments().get("use_cpu") or parse_flag_from_env(
+            "ACCELERATE_USE_CPU"
+        )
+        supported = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        return "bf16" if supported and not on_cpu else "fp32"
 
     def compiles(self, operations: float | None) -> bool:
         """Whether blocks are compiled in a process that will spend `operations` on training pictures.

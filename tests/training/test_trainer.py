@@ -198,6 +198,17 @@ def test_checkpoints_without_safetensors_are_refused(tmp_path: Path) -> None:
         load_backbone(tmp_path)
 
 
+def test_a_training_that_is_kept_off_the_gpu_is_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("is_available", "is_bf16_supported"):
+        monkeypatch.setattr(torch.cuda, name, lambda: True)
+    assert FitArguments().resolved_precision() == "bf16"
+    kept_off = FitArguments(training_arguments='{"use_cpu": true}')
+    assert kept_off.resolved_precision() == "fp32"
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    assert FitArguments().resolved_precision() == "fp32"
+    assert FitArguments(precision="bf16").resolved_precision() == "bf16"  # asked for
+
+
 def test_accelerate_wins_over_the_configured_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     assert FitArguments(precision="fp32").resolved_precision() == "fp32"
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
