@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Where Python may not keep what it compiles, as in many containers, every start would compile all libraries again.
 COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode)
 
-.PHONY: install demo examples test test-slow smoke lock clean
+.PHONY: install demo examples test test-slow test-gpu smoke lock clean
 
 install: $(STAMP)
 
@@ -21,7 +21,8 @@ demo: $(STAMP)
 	$(BIN)/fairtune demo --out runs/demo
 
 # Tests run side by side, each on one thread: two trainings that both want every core slow each other many times over.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=8 --dist=worksteal
+# They keep off a GPU, whose memory they would fill; `test-gpu` are those that need one.
+PYTEST := CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=8 --dist=worksteal
 
 test: $(STAMP)
 	$(BIN)/ruff check .
@@ -32,6 +33,9 @@ test: $(STAMP)
 # Those of several machines want FAIRTUNE_POSTGRESQL (`.ci/postgresql start FOLDER` prints it) and are skipped without it.
 test-slow: $(STAMP)
 	$(PYTEST) -m "slow and not gpu and not hub"
+
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest -q -m gpu
 
 smoke: $(STAMP)
 	$(BIN)/fairtune demo --out runs/smoke --trials 2 --epochs 1 --seeds 1 --overwrite
