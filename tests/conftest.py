@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -89,6 +92,24 @@ def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny-vit"
     ViTForImageClassification(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def run_in_processes(tmp_path: Path) -> Callable[..., None]:
+    """Runs a script with words in several processes that train together, each on one thread."""
+
+    def run(script: str, *words: str | Path, processes: int, **env: str) -> None:
+        file = tmp_path / "script.py"
+        file.write_text(script)
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        subprocess.run(
+            [*launch, f"--nproc-per-node={processes}", str(file), *map(str, words)],
+            check=True,
+            timeout=400,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+        )
+
+    return run
 
 
 def name_columns(root: Path) -> list[str]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -55,23 +53,13 @@ if trainer.is_world_process_zero():
 
 @pytest.mark.slow
 def test_metrics_do_not_depend_on_batches_or_processes(
-    pictures: Path, tiny_vit: Path, tmp_path: Path
+    run_in_processes: Callable[..., None], pictures: Path, tiny_vit: Path, tmp_path: Path
 ) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
     found = {}
     for processes in (1, 2):
         out = tmp_path / str(processes)
         out.mkdir()
-        launch = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={processes}",
-        ]
-        words = [*launch, str(script), str(pictures), str(tiny_vit), str(out)]
-        subprocess.run(words, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        run_in_processes(SCRIPT, pictures, tiny_vit, out, processes=processes)
         found[processes] = json.loads((out / "metrics.json").read_text())
         assert found[processes].pop("processes") == processes
     first = found[1]

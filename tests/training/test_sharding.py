@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -129,22 +127,14 @@ if trainer.is_world_process_zero():
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_does_on_the_joint_batch(
-    pictures: Path, tiny_vit: Path, tmp_path: Path
+    run_in_processes: Callable[..., None], pictures: Path, tiny_vit: Path, tmp_path: Path
 ) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
     found = {}
     for processes in (1, 2):
         out = tmp_path / str(processes)
         out.mkdir()
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        words = [f"--nproc-per-node={processes}", str(script), str(pictures), str(tiny_vit)]
-        subprocess.run(
-            [*launch, *words, str(out), str(32 // processes)],
-            check=True,
-            timeout=300,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+        batch = str(32 // processes)
+        run_in_processes(SCRIPT, pictures, tiny_vit, out, batch, processes=processes)
         found[processes] = json.loads((out / "found.json").read_text())
         assert found[processes].pop("processes") == processes
     one, two = found[1], found[2]

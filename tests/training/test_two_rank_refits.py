@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -37,7 +35,11 @@ for words in json.loads(sys.argv[1]):
 
 @pytest.mark.slow
 def test_only_the_first_process_writes_and_the_second_finds_it(
-    finished_run: Path, folder_flags: list[str], tiny_vit: Path, tmp_path: Path
+    run_in_processes: Callable[..., None],
+    finished_run: Path,
+    folder_flags: list[str],
+    tiny_vit: Path,
+    tmp_path: Path,
 ) -> None:
     by_hand, searched = tmp_path / "by_hand", tmp_path / "searched"
     # A search whose choice is one of its controls, before its refits.
@@ -51,15 +53,7 @@ def test_only_the_first_process_writes_and_the_second_finds_it(
         ["finetune", *folder_flags, f"--model={tiny_vit}", *fit, f"--out={by_hand}"],
         ["finetune", f"--run={searched}", "--seeds=2"],
     ]
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run(
-        [*launch, str(script), json.dumps(words)],
-        check=True,
-        timeout=400,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"},
-    )
+    run_in_processes(SCRIPT, json.dumps(words), processes=2, ACCELERATE_USE_CPU="1")
     for folder, seeds in ((by_hand, 3), (searched, 2), (searched / "controls" / "full", 2)):
         predictions = pd.read_parquet(folder / "predictions.parquet")
         assert not predictions.duplicated(["seed", "row_id"]).any()
