@@ -197,11 +197,10 @@ class FitArguments:
             return launched  # type: ignore[return-value]
         if self.precision != "auto":
             return self.precision
-        on_cpu = self.further_arguments().get("use_cpu") or parse_flag_from_env(
-            "ACCELERATE_USE_CPU"
-        )
+        kept_off_gpu = parse_flag_from_env("ACCELERATE_USE_CPU")
+        kept_off_gpu |= bool(self.further_arguments().get("use_cpu"))
         supported = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        return "bf16" if supported and not on_cpu else "fp32"
+        return "bf16" if supported and not kept_off_gpu else "fp32"
 
     def compiles(self, operations: float | None) -> bool:
         """Whether blocks are compiled in a process that will spend `operations` on training pictures.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -97,7 +97,7 @@ def test_batches_drawn_in_another_way_are_left_alone() -> None:
 
 
 SCRIPT = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 import torch
 from transformers import set_seed
@@ -105,7 +105,7 @@ from fairtune_hf.data import load_dataset_table
 from fairtune_hf.training import FairTrainer, FitArguments, build_datasets, load_backbone
 
 pictures, vit, out = map(Path, sys.argv[1:4])
-batch = int(sys.argv[4])
+batch = 32 // int(os.environ["WORLD_SIZE"])
 table = load_dataset_table("folder", pictures, image_size=32, label_column="diagnosis", sensitive_column="sex",
                            patient_column="person", split_column="part", cache=False, progress=False)
 backbone = load_backbone(vit)
@@ -127,16 +127,9 @@ if trainer.is_world_process_zero():
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_does_on_the_joint_batch(
-    run_in_processes: Callable[..., None], pictures: Path, tiny_vit: Path, tmp_path: Path
+    run_alone_and_in_two: Callable[..., dict[int, Any]], pictures: Path, tiny_vit: Path
 ) -> None:
-    found = {}
-    for processes in (1, 2):
-        out = tmp_path / str(processes)
-        out.mkdir()
-        batch = str(32 // processes)
-        run_in_processes(SCRIPT, pictures, tiny_vit, out, batch, processes=processes)
-        found[processes] = json.loads((out / "found.json").read_text())
-        assert found[processes].pop("processes") == processes
+    found = run_alone_and_in_two(SCRIPT, pictures, tiny_vit)
     one, two = found[1], found[2]
     assert one["rows"] % 32  # the last batch is smaller,
     assert one["rows"] % 2 == 0  # and divides
