@@ -21,6 +21,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
+from transformers.utils import is_torch_tf32_available
 
 from fairtune_hf.training.tracking import check_trackers
 
@@ -199,7 +200,8 @@ class FitArguments:
             return self.precision
         kept_off_gpu = parse_flag_from_env("ACCELERATE_USE_CPU")
         kept_off_gpu |= bool(self.further_arguments().get("use_cpu"))
-        supported = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        # Older GPUs emulate bf16, slower than fp32.
+        supported = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)  # fmt: skip
         return "bf16" if supported and not kept_off_gpu else "fp32"
 
     def compiles(self, operations: float | None) -> bool:
@@ -260,7 +262,7 @@ class FitArguments:
             "logging_nan_inf_filter": False,
             "log_level": "error",
             "optim": "adamw_torch_fused",  # three times as fast on a CPU too
-            "tf32": True if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else None,
+            "tf32": True if is_torch_tf32_available() else None,
         }
         built = TrainingArguments(**{**settings, **self.further_arguments()})
         if self.threads is not None:  # after Accelerate, which may have chosen a number of its own

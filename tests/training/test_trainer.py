@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ import torch
 from peft import get_peft_model
 from sklearn.metrics import log_loss
 from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, set_seed
+from transformers.utils import is_torch_tf32_available
 
 from fairtune_hf.data import ImageTable, load_dataset_table
 from fairtune_hf.training import (
@@ -198,9 +202,43 @@ def test_checkpoints_without_safetensors_are_refused(tmp_path: Path) -> None:
         load_backbone(tmp_path)
 
 
-def test_a_training_that_is_kept_off_the_gpu_is_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("is_available", "is_bf16_supported"):
-        monkeypatch.setattr(torch.cuda, name, lambda: True)
+@pytest.fixture
+def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Has PyTorch report a CUDA device of a generation: 8 is Ampere; older ones emulate bf16 and have no TF32."""
+
+    def pretend(major: int) -> None:
+        properties = SimpleNamespace(major=major, minor=0)
+        for name, value in {
+            "is_available": lambda: True,
+            "current_device": lambda: 0,
+            "get_device_properties": lambda device=None: properties,
+            "_check_bf16_tensor_supported": lambda device: True,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+        monkeypatch.setattr(torch.version, "cuda", "12.8")
+        is_torch_tf32_available.cache_clear()
+
+    backends: Any = torch.backends
+    before = backends.fp32_precision
+    yield pretend
+    backends.fp32_precision = before
+    is_torch_tf32_available.cache_clear()
+
+
+@pytest.mark.parametrize(("major", "precision", "tf32"), [(7, "fp32", None), (9, "bf16", True)])
+def test_bf16_and_tf32_are_used_where_the_gpu_computes_in_them(
+    pretend_gpu: Callable[[int], None], tmp_path: Path, major: int, precision: str, tf32: bool
+) -> None:
+    pretend_gpu(major)
+    kept_off = FitArguments(training_arguments='{"use_cpu": true}')  # there is no GPU to train on
+    assert kept_off.to_training_arguments(tmp_path, learning_rate=1e-4, seed=0).tf32 is tf32
+    assert FitArguments().resolved_precision() == precision
+
+
+def test_a_training_that_is_kept_off_the_gpu_is_in_fp32(
+    pretend_gpu: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_gpu(9)
     assert FitArguments().resolved_precision() == "bf16"
     kept_off = FitArguments(training_arguments='{"use_cpu": true}')
     assert kept_off.resolved_precision() == "fp32"
