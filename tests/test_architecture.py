@@ -13,7 +13,10 @@ PACKAGE = Path(fairtune_hf.__file__).parent
 ORDER = ["tuner", "metrics", "data", "baselines", "training", "search", "reports", "hub", "cli"]
 INDEPENDENT = {"tuner", "metrics", "data"}
 SHARED = "run_folder"  # a module, not a package: what every step reads and writes
-NEUTRAL = {"unknown_values"}  # modules of words and pandas alone, which every package may ask
+NEUTRAL = {
+    "ages",
+    "unknown_values",
+}  # modules of words and pandas alone, which every package may ask
 WITHOUT_TORCH = ["metrics", "reports"]
 
 

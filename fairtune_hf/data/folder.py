@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from fairtune_hf.ages import MANY, is_age_name
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
 from fairtune_hf.data.folder_hf import SPLIT_COLUMN, is_hf_folder, is_hub_id, read_hf
 from fairtune_hf.data.groups import JOINT, parse_thresholds, read_ages, threshold_groups
@@ -28,7 +29,6 @@ SPLIT_NAMES = {
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
-MANY = 10
 STEPS = (
     "Make one folder with the pictures and a metadata.csv that has a column file_name (paths "
     "relative to the folder), a column with the label (two values) and one with the sensitive "
@@ -197,7 +197,7 @@ def _add_attribute(rows: Rows, name: str, options: Any) -> None:
     """Add a column as groups: numbers with many values are cut at thresholds, else as they are."""
     values = rows.table[name]
     text = values.fillna("").astype(str).str.strip()
-    is_age = "age" in name.lower().replace("_", " ").split()
+    is_age = is_age_name(name)
     if is_age:
         numbers, notes = read_ages(values)
     else:
