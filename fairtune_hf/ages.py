@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from fairtune_hf.unknown_values import unknown_mask
+
 OLDEST = 120.0
 MANY = 10
 DEFAULT_THRESHOLD = "60"
@@ -42,7 +44,7 @@ def read_ages(values: pd.Series) -> tuple[pd.Series, list[str]]:
         pd.to_numeric(dicom[0], errors="coerce") / per_year
     )
     ages = ages.astype(float).where((ages >= 0) & (ages <= OLDEST))
-    odd = text[ages.isna() & (text != "") & ~text.str.lower().isin(["unknown", "nan", "none"])]
+    odd = text[ages.isna() & ~unknown_mask(text)]
     if odd.empty:
         return ages, []
     # No value is quoted: it may be a date of birth, and warnings are handed on with a run.

@@ -17,13 +17,11 @@ from fairtune_hf.data.images import FileSource, ImageSource
 from fairtune_hf.data.naming import require_columns, shortened, value_counts
 from fairtune_hf.data.rows import Rows, absent
 from fairtune_hf.data.tabular import find_table, read_table, safe_relative
+from fairtune_hf.label_values import binary_label, missing_label, say_positive
+from fairtune_hf.unknown_values import say_unknown, unknown_mask
 
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.xlsx")
 FILE = "file_name"
-NEGATIVE = (
-    "0", "no", "n", "false", "negative", "neg", "benign", "normal", "healthy", "absent", "none",
-    "control", "no finding", "non-malignant", "not malignant",
-)  # fmt: skip
 SPLIT_NAMES = {
     "train": "train", "training": "train",
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
@@ -49,16 +47,19 @@ def read(root: Path, request: ReadRequest) -> RawTable:
     _refuse_empty(rows.table, [c for c in told if c], origin)
     rows.drop(rows.table[FILE].isna(), "file name missing")
     rows.drop(rows.table[label_column].isna(), "label missing")
+    rows.drop(missing_label(rows.table[label_column]), "label unknown")
     table = rows.table
     for name in names:
         _add_attribute(rows, name, request.options)
     label, label_names = binary_label(
         table[label_column], label_column, request.options["positive_label"]
     )
+    if not request.options["positive_label"]:
+        rows.warnings += say_positive(label_names, label_column)
     patients = table[request.patient_column] if request.patient_column else table[FILE]
     # A blank too many must not make two patients of one, who could then lie in two splits.
     patients = patients.astype("string").str.strip()
-    unknown_patient = patients.isna() | (patients == "")
+    unknown_patient = unknown_mask(patients)
     if unknown_patient.any():
         rows.warnings.append(f"{int(unknown_patient.sum())} rows have no patient id: each its own")
         patients = patients.mask(unknown_patient, "row " + table["source_row"].astype(str))
@@ -85,6 +86,7 @@ def read(root: Path, request: ReadRequest) -> RawTable:
         warnings=rows.warnings,
         recorded={
             "label_column": label_column,
+            "positive_label": label_names[1],
             "sensitive_column": ",".join(names),
             "patient_column": request.patient_column,
             "split_column": split_column,
@@ -113,37 +115,6 @@ def _own_splits(table: pd.DataFrame, pictures: Mapping[str, ImageSource] | None)
         return None
     known = {SPLIT_NAMES.get(str(s).lower()) for s in table[SPLIT_COLUMN].unique()}
     return SPLIT_COLUMN if known == set(SPLIT_NAMES.values()) else None
-
-
-def binary_label(
-    values: pd.Series, column: str, positive: str = ""
-) -> tuple[pd.Series, tuple[str, str]]:
-    """Turn a column of two values into 0 and 1, and name them in this order.
-
-    Of numbers the larger is 1. Of words the usual negative (no, benign, normal, ...) is 0, else
-    the first of the alphabet; `positive` decides otherwise.
-
-    Raises:
-        ValueError: if there are not two values, or `positive` is neither.
-    """
-    text = values.astype(str).str.strip()
-    numbers = pd.to_numeric(text, errors="coerce")
-    if numbers.notna().all():
-        text = numbers.map(lambda n: f"{n:g}")
-    found = sorted(text.unique(), key=lambda v: (v.lower() not in NEGATIVE, _number(v), v))
-    if len(found) != 2:
-        raise ValueError(
-            f"the label column {column!r} must have two values; it has {len(found)} "
-            f"({value_counts(text)}). Choose another column, or make a column that has two."
-        )
-    if positive:
-        if positive not in found:
-            raise ValueError(
-                f"positive_label must be one of the values of {column!r}, {found[0]!r} or "
-                f"{found[1]!r}; {positive!r} came."
-            )
-        found = [next(v for v in found if v != positive), positive]
-    return (text == found[1]).astype("int64"), (found[0], found[1])
 
 
 def _number(value: str) -> float:
@@ -196,6 +167,8 @@ def _refuse_empty(table: pd.DataFrame, columns: list[str], origin: str) -> None:
 def _add_attribute(rows: Rows, name: str, options: Any) -> None:
     """Add a column as groups: numbers with many values are cut at thresholds, else as they are."""
     values = rows.table[name]
+    values = values.mask(unknown_mask(values, name), None)
+    rows.warnings += say_unknown(rows.table[name], name)
     text = values.fillna("").astype(str).str.strip()
     is_age = is_age_name(name)
     if is_age:
@@ -257,8 +230,8 @@ SPEC = DatasetSpec(
     source="you",
     licence="yours",
     steps=STEPS,
-    label_rule="--label-column, two values; of words the usual negative is 0, of numbers the "
-    "smaller (option positive_label decides otherwise)",
+    label_rule="--label-column, two values; of words a negation or a word for the healthy is 0, of "
+    "numbers the smaller (option positive_label decides otherwise)",
     attributes={"any column": "named by --sensitive-column; many numbers are cut at age_threshold"},
     default_sensitive=None,
     read=read,
