@@ -14,12 +14,12 @@ from fairtune_hf.data.images import FileSource
 from fairtune_hf.data.naming import require_columns
 from fairtune_hf.data.rows import Rows, absent
 from fairtune_hf.data.tabular import find_table, read_table
+from fairtune_hf.unknown_values import is_unknown
 
 TABLES = ("train.csv", "valid.csv")
 ROOTS = ("CheXpert-v1.0-small", "CheXpert-v1.0")
 DEMOGRAPHICS = ("CHEXPERT DEMO.xlsx", "CHEXPERT_DEMO.xlsx", "CHEXPERT DEMO.csv")
 RACES = ("White", "Black", "Asian", "Other")
-UNKNOWN_RACE = ("", "unknown", "patient refused", "declines to state", "not specified")
 STEPS = (
     "Register at Stanford AIMI (https://stanfordaimi.azurewebsites.net/datasets/"
     "8cbd9ed4-2eb9-4565-affc-111cf4f7ebe2), download CheXpert-v1.0-small and unpack it: the folder "
@@ -86,9 +86,9 @@ def _add_race(rows: Rows, base: Path, patients: pd.Series, request: ReadRequest)
 
 
 def _race(value: object) -> str:
-    text = value.strip().lower() if isinstance(value, str) else ""
-    if text in UNKNOWN_RACE:
+    if is_unknown(value):
         return ""
+    text = str(value).strip().lower()
     return next((r for r in RACES[:3] if r.lower() in text), RACES[3])
 
 
