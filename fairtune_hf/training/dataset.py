@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from fairtune_hf.data import TRANSFORM_PRESETS, ImageTable, TransformPreset
 from fairtune_hf.training.augmentation import augment, crop_centre
@@ -58,6 +58,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         self._preset = TRANSFORM_PRESETS[transforms] if isinstance(transforms, str) else transforms
         self._seed = seed
         self._generator = torch.Generator()
+        self._worker_seed: int | None = None
         self.set_epoch(0)
 
     def to(self, device: torch.device | str, *, budget: int | None = None) -> ImageDataset:
@@ -97,12 +98,25 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         if self._preset is None:
             pixels = crop_centre(pixels, self.image_size)
         else:
+            self._leave_copies()
             pixels = augment(pixels, self._preset, self.image_size, self._generator)
         return {
             "pixel_values": pixels * self._scale + self._shift,
             "labels": self.labels[rows],
             "sensitive": self.sensitive[rows],
         }
+
+    def _leave_copies(self) -> None:
+        """Give each worker of a DataLoader a random stream of its own, anew in each epoch.
+
+        A worker holds a copy of the dataset, and with it of the generator: without this, all workers draw alike,
+        and alike in every epoch. Their seeds come from torch's random state, so `set_seed` fixes them.
+        """
+        worker = get_worker_info()
+        if worker is not None and worker.seed != self._worker_seed:
+            self._worker_seed = worker.seed
+            mixed = 1_000_003 * self._generator.initial_seed() + worker.seed
+            self._generator.manual_seed(mixed % 2**63)
 
 
 def collate_batch(features: Any) -> dict[str, Tensor]:

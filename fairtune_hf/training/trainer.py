@@ -18,13 +18,21 @@ from accelerate.utils import DistributedType, broadcast_object_list
 from scipy.special import softmax
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, WeightedRandomSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from fairtune_hf.baselines.method import Method, Stage
+from fairtune_hf.training.argument_rules import refuse_ignored
+from fairtune_hf.training.callbacks import (
+    AskMethod,
+    LogEpochs,
+    RestartAugmentation,
+    StopOptimizerTime,
+    epoch_loss,
+)
 from fairtune_hf.training.cost import CostMeter, Operations, count_operations
 from fairtune_hf.training.dataset import ImageDataset, collate_batch
-from fairtune_hf.training.fast_forward import FastForward, run_by_module
+from fairtune_hf.training.fast_forward import FastForward
 from fairtune_hf.training.fitted import FittedScores
 from fairtune_hf.training.graphs import GraphedModel
 from fairtune_hf.training.quick_steps import KnownModules, PlainOptimizer
@@ -48,6 +56,9 @@ class FairTrainer(Trainer):
         compile_blocks: Compile the transformer blocks where they run in bf16 on a GPU; see
             `FitArguments.compiles` for when that pays.
         **kwargs: Everything `transformers.Trainer` takes.
+
+    Raises:
+        ValueError: A field of `args` that this Trainer would not honour is set.
     """
 
     model: Any  # the parent's; None between trials, as is the optimizer
@@ -65,6 +76,7 @@ class FairTrainer(Trainer):
         if kwargs.get("compute_metrics") is not None:
             kwargs["compute_metrics"] = _RefuseDiverged(kwargs["compute_metrics"])
         if kwargs.get("args") is not None:
+            refuse_ignored(kwargs["args"])
             _use_one_gpu(kwargs["args"])
         super().__init__(**kwargs)
         self.model_accepts_loss_kwargs = False  # a method's loss is the mean of its own batch
@@ -76,7 +88,7 @@ class FairTrainer(Trainer):
         self.method = method or Method()
         self._stage: Stage | None = None
         self._own_weight_decay = self.args.weight_decay
-        self.add_callback(_AskMethod(self))
+        self.add_callback(AskMethod(self))
         self._class_weights = None if class_weights is None else torch.tensor(class_weights)
         self._compile_blocks = compile_blocks
         self._prepared: nn.Module | None = None
@@ -96,9 +108,10 @@ class FairTrainer(Trainer):
                 dataset.to(self.args.device)
         self._fitted: FittedScores | None = None
         if isinstance(self.train_dataset, ImageDataset):
-            self.add_callback(_RestartAugmentation(self.train_dataset))
+            self.add_callback(RestartAugmentation(self.train_dataset))
             self._fitted = FittedScores(self.train_dataset.groups)
-        self.add_callback(_StopOptimizerTime(self.cost))
+        self.add_callback(StopOptimizerTime(self.cost))
+        self.add_callback(LogEpochs)
 
     def compute_loss(
         self,
@@ -175,7 +188,9 @@ class FairTrainer(Trainer):
 
     @property
     def _runs_fast(self) -> bool:
-        return self.args.device.type == "cuda" and bool(self.args.bf16)
+        on_gpu = self.args.device.type == "cuda" and bool(self.args.bf16)
+        # The library's checkpointing is part of its blocks' own `forward`.
+        return on_gpu and not self.args.gradient_checkpointing
 
     def _prepare_model(self) -> None:
         """Run a new model's blocks the fast way where the device and the precision allow it."""
@@ -362,8 +377,7 @@ class FairTrainer(Trainer):
         row |= {
             name.removeprefix("eval_"): value for name, value in metrics.items() if "auc" in name
         }
-        losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry]
-        return {**row, "loss": losses[-1]} if losses else row
+        return {**row, **epoch_loss(self.state.log_history)}
 
     def call_model_init(self, trial: Any = None) -> Any:
         """Build a trial's model, and start its clock."""
@@ -429,48 +443,3 @@ class _RefuseDiverged:
                 f"the training diverged: {int(broken.sum())} of {len(broken)} rows have logits that are not numbers"
             )
         return dict(self._compute_metrics(eval_prediction))
-
-
-class _RestartAugmentation(TrainerCallback):
-    """Tie the augmentation's random stream to the run's seed, the process and the epoch."""
-
-    def __init__(self, dataset: ImageDataset) -> None:
-        self._dataset = dataset
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._dataset.set_epoch(round(state.epoch), seed=1009 * args.seed + args.process_index)
-
-
-class _AskMethod(TrainerCallback):
-    """Tell the method that training starts, and let it change the model after the last epoch."""
-
-    def __init__(self, trainer: FairTrainer) -> None:
-        self._trainer = trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        dataset, method = self._trainer.train_dataset, self._trainer.method
-        if isinstance(dataset, ImageDataset):
-            dataset.views = method.views
-            method.start_training(dataset)
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        trainer = self._trainer
-        finishes = type(trainer.method).finish is not Method.finish
-        if not finishes or round(state.epoch) < args.num_train_epochs:
-            return
-        train, validation = trainer.train_dataset, trainer.eval_dataset
-        if isinstance(train, ImageDataset) and isinstance(validation, ImageDataset):
-            model = trainer.accelerator.unwrap_model(trainer.model)
-            trainer._forget_parameters()
-            with run_by_module(model):  # a method may look into single layers
-                trainer.method.finish(model, train, validation)
-
-
-class _StopOptimizerTime(TrainerCallback):
-    """Ends the optimizer's part of the clock at the end of a step."""
-
-    def __init__(self, cost: CostMeter) -> None:
-        self._cost = cost
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._cost.clock.mark("other")
