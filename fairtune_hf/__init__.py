@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         evaluate_predictions,
         group_metrics,
     )
-    from fairtune_hf.search import hp_space, model_init, search_masks, suggest_mask
+    from fairtune_hf.search import hp_space, model_init, search_masks, suggest_mask, use_best_trial
     from fairtune_hf.training import collate_batch, finetune, load_backbone
     from fairtune_hf.tuner import FairMaskConfig, FairMaskModel, Mask
 
@@ -42,6 +42,7 @@ _HOMES = {
     "model_init": "search",
     "search_masks": "search",
     "suggest_mask": "search",
+    "use_best_trial": "search",
     "collate_batch": "training",
     "finetune": "training",
     "load_backbone": "training",
@@ -64,6 +65,7 @@ __all__ = [
     "model_init",
     "search_masks",
     "suggest_mask",
+    "use_best_trial",
 ]
 
 

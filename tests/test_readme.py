@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+
+from fairtune_hf import Mask
 
 README = Path(__file__).parents[1] / "README.md"
 SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -17,7 +20,13 @@ def test_snippets_run(index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     namespace: dict = {}
     exec(compile(SNIPPETS[index], f"README snippet {index}", "exec"), namespace)
     if "trainer" in namespace:
-        assert 0.0 <= namespace["best"].objective <= 1.0
+        best = namespace["best"]
+        assert 0.0 <= best.objective <= 1.0
+        saved = json.loads((tmp_path / "runs/plain/best/adapter_config.json").read_text())
+        bits = [best.hyperparameters[name] for name in namespace["hp_space"].space.bit_names]
+        assert Mask.parse(saved["mask"], layout=saved["layout"], blocks=12) == Mask.parse(
+            bits, layout="block3", blocks=12
+        )
     else:
         assert namespace["loaded"].peft_type.value == "FAIRMASK"
 

@@ -2,7 +2,14 @@
 
 from fairtune_hf.search.arguments import BudgetArguments, SearchArguments
 from fairtune_hf.search.controls import CONTROLS
-from fairtune_hf.search.hooks import HpSpace, ModelInit, build_masked_model, hp_space, model_init
+from fairtune_hf.search.hooks import (
+    HpSpace,
+    ModelInit,
+    build_masked_model,
+    hp_space,
+    model_init,
+    use_best_trial,
+)
 from fairtune_hf.search.objectives import Objective, parse_objectives
 from fairtune_hf.search.record import describe_choice
 from fairtune_hf.search.run import run_study, search_masks
@@ -31,4 +38,5 @@ __all__ = [
     "search_masks",
     "startup_points",
     "suggest_mask",
+    "use_best_trial",
 ]

@@ -6,13 +6,17 @@ called first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from optuna.trial import FixedTrial
 from peft import get_peft_model
 from torch import nn
-from transformers import set_seed
+from transformers import Trainer, set_seed
+from transformers.trainer_utils import BestRun
 
+from fairtune_hf.data.naming import shortened
 from fairtune_hf.search.space import LEARNING_RATE_RANGE, Candidate, SearchSpace
 from fairtune_hf.training.backbone import Backbone, load_backbone
 
@@ -49,7 +53,11 @@ class HpSpace:
 
     def __call__(self, trial: Any) -> dict[str, float]:
         """Suggest everything and return what goes into the Trainer's arguments."""
-        candidate = self.space.suggest(trial)
+        return self.settings(self.space.suggest(trial))
+
+    @staticmethod
+    def settings(candidate: Candidate) -> dict[str, float]:
+        """Return what of a candidate goes into the Trainer's arguments."""
         settings: dict[str, float] = {"learning_rate": candidate.learning_rate}
         if candidate.epochs is not None:
             settings["num_train_epochs"] = candidate.epochs
@@ -62,7 +70,9 @@ class ModelInit:
     """The `model_init` of a Trainer: a fresh model for the trial's candidate.
 
     The head is drawn from the seed, set here because the Trainer applies a trial's seed only after
-    the model has been built. Without a trial (the Trainer calls it once at construction) the mask is `none`.
+    the model has been built. Without a trial (the Trainer calls it once at construction) there is no mask to
+    train: the model is a placeholder, which can be scored and refuses to be trained. After a search
+    `use_best_trial` gives it the mask that was found.
 
     Args:
         backbone: Where every model starts; None loads the embedded demo backbone on first use.
@@ -86,6 +96,7 @@ class ModelInit:
         self._backbone, self._space = backbone, space
         self.layout, self.seed = layout if space is None else space.layout, seed
         self._build_model, self._on_candidate = build_model, on_candidate
+        self.chosen: Candidate | None = None
 
     @property
     def backbone(self) -> Backbone:
@@ -94,18 +105,89 @@ class ModelInit:
             self._backbone = load_backbone()
         return self._backbone
 
+    @property
+    def space(self) -> SearchSpace:
+        """What a trial is asked for."""
+        return self._space or SearchSpace(layout=self.layout, blocks=self.backbone.blocks)
+
+    def choose(self, parameters: Mapping[str, Any]) -> ModelInit:
+        """Return one like this that builds what a trial with these parameters trained, where there is no trial.
+
+        Args:
+            parameters: Of a trial of this space: `trial.params`, or `hyperparameters` of the Trainer's `BestRun`.
+
+        Raises:
+            ValueError: Parameters of the space are missing.
+        """
+        missing = [name for name in self.space.parameter_names if name not in parameters]
+        if missing:
+            raise ValueError(
+                f"parameters: expected all of a trial of this space, and {shortened(missing)} are missing. "
+                "Give the hyperparameters of the search's best run as they are."
+            )
+        chosen = copy.copy(self)
+        chosen.chosen = self.space.suggest(FixedTrial(dict(parameters)))
+        return chosen
+
     def __call__(self, trial: Any = None) -> nn.Module:
         """Return a fresh model."""
-        if trial is None:
+        if trial is None and self.chosen is None:
             set_seed(self.seed)
             placeholder = Candidate(mask="none", layout=self.layout, learning_rate=0.0)
-            return build_masked_model(self.backbone, placeholder)
-        space = self._space or SearchSpace(layout=self.layout, blocks=self.backbone.blocks)
-        candidate = space.suggest(trial)
+            model = build_masked_model(self.backbone, placeholder)
+            model.register_forward_pre_hook(_refuse_training)
+            return model
+        candidate = self.chosen if trial is None else self.space.suggest(trial)
+        assert candidate is not None  # for the type checker
         if self._on_candidate is not None:
             self._on_candidate(candidate)
         set_seed(self.seed if candidate.seed is None else candidate.seed)
         return self._build_model(self.backbone, candidate)
+
+
+def use_best_trial(trainer: Trainer, best: BestRun) -> Candidate:
+    """Let a Trainer train what the best trial of its search trained, the next time `train()` is called.
+
+    The mask goes into the Trainer's `model_init`; learning rate, and epochs and seed where they were
+    searched, go into its arguments, which still hold those of the last trial.
+
+    Args:
+        trainer: The one that searched, with a `ModelInit` as its `model_init`.
+        best: What its `hyperparameter_search` returned, of one objective.
+
+    Returns:
+        What will be trained.
+
+    Raises:
+        TypeError: Another `model_init`, or several best trials.
+        ValueError: The trial is of another search space.
+    """
+    if not isinstance(trainer.model_init, ModelInit):
+        raise TypeError(
+            f"trainer: expected a ModelInit as model_init, got {type(trainer.model_init).__name__}. "
+            "Build the Trainer with fairtune_hf.model_init, or one of your own from ModelInit."
+        )
+    if not isinstance(best, BestRun):
+        raise TypeError(
+            f"best: expected the one best run of a search, got {type(best).__name__}. "
+            "Of several objectives' runs, choose one."
+        )
+    chosen = trainer.model_init.choose(best.hyperparameters)
+    trainer.model_init = chosen
+    candidate = chosen.chosen
+    assert candidate is not None  # for the type checker
+    for name, value in HpSpace.settings(candidate).items():
+        setattr(trainer.args, name, value)
+    return candidate
+
+
+def _refuse_training(model: nn.Module, inputs: object) -> None:
+    """Stop the training of a model whose mask nobody chose."""
+    if model.training:
+        raise ValueError(
+            "model_init: expected a mask to train, and none is chosen: without a trial this is a placeholder. After "
+            "`best = trainer.hyperparameter_search(...)`, call `fairtune_hf.use_best_trial(trainer, best)` before `train()`."
+        )
 
 
 hp_space = HpSpace()
