@@ -1,7 +1,7 @@
 """What a data set is, as data: source, licence, rules, options. One `DatasetSpec` per file.
 
 A spec's `read` turns the folder as downloaded into a `RawTable`; everything after that (splits,
-groups, checks, decoding) is common to all sets. See DATASETS.md for the rules' evidence.
+groups, checks, decoding) is common to all sets. Each set's file says where its rules come from.
 """
 
 from __future__ import annotations

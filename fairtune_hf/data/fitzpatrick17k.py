@@ -1,7 +1,7 @@
 """Fitzpatrick17k (Groh et al. 2021): clinical photographs, malignant or not, by skin type.
 
 The table's scale runs from 1 to 6; the paper's "0 to 2" is the zero-based scale, so its groups
-are types I-III and IV-VI (DATASETS.md section 1).
+are types I-III and IV-VI.
 """
 
 from __future__ import annotations

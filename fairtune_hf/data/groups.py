@@ -1,6 +1,6 @@
 """Sensitive attributes as group names: sex, ages cut at thresholds, intersections.
 
-Group order is the paper's (DATASETS.md section 0). An unknown value is the empty string.
+Group order is the paper's. An unknown value is the empty string.
 """
 
 from __future__ import annotations

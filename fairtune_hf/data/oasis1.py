@@ -1,7 +1,7 @@
 """OASIS-1 (Marcus et al. 2007): coronal slices of T88 volumes, dementia or not, by age or sex.
 
 The paper's text and counts contradict each other; what the counts prove is the default here: CDR
-above 0, age cut at 75, 52 central slices of every subject (DATASETS.md section 5).
+above 0, age cut at 75, 52 central slices of every subject.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def published_split(
     """Split by the recipe of MEDFAIR: scikit-learn's `train_test_split` on the sorted ids, twice.
 
     `held_out` of the ids leave training with the first seed; `test_share` of these become the
-    test split with the second. Reproduces the paper's Tables 9 and 10 (DATASETS.md section 0).
+    test split with the second. Reproduces the paper's Tables 9 and 10.
     """
     ids = sorted(set(patients))
     train, rest = train_test_split(ids, test_size=held_out, random_state=seeds[0])

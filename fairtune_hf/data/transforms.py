@@ -1,8 +1,8 @@
 """Augmentation as data: what each preset does to a training picture.
 
 A preset is a declaration only; the CPU path and the device path both implement it. Evaluation is
-always a centre crop. Values of `paper` and `medfair`: DATASETS.md section 0 (the reference's
-`utilities/presets.py` and MEDFAIR's `datasets/utils.py`).
+always a centre crop. Values of `paper` and `medfair`: the reference's `utilities/presets.py` and
+MEDFAIR's `datasets/utils.py`.
 """
 
 from __future__ import annotations

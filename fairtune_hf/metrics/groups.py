@@ -1,7 +1,7 @@
 """Group metrics of one table of predictions, over the whole split in one pass.
 
 Owns the point estimates: scikit-learn's AUC, fairlearn's differences. Intervals are in
-`bootstrap.py`. The reference code averages batches (PROTOCOL.md, section 3); we do not.
+`bootstrap.py`. The reference code averages batches; we do not.
 """
 
 from __future__ import annotations

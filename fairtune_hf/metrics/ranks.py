@@ -27,7 +27,7 @@ def rank_methods(
         scores: Shape (settings, methods). A method without a value (NaN) in a setting has no rank.
         higher_is_better: True for AUCs, False for gaps and differences.
         ties: "average" gives tied methods the mean of their places, "competition" the best one,
-            "worst" the last one. FairTune's tables mix the first two (PROTOCOL.md, section 6).
+            "worst" the last one. FairTune's tables mix the first two.
 
     Raises:
         ValueError: If the tie rule is unknown or there is no method.

@@ -16,7 +16,7 @@ import numpy as np
 
 from fairtune_hf.tuner import FairMaskConfig, Mask, mask_bit_names
 
-LEARNING_RATE_RANGE = (1.0e-5, 1.0e-3)  # PROTOCOL of the paper's search: log-uniform
+LEARNING_RATE_RANGE = (1.0e-5, 1.0e-3)  # log-uniform, as in the paper's search
 FREE, RANDOM = "free", "random"
 MASK_SEED = "mask_seed"
 _LARGEST_SEED = 2**31 - 1

@@ -14,7 +14,7 @@ from fairtune_hf.tuner import FairMaskConfig
 
 
 def by_double_loop(v, y, s, tau, base, group_norm):
-    """The formulas of BASELINES.md, one anchor and one positive at a time."""
+    """The formulas of the paper, one anchor and one positive at a time."""
     n, total = len(y), 0.0
     dot = [[float(v[i] @ v[j]) for j in range(n)] for i in range(n)]
 

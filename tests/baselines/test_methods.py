@@ -26,7 +26,7 @@ NAMES = (  # noqa: SIM905
     "fscl_plus resampling groupdro fairtune fairtune_overall fairtune_attention fairtune_layernorm"
 ).split()
 HEAD = 1_538
-COUNTS = {  # BASELINES.md, ViT-B/16 at 224 px with two classes
+COUNTS = {  # ViT-B/16 at 224 px with two classes
     "scratch": 85_800_194,
     "full": 85_800_194,
     "linear_readout": HEAD,

@@ -1,4 +1,4 @@
-"""Each published set from a raw tree in its official layout, with the quirks of DATASETS.md."""
+"""Each published set from a raw tree in its official layout, with its quirks."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_papila(tmp_path, kind):
 
 
 def test_papila_published_sizes():
-    # 210 patients split 147/21/42, as the seeds and shares of MEDFAIR give (DATASETS.md).
+    # 210 patients split 147/21/42, as the seeds and shares of MEDFAIR give.
     from fairtune_hf.data.papila import SPEC
     from fairtune_hf.data.splits import published_split
 

@@ -50,7 +50,7 @@ def test_published_averages(paper_tables, number, count):
     assert checked == count
 
 
-# How many published ranks a tie rule gives, as PROTOCOL.md section 6 found. Tables 1 and 3 share
+# How many published ranks a tie rule gives, counted by hand. Tables 1 and 3 share
 # the first three columns.
 RANKS = [
     (3, "overall_auc", "average", 8), (3, "overall_auc", "competition", 6),

@@ -190,3 +190,26 @@ def test_memory_that_an_earlier_training_left_is_free_for_pictures(table: ImageT
     assert free_bytes(device) == pytest.approx(before, abs=2**27)
     data = dataset(table).to(device)
     assert isinstance(data.pictures, OnDevice)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_workers_of_a_loader_draw_each_for_itself_and_anew_in_each_epoch(
+    table: ImageTable, seed: int
+) -> None:
+    same = np.repeat(table.images[:1], len(table), axis=0)
+    data = ImageDataset(
+        replace(table, images=same), image_mean=MEAN, image_std=STD, image_size=8,
+        transforms="paper", seed=seed,
+    )  # fmt: skip
+    loader = DataLoader(data, batch_size=5, num_workers=2, collate_fn=collate_batch)
+
+    def two_epochs() -> list[torch.Tensor]:
+        torch.manual_seed(seed)
+        return [batch["pixel_values"] for _ in range(2) for batch in loader]
+
+    batches = two_epochs()
+    assert len(batches) == 4  # of each epoch one by each worker
+    for i, one in enumerate(batches):
+        assert not any(torch.equal(one, other) for other in batches[i + 1 :])
+    again = two_epochs()
+    assert all(torch.equal(a, b) for a, b in zip(batches, again, strict=True))
