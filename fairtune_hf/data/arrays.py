@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fairtune_hf.data.images import ImageError, Pixels, scale_to_uint8, square
+from fairtune_hf.data.images import DECODER, ImageError, Pixels, scale_to_uint8, square
 
 _H5_LOCK = threading.Lock()
 PERCENTILES = (0.5, 99.5)
@@ -126,7 +126,7 @@ class SliceSource:
         if voxels.exists():
             pair += f" {file_signature(voxels)}"
         end = " missing" if pair.endswith("missing") else ""
-        return f"{pair} {self.name} {self.index} {self.axis} {self.scale}{end}"
+        return f"{pair} {self.name} {self.index} {self.axis} {self.scale} {DECODER}{end}"
 
     def read(self, side: int) -> tuple[Pixels, bytes]:
         """Cut the slice, the third axis upwards; see `ImageSource.read`."""
@@ -153,12 +153,24 @@ def _volume(path: Path, scale: str) -> tuple[Pixels, bytes]:
     if values.ndim != 3:
         raise ImageError(f"holds {values.ndim} dimensions where a volume was due")
     digest = hashlib.sha256(np.ascontiguousarray(values).data).digest()
-    numbers = values.astype(np.float32)
+    return volume_to_uint8(values, scale), digest
+
+
+def volume_to_uint8(values: npt.NDArray[Any], scale: str = "percentile") -> Pixels:
+    """Scale a volume by the percentiles, or the range, of its finite voxels; the others are black.
+
+    Raises:
+        ImageError: if it has no finite voxel, or no numbers.
+    """
+    if values.dtype.kind not in "uif":
+        raise ImageError(f"holds voxels of the type {values.dtype} where numbers were due")
+    numbers = values if values.dtype.kind == "f" else values.astype(np.float32)
     bounds = None
-    if scale == "percentile":
-        low, high = np.percentile(numbers, PERCENTILES)
+    finite = numbers[np.isfinite(numbers)]
+    if scale == "percentile" and finite.size:
+        low, high = np.percentile(finite, PERCENTILES)
         bounds = (float(low), float(high)) if high > low else None
-    return scale_to_uint8(numbers, bounds), digest
+    return scale_to_uint8(numbers, bounds)
 
 
 def volume_slices(path: Path, axis: int) -> int:

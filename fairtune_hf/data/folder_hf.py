@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from fairtune_hf.data.images import ImageError, Pixels, decode_picture, square
+from fairtune_hf.data.images import DECODER, ImageError, Pixels, decode_bytes, square
 from fairtune_hf.data.naming import closest
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -35,7 +35,7 @@ class HfSource:
 
     def signature(self) -> str:
         """Return the data set's fingerprint and the row."""
-        return f"{self.fingerprint} {self.column} {self.index} {self.depth16}"
+        return f"{self.fingerprint} {self.column} {self.index} {self.depth16} {DECODER}"
 
     def read(self, side: int) -> tuple[Pixels, bytes]:
         """Decode the row's picture; see `ImageSource.read`."""
@@ -48,7 +48,7 @@ class HfSource:
                 raw = Path(value["path"]).read_bytes()
             except (OSError, TypeError) as error:
                 raise ImageError("has a picture whose file cannot be opened") from error
-        return square(decode_picture(raw, self.depth16), side), hashlib.sha256(raw).digest()
+        return square(decode_bytes(raw, self.depth16), side), hashlib.sha256(raw).digest()
 
 
 def is_hub_id(root: str | Path) -> bool:

@@ -10,25 +10,67 @@ import hashlib
 import io
 import os
 import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS = 178_956_970
 """Twice Pillow's own limit for a warning: a larger picture is refused as a decompression bomb."""
 
 ORIENTATION = 0x0112
 """The EXIF tag that says which side of the camera was up."""
+_TURN = Image.Transpose
+TURNS = {
+    2: _TURN.FLIP_LEFT_RIGHT,
+    3: _TURN.ROTATE_180,
+    4: _TURN.FLIP_TOP_BOTTOM,
+    5: _TURN.TRANSPOSE,
+    6: _TURN.ROTATE_270,
+    7: _TURN.TRANSVERSE,
+    8: _TURN.ROTATE_90,
+}
+"""What brings a picture of each orientation upright."""
 
 Pixels = npt.NDArray[np.uint8]
 
 
+DECODER = "decoder 2"
+"""Part of each signature: pictures prepared by another way of decoding are not taken over."""
+
+
 class ImageError(Exception):
     """A picture that cannot be used; the message says why, without its path."""
+
+
+_NOTES: ContextVar[list[str] | None] = ContextVar("notes on the picture being read", default=None)
+
+
+def note(text: str) -> None:
+    """Say something about the picture being read that does not make it unusable."""
+    told = _NOTES.get()
+    if told is None:
+        warnings.warn(text, stacklevel=3)
+    else:
+        told.append(text)
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """Collect what `note` says within the block, on this thread."""
+    told: list[str] = []
+    before = _NOTES.set(told)
+    try:
+        yield told
+    finally:
+        _NOTES.reset(before)
 
 
 class ImageSource(Protocol):
@@ -63,7 +105,7 @@ class FileSource:
             told = os.stat(self.path)  # noqa: PTH116  a Path a picture is slow over many thousands
         except (OSError, ValueError):
             return f"{self.name} missing"
-        return f"{self.name} {told.st_size} {told.st_mtime_ns} {self.depth16}"
+        return f"{self.name} {told.st_size} {told.st_mtime_ns} {self.depth16} {DECODER}"
 
     def read(self, side: int) -> tuple[Pixels, bytes]:
         """Decode the file; see `ImageSource.read`."""
@@ -80,33 +122,54 @@ class FileSource:
 
 
 def decode_bytes(raw: bytes, depth16: str = "minmax") -> Image.Image:
-    """Decode a picture file of any kind, DICOM too; see `decode_picture`."""
-    from fairtune_hf.data.dicom import decode_dicom, is_dicom
+    """Decode the bytes of a picture of any kind: DICOM, a slice of a volume, or what Pillow reads.
 
-    return decode_dicom(raw) if is_dicom(raw) else decode_picture(raw, depth16)
+    See `decode_dicom`, `middle_slice` and `decode_picture`.
+    """
+    from fairtune_hf.data.dicom import decode_dicom, is_dicom
+    from fairtune_hf.data.volumes import is_volume, middle_slice
+
+    if is_dicom(raw):
+        return decode_dicom(raw)
+    return middle_slice(raw) if is_volume(raw) else decode_picture(raw, depth16)
 
 
 def decode_picture(raw: bytes, depth16: str = "minmax") -> Image.Image:
     """Decode the bytes of a picture file to an upright RGB image.
 
+    More than 8 bits are scaled, all channels alike: from the picture's own range, or under
+    `depth16="full"` from 0..65535. An alpha channel is left off.
+
     Raises:
         ImageError: if Pillow cannot decode it, it is huge, or it has several frames.
     """
+    from fairtune_hf.data.deep import deep_values
+
     try:
         image: Image.Image = Image.open(io.BytesIO(raw))
         _check_header(image)
+        values = deep_values(raw, image)
+        # After the values: a TIFF is turned, and its tag taken off, as it is loaded.
         image.load()
-        if image.getexif().get(ORIENTATION, 1) != 1:
-            image = ImageOps.exif_transpose(image)
+        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
+        rgb = to_rgb(image) if values is None else _scaled(values, depth16)
     except UnidentifiedImageError as error:
-        raise ImageError("is not a picture that Pillow knows") from error
+        raise ImageError(_unknown(raw)) from error
     except ImageError:
         raise
     except Exception as error:
         # Pillow's decoders raise any kind on damaged data (struct.error, zlib.error, KeyError).
         # Each becomes a reason beside the file's name; the caller stops or counts.
         raise ImageError(f"cannot be decoded ({str(error) or type(error).__name__})") from error
-    return to_rgb(image, depth16)
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _unknown(raw: bytes) -> str:
+    if raw[:4] in (b"II*\0", b"MM\0*"):
+        from fairtune_hf.data.tiff import unreadable
+
+        return unreadable(raw)
+    return "is not a picture that Pillow knows, nor DICOM, NIfTI or MGH"
 
 
 def _check_header(image: Image.Image) -> None:
@@ -114,18 +177,25 @@ def _check_header(image: Image.Image) -> None:
     if width * height > MAX_PIXELS:
         raise ImageError(f"has {width} x {height} pixels, more than {MAX_PIXELS} in all")
     frames = getattr(image, "n_frames", 1)
-    if frames > 1:
+    # What else a multi-picture JPEG holds is a preview, a depth map or another eye's view.
+    if frames > 1 and image.format != "MPO":
         raise ImageError(f"holds {frames} frames where one picture was expected")
 
 
-def to_rgb(image: Image.Image, depth16: str = "minmax") -> Image.Image:
-    """Bring any mode to RGB; more than 8 bits are scaled, an alpha channel is left off."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        values = np.asarray(image, dtype=np.float64)
-        bounds = (0.0, 65535.0) if depth16 == "full" else None
-        return Image.fromarray(scale_to_uint8(values, bounds)).convert("RGB")
+def _scaled(values: npt.NDArray[Any], depth16: str) -> Image.Image:
+    numbers = values.astype(np.float64)
+    bounds = (0.0, 65535.0) if depth16 == "full" else None
+    if values.dtype == np.int8:
+        bounds = (-128.0, 127.0)
+    return Image.fromarray(scale_to_uint8(numbers, bounds)).convert("RGB")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Bring any mode of 8 bits to RGB; an alpha channel is left off."""
     if image.mode == "RGB":
         return image
+    if image.mode == "La":
+        image = image.convert("LA")
     if image.mode == "P":
         image = image.convert("RGBA")
     return image.convert("RGB")
@@ -136,12 +206,20 @@ def scale_to_uint8(
 ) -> Pixels:
     """Map `bounds` (the values' own range if None) to 0..255; what lies outside is clipped.
 
-    Values that are not finite become 0.
+    Values that are not finite become 0, and are counted in a note.
+
+    Raises:
+        ImageError: if there is no finite value.
     """
     finite = np.isfinite(values)
+    missing = finite.size - int(np.count_nonzero(finite))
+    if missing == finite.size:
+        raise ImageError("holds no finite value")
+    if missing:
+        note(f"{missing} of {finite.size} values are not finite and drawn black")
     if bounds is None:
         known = values[finite]
-        bounds = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+        bounds = (float(known.min()), float(known.max()))
     low, high = bounds
     width = high - low if high > low else 1.0
     scaled = np.clip((np.where(finite, values, low) - low) / width, 0.0, 1.0)
