@@ -240,7 +240,8 @@ COMMON_OPTIONS = (
     OptionSpec(
         "depth16",
         "minmax",
-        "pictures of more than 8 bits: each scaled from its own range, or from 0..65535",
+        "pictures of more than 8 bits a channel: each scaled from its own range (all channels "
+        "alike), or from 0..65535",
         ("minmax", "full"),
     ),
     OptionSpec("folds", 0, "3 or more: split patients into so many stratified folds; see fold"),

@@ -24,7 +24,7 @@ SIZ_MARKER = b"\xff\x4f\xff\x51"
 AS_PNG = "save it as PNG or TIFF"
 
 
-def deep_values(raw: bytes, image: Image.Image) -> Values | None:
+def deep_values(raw: bytes, image: Any) -> Values | None:
     """Return the values of a picture of more than 8 bits: (height, width) or (..., 3).
 
     Alpha is left off. None if the picture has 8 bits, which Pillow gives as they are.
@@ -54,13 +54,13 @@ def deep_values(raw: bytes, image: Image.Image) -> Values | None:
     return None
 
 
-def raw_mode(image: Image.Image) -> str:
+def raw_mode(image: Any) -> str:
     """Return how an opened picture's pixels are written in the file, as Pillow calls it."""
     args = image.tile[0][3] if image.tile else ""
     return str(args if isinstance(args, str) else (args or ("",))[0])
 
 
-def two_bytes(raw: bytes, order: str, mode: str | None = None) -> npt.NDArray[np.uint16]:
+def two_bytes(raw: bytes, order: str, mode: str | None = None) -> Values:
     """Decode channels of 16 bits in two passes, one for each byte.
 
     Args:
@@ -75,7 +75,7 @@ def two_bytes(raw: bytes, order: str, mode: str | None = None) -> npt.NDArray[np
 
 
 def _pass(raw: bytes, letter: str, mode: str | None) -> npt.NDArray[np.uint8]:
-    image = Image.open(io.BytesIO(raw))
+    image: Any = Image.open(io.BytesIO(raw))
     wanted = f"{mode or image.mode};16{letter}"
     image.tile = [with_raw_mode(tile, wanted) for tile in image.tile]
     return np.asarray(image)
@@ -93,10 +93,10 @@ def _png_grey(raw: bytes) -> Values:
     head[12], head[13] = 8, 6
     changed = raw[: PNG_HEADER.start] + bytes(head) + struct.pack(">I", zlib.crc32(head))
     pixels = np.asarray(Image.open(io.BytesIO(changed + raw[PNG_HEADER.stop + 4 :])))
-    return pixels[..., 0].astype(np.uint16) << 8 | pixels[..., 1]
+    return np.asarray(pixels[..., 0].astype(np.uint16) << 8 | pixels[..., 1])
 
 
-def _pnm(raw: bytes, image: Image.Image) -> Values | None:
+def _pnm(raw: bytes, image: Any) -> Values | None:
     """Read a colour PNM whose greatest value needs two bytes, plain or binary."""
     decoder, _, offset, args = image.tile[0]
     greatest = int(args[1]) if isinstance(args, tuple) and len(args) > 1 else 255
@@ -111,7 +111,7 @@ def _pnm(raw: bytes, image: Image.Image) -> Values | None:
     if len(values) < count:
         raise ImageError("cannot be decoded (image file is truncated)")
     # As Pillow does for grey: the greatest value named in the header is white of 16 bits.
-    return np.rint(values.reshape(height, width, 3) * (65535 / greatest))
+    return np.asarray(np.rint(values.reshape(height, width, 3) * (65535 / greatest)))
 
 
 def _jpeg2000(raw: bytes) -> Values | None:

@@ -37,7 +37,8 @@ class Table:
     def look_up(self, values: npt.NDArray[Any]) -> Numbers:
         """Return the entry of each value; values between two inputs take the nearer."""
         index = np.rint(values).astype(np.int64) - self.first
-        return self.entries[np.clip(index, 0, len(self.entries) - 1)].astype(np.float64)
+        found = self.entries[np.clip(index, 0, len(self.entries) - 1)]
+        return np.asarray(found, dtype=np.float64)
 
 
 def read_table(descriptor: Any, data: Any, *, big_endian: bool, lowest: float) -> Table:

@@ -17,6 +17,7 @@ from fairtune_hf.data.images import FileSource, ImageSource
 from fairtune_hf.data.naming import require_columns, shortened, value_counts
 from fairtune_hf.data.rows import Rows, absent
 from fairtune_hf.data.tabular import find_table, read_table, safe_relative
+from fairtune_hf.data.volumes import told_of_volumes
 from fairtune_hf.label_values import binary_label, missing_label, say_positive
 from fairtune_hf.unknown_values import say_unknown, unknown_mask
 
@@ -76,6 +77,7 @@ def read(root: Path, request: ReadRequest) -> RawTable:
         if pictures
         else _sources(root, table, origin, request)
     )
+    rows.warnings += told_of_volumes(table[FILE])
     return RawTable(
         frame=frame,
         groups=rows.groups,

@@ -37,7 +37,7 @@ def tiff_values(raw: bytes, image: Any) -> Values | None:
     depth = max(tags.get(BITS, (1,)))
     separate = tags.get(PLANAR, 1) == SEPARATE
     if separate and (photometric == LAB or (depth > 8 and len(tags[BITS]) > 1)):
-        raise ImageError(f"is a TIFF with separate planes of {depth} bits, {AS_USUAL}")
+        raise ImageError(f"is a TIFF with separate planes of {depth} bits; {AS_USUAL}")
     if depth <= 8:
         return _signed_bytes(image) if tags.get(FORMAT, (1,))[0] == SIGNED else None
     if photometric == CMYK:
@@ -77,8 +77,8 @@ def _colour(raw: bytes, image: Any) -> Values:
     mode = raw_mode(image).split(";")[0].replace("a", "A")
     values = two_bytes(raw, order, mode)
     if PREMULTIPLIED in image.tag_v2.get(EXTRA, ()):
-        alpha = np.maximum(values[..., 3:].astype(np.float64), 1)
-        return np.minimum(values[..., :3] * 65535 / alpha, 65535)
+        numbers = values.astype(np.float64)
+        return np.minimum(numbers[..., :3] * 65535 / np.maximum(numbers[..., 3:4], 1), 65535)
     return values[..., :3]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,12 @@ RULE = (
     "the middle axial slice of each is used (nearest right, anterior, superior axes; anterior up, "
     "the person's left on the left), scaled by the percentiles 0.5 and 99.5 of the volume"
 )
+
+
+def told_of_volumes(names: Iterable[str]) -> list[str]:
+    """Return what a data set with volumes among its pictures says about them."""
+    count = sum(str(name).lower().endswith(SUFFIXES) for name in names)
+    return [f"{count} of the pictures are volumes: {RULE}"] if count else []
 
 
 def is_volume(raw: bytes) -> bool:

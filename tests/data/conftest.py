@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -79,3 +80,51 @@ def table_of() -> Callable[..., pd.DataFrame]:
 @pytest.fixture
 def picture() -> Callable[..., Image.Image]:
     return draw_picture
+
+
+def write_dicom(values, photometric="MONOCHROME2", *, stored=None, syntax="explicit", **tags):
+    """A DICOM file of some values; `syntax` is a name below or a UID."""
+    from pydicom import uid
+    from pydicom.dataset import FileDataset, FileMetaDataset
+
+    named = {
+        "explicit": uid.ExplicitVRLittleEndian,
+        "implicit": uid.ImplicitVRLittleEndian,
+        "big": uid.ExplicitVRBigEndian,
+        "deflated": uid.DeflatedExplicitVRLittleEndian,
+    }
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = named.get(syntax, syntax)
+    meta.MediaStorageSOPClassUID = uid.SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = uid.generate_uid()
+    told = FileDataset(
+        None,
+        {},
+        file_meta=meta,
+        preamble=b"\0" * 128,
+        is_implicit_VR=syntax == "implicit",
+        is_little_endian=syntax != "big",
+    )
+    told.SOPClassUID = meta.MediaStorageSOPClassUID
+    told.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    told.Rows, told.Columns = values.shape[:2]
+    told.SamplesPerPixel = 3 if values.ndim == 3 else 1
+    if values.ndim == 3:
+        told.PlanarConfiguration = 0
+    told.PhotometricInterpretation = photometric
+    told.BitsAllocated = 8 * values.dtype.itemsize
+    told.BitsStored = stored or told.BitsAllocated
+    told.HighBit = told.BitsStored - 1
+    told.PixelRepresentation = int(values.dtype.kind == "i")
+    told.PixelData = (values.byteswap() if syntax == "big" else values).tobytes()
+    for name, value in tags.items():
+        setattr(told, name, value)
+    buffer = io.BytesIO()
+    told.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def dicom() -> Callable[..., bytes]:
+    pytest.importorskip("pydicom")
+    return write_dicom
