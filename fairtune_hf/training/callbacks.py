@@ -1,4 +1,4 @@
-"""What `FairTrainer` does between the steps: the augmentation's stream, a method's turns, the clock, the log."""
+"""What `FairTrainer` does between the steps: the augmentation's stream, a method's turns, the clock, the log, the metrics."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from transformers import TrainerCallback
 
 from fairtune_hf.baselines.method import Method
@@ -72,6 +73,26 @@ class LogEpochs(TrainerCallback):
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Ask for a record."""
         control.should_log = True
+
+
+class RefuseDiverged:
+    """Name a diverged training as such before its metrics are computed."""
+
+    def __init__(self, compute_metrics: Any) -> None:
+        self._compute_metrics = compute_metrics
+
+    def __call__(self, eval_prediction: Any) -> dict[str, float]:
+        """Return the metrics.
+
+        Raises:
+            FloatingPointError: Logits are not numbers.
+        """
+        broken = ~np.isfinite(eval_prediction.predictions).all(axis=-1)
+        if broken.any():
+            raise FloatingPointError(
+                f"the training diverged: {int(broken.sum())} of {len(broken)} rows have logits that are not numbers"
+            )
+        return dict(self._compute_metrics(eval_prediction))
 
 
 def epoch_loss(history: Iterable[Mapping[str, Any]]) -> dict[str, float]:

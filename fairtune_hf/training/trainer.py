@@ -26,6 +26,7 @@ from fairtune_hf.training.argument_rules import refuse_ignored
 from fairtune_hf.training.callbacks import (
     AskMethod,
     LogEpochs,
+    RefuseDiverged,
     RestartAugmentation,
     StopOptimizerTime,
     epoch_loss,
@@ -74,7 +75,7 @@ class FairTrainer(Trainer):
     ) -> None:
         kwargs.setdefault("data_collator", collate_batch)
         if kwargs.get("compute_metrics") is not None:
-            kwargs["compute_metrics"] = _RefuseDiverged(kwargs["compute_metrics"])
+            kwargs["compute_metrics"] = RefuseDiverged(kwargs["compute_metrics"])
         if kwargs.get("args") is not None:
             refuse_ignored(kwargs["args"])
             _use_one_gpu(kwargs["args"])
@@ -428,18 +429,3 @@ def _use_one_gpu(arguments: TrainingArguments) -> None:
     """
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1
-
-
-class _RefuseDiverged:
-    """Name a diverged training as such before its metrics are computed."""
-
-    def __init__(self, compute_metrics: Any) -> None:
-        self._compute_metrics = compute_metrics
-
-    def __call__(self, eval_prediction: Any) -> dict[str, float]:
-        broken = ~np.isfinite(eval_prediction.predictions).all(axis=-1)
-        if broken.any():
-            raise FloatingPointError(
-                f"the training diverged: {int(broken.sum())} of {len(broken)} rows have logits that are not numbers"
-            )
-        return dict(self._compute_metrics(eval_prediction))

@@ -179,7 +179,7 @@ def test_folder_with_other_files_is_refused(
         (["search", "--objective=auc"], "got 'auc'. Did you mean min_auc?"),
         (["search", "--epochs=0"], "--epochs: expected a whole number of at least 1, got 0"),
         (["search", "--learning-rate-min=1"], "expected 0 < min < max"),
-        (["search", '--training-arguments={"max_grad_nrm": 1}'], "Did you mean max_grad_norm?"),
+        (["search", '--training-arguments={"max_grad_nrm": 1}'], "Did you mean 'max_grad_norm'?"),
         (["search", '--training-arguments={"seed": 1}'], "decided by the run"),
         (["search", "--training-arguments=3"], "expected a JSON object, got '3'"),
         (["search", "--training-arguments=null"], "expected a JSON object, got 'null'"),

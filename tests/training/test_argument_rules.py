@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,58 @@ def test_checkpointing_runs_trained_blocks_twice_and_changes_no_number(
         _, scores = train(**{name: True})
     assert sum(calls) == 2 * 2 * 14  # two blocks, forward and again for the backward pass
     np.testing.assert_array_equal(scores, plain)
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_blocks_that_run_as_one_are_left_where_checkpointing_is_asked_for(
+    train: Train, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library's blocks checkpoint within their own `forward`, which the fast one would stand in for."""
+    trainer, _ = train(activation_checkpointing=checkpointing)
+    monkeypatch.setattr(TrainingArguments, "device", torch.device("cuda"))
+    monkeypatch.setattr(trainer.args, "bf16", True)
+    assert trainer._runs_fast is not checkpointing
+
+
+SCRIPT = """
+import json, os, sys
+from pathlib import Path
+from transformers import set_seed
+from fairtune_hf.data import load_dataset_table
+from fairtune_hf.training import FairTrainer, FitArguments, build_datasets, load_backbone
+
+pictures, vit, out = map(Path, sys.argv[1:4])
+table = load_dataset_table("folder", pictures, image_size=32, label_column="diagnosis", sensitive_column="sex",
+                           patient_column="person", split_column="part", cache=False, progress=False)
+backbone = load_backbone(vit)
+rows = build_datasets(table, backbone, FitArguments(transforms="none"))["train"]
+plain = {"use_cpu": True, "ddp_backend": "gloo"}
+told = {"ddp_bucket_cap_mb": 1, "ddp_find_unused_parameters": False, "ddp_broadcast_buffers": False,
+        "ddp_static_graph": True, "ddp_timeout": 99, "log_level_replica": "error", "log_on_each_node": False}
+found = []
+for more in ({}, told):
+    fit = FitArguments(epochs=2, batch_size=16, training_arguments=json.dumps(plain | more))
+    set_seed(0)
+    trainer = FairTrainer(model=backbone.copy_with_new_head(), train_dataset=rows,
+                          args=fit.to_training_arguments(out, learning_rate=0.01, seed=3))
+    trainer.train()
+    wrapped = trainer.model_wrapped
+    found.append({"scores": trainer.predict_scores(rows).tolist(), "static": getattr(wrapped, "static_graph", None),
+                  "unused": getattr(wrapped, "find_unused_parameters", None)})
+if trainer.is_world_process_zero():
+    (out / "found.json").write_text(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_they_are_told(
+    run_in_processes: Callable[..., None], pictures: Path, tiny_vit: Path, tmp_path: Path
+) -> None:
+    run_in_processes(SCRIPT, pictures, tiny_vit, tmp_path, processes=2)
+    plain, told = json.loads((tmp_path / "found.json").read_text())
+    assert (told["static"], told["unused"]) == (True, False)
+    assert plain["static"] is False
+    np.testing.assert_allclose(told["scores"], plain["scores"], atol=1e-6)
 
 
 def test_scores_do_not_depend_on_how_many_rows_are_scored_at_once(
