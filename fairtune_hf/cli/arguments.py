@@ -179,6 +179,10 @@ class ExternalArguments:
     split_column: str | None = field(
         default=None, metadata={"help": "Your own data: column of the split."}
     )
+    allow_overlap: bool = field(
+        default=False,
+        metadata={"help": "Score it though it shares pictures or patients with the run's own."},
+    )
 
 
 @dataclass(kw_only=True)

@@ -25,6 +25,8 @@ from fairtune_hf.cli.arguments import (
     OutputArguments,
 )
 from fairtune_hf.cli.inputs import (
+    begin_run,
+    check_run,
     clear_if_asked,
     load_model,
     load_table,
@@ -226,6 +228,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     backbone = load_model(model)
     parts = ("train", "validation")
     searched = load_table(data, options, training, backbone, splits=parts)
+    check_run(folder, output, searched, backbone)
     comparison = _Comparison(
         specs=specs,
         backbone=backbone,
@@ -244,7 +247,9 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
 
     def execute() -> None:
         clear_if_asked(folder, output)
+        new = not folder.is_a_run()
         folder.write_config(config)
+        begin_run(folder, config, searched, backbone, new=new)
         workers = count_workers(compare.workers)
         if workers == 1:
             comparison.work()

@@ -18,6 +18,8 @@ from fairtune_hf.cli.arguments import (
     restore,
 )
 from fairtune_hf.cli.inputs import (
+    begin_run,
+    check_run,
     clear_if_asked,
     load_model,
     load_table,
@@ -31,10 +33,10 @@ from fairtune_hf.training import (
     Backbone,
     FitArguments,
     RunFolder,
-    check_same_inputs,
     describe_dataset,
     finetune,
 )
+from fairtune_hf.training.identity import check_settings
 from fairtune_hf.tuner import Mask
 
 PARSER = RecipeParser(
@@ -72,6 +74,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     folder = RunFolder(run.run)
     folder.read()  # says what is missing before anything is loaded
     config = folder.read_config()
+    check_settings(folder)
     if "data_root" in given:
         config["data_root"] = data.data_root
     return _plan_refits(folder, config, refits.seeds)
@@ -81,15 +84,17 @@ def _plan_refits(folder: RunFolder, config: dict[str, Any], count: int) -> Calla
     record = folder.read()
     training = restore(FitArguments, config)
     seeds = range(training.seed, training.seed + count)
-    if _is_refitted(folder, record, seeds):
-        return lambda: say(f"{folder.path}: all refits are done; nothing to do.")
     backbone = load_model(restore(ModelArguments, config))
     data = restore(DataArguments, config)
     options: Any = restore(DataOptions, config)
     table = load_table(data, options, training, backbone, splits=_SPLITS)
-    check_same_inputs(record, table, backbone)
+    check_run(folder, None, table, backbone)
+    if _is_refitted(folder, record, seeds):
+        return lambda: say(f"{folder.path}: all refits are done; nothing to do.")
 
     def run() -> None:
+        if is_first_process():
+            begin_run(folder, folder.read_config(), table, backbone, new=False)
         finetune(folder, table, backbone, training, seeds=seeds)
         say(f"Adapter in {folder.adapter}.\nNext: fairtune evaluate --run {folder.path}")
 
@@ -116,6 +121,7 @@ def _plan_by_hand(
     backbone = load_model(model)
     bits = _parse_mask(mask, backbone)
     table = load_table(data, options, training, backbone, splits=_SPLITS)
+    check_run(folder, output, table, backbone)
     choice = describe_choice(
         mask=bits,
         layout=mask.layout,
@@ -129,7 +135,9 @@ def _plan_by_hand(
         PartialState().wait_for_everyone()  # another process may still be looking at the folder
         clear_if_asked(folder, output)
         if is_first_process():
+            new = not folder.is_a_run()
             folder.write_config(config)
+            begin_run(folder, config, table, backbone, new=new)
             folder.update(
                 dataset=describe_dataset(table),
                 model=backbone.describe(),

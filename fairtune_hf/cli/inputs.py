@@ -10,27 +10,31 @@ from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
-from fairtune_hf.cli.arguments import DataArguments, ModelArguments, OutputArguments
+from fairtune_hf.cli.arguments import (
+    DataArguments,
+    DataOptions,
+    EvaluateArguments,
+    ModelArguments,
+    OutputArguments,
+)
 from fairtune_hf.cli.messages import is_first_process, say
 from fairtune_hf.data import TRANSFORM_PRESETS, ImageTable, load_dataset_table
-from fairtune_hf.training import Backbone, FitArguments, RunFolder, load_backbone
-
-# A run may be continued from another place, with a larger budget, by more workers, on another machine, or with
-# its data moved.
-MAY_CHANGE = frozenset(
-    {
-        "out",
-        "overwrite",
-        "trials",
-        "hours",
-        "trained_epochs",
-        "workers",
-        "storage",
-        "study_name",
-        "data_root",
-        "compile",
-        "images_on",
-    }
+from fairtune_hf.search import SearchArguments
+from fairtune_hf.training import (
+    Backbone,
+    FitArguments,
+    RunFolder,
+    check_same_inputs,
+    load_backbone,
+)
+from fairtune_hf.training.identity import (
+    MAY_CHANGE,
+    PLACES,
+    check_identity,
+    check_settings,
+    has_identity,
+    identify,
+    record_identity,
 )
 
 
@@ -102,9 +106,12 @@ def open_run(output: OutputArguments, config: Mapping[str, Any]) -> RunFolder:
         )
     if output.overwrite:
         return folder
-    before = folder.read_config()
+    stored = folder.read_config()
+    # Settings that the release of that run did not have are as they were without them.
+    before = {name: value for name, value in _defaults().items() if name in config} | stored
+    free = MAY_CHANGE | (PLACES if has_identity(folder) else frozenset())
     different = sorted(
-        key for key in {*before, *config} - MAY_CHANGE if before.get(key) != config.get(key)
+        key for key in {*before, *config} - free if before.get(key) != config.get(key)
     )
     if different:
         changes = "; ".join(
@@ -115,6 +122,63 @@ def open_run(output: OutputArguments, config: Mapping[str, Any]) -> RunFolder:
             "Choose another --out, or add --overwrite to delete that run."
         )
     return folder
+
+
+def _defaults() -> dict[str, Any]:
+    kinds = (DataArguments, DataOptions, ModelArguments, SearchArguments, FitArguments)
+    return resolve_config(*(kind() for kind in (*kinds, EvaluateArguments)))
+
+
+def check_run(
+    folder: RunFolder, output: OutputArguments | None, table: ImageTable, backbone: Backbone
+) -> None:
+    """Refuse to go on with a run on other data, another model or other settings than it is of.
+
+    Args:
+        folder: The run, new or to be continued.
+        output: Where `--overwrite` was given, the run begins anew and nothing is compared.
+        table: The data as they are now.
+        backbone: The model as it is now.
+
+    Raises:
+        ValueError: Something changed; the message says what.
+    """
+    if (output is not None and output.overwrite) or not folder.is_a_run():
+        return
+    check_settings(folder)
+    check_identity(folder, table, backbone)
+    record = folder.read() if folder.record_file.is_file() else {}
+    if record.get("dataset") and record.get("model"):
+        check_same_inputs(record, table, backbone)
+
+
+def begin_run(
+    folder: RunFolder,
+    config: Mapping[str, Any],
+    table: ImageTable,
+    backbone: Backbone,
+    *,
+    new: bool,
+) -> None:
+    """Write what a run is of, unless it is known; of a run of an earlier release say that it was not.
+
+    The first process does this, once the run's folder is its own.
+
+    Args:
+        folder: The run.
+        config: Its configuration.
+        table: Its data.
+        backbone: Its model.
+        new: Whether it begins now.
+    """
+    if has_identity(folder):
+        return
+    if not new:
+        say(
+            f"{folder.path} is a run of an earlier release, which did not keep what it is of: changes of data or model "
+            "since then could not be noticed. It is kept from now on."
+        )
+    record_identity(folder, identify(table, backbone, config), table)
 
 
 def clear_if_asked(folder: RunFolder, output: OutputArguments) -> None:

@@ -14,7 +14,8 @@ from accelerate import PartialState
 
 from fairtune_hf.cli.arguments import DataArguments, DataOptions, ModelArguments, OutputArguments
 from fairtune_hf.cli.inputs import (
-    MAY_CHANGE,
+    begin_run,
+    check_run,
     clear_if_asked,
     load_model,
     load_table,
@@ -30,6 +31,7 @@ from fairtune_hf.search.objectives import ObjectiveMetrics, parse_objectives
 from fairtune_hf.search.storage import open_storage
 from fairtune_hf.search.workers import WorkerPool, count_workers, is_worker
 from fairtune_hf.training import Backbone, FitArguments, RunFolder
+from fairtune_hf.training.identity import MAY_CHANGE
 
 PARSER = RecipeParser(
     "search",
@@ -58,8 +60,6 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
         output.overwrite = False
     folder = open_run(output, config)
     _check_storage(folder, search, begins_anew=bool(output.overwrite))
-    if not output.overwrite and is_searched(folder, search):
-        return lambda: say(f"{folder.path}: the search is done; nothing to do.")
     workers = 1 if is_worker() else count_workers(search.workers)
     if workers > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
@@ -68,6 +68,9 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
         )
     backbone = load_model(model)
     table = load_table(data, options, training, backbone, splits=("train", "validation"))
+    check_run(folder, output, table, backbone)
+    if not output.overwrite and is_searched(folder, search):
+        return lambda: say(f"{folder.path}: the search is done; nothing to do.")
     table = stratified_fraction(table, search.search_fraction, seed=training.seed)
     ObjectiveMetrics(parse_objectives(search.objective), table.subset("validation"))
 
@@ -76,7 +79,9 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
             PartialState().wait_for_everyone()  # another process may still be looking at the folder
             clear_if_asked(folder, output)
             if is_first_process():
+                new = not folder.is_a_run()
                 folder.write_config(config)
+                begin_run(folder, config, table, backbone, new=new)
         if workers == 1:
             search_masks(table, backbone, folder, search, training, show_progress=not is_worker())
         else:

@@ -17,6 +17,7 @@ from fairtune_hf.cli.arguments import (
 )
 from fairtune_hf.cli.inputs import load_model, load_table
 from fairtune_hf.cli.messages import is_first_process, say
+from fairtune_hf.data import ImageTable
 from fairtune_hf.metrics import evaluate_predictions
 from fairtune_hf.reports import evaluate_run, format_table
 from fairtune_hf.training import (
@@ -27,6 +28,8 @@ from fairtune_hf.training import (
     score_external,
 )
 from fairtune_hf.training.external import require_adapter
+from fairtune_hf.training.identity import check_model, check_settings
+from fairtune_hf.training.overlap import Overlap, find_overlap
 
 
 def plan_evaluation(folder: RunFolder, evaluation: EvaluateArguments) -> Callable[[], None]:
@@ -56,6 +59,7 @@ def plan_external(
     config = folder.read_config()
     training = restore(FitArguments, config)
     backbone = load_model(restore(ModelArguments, config))
+    check_model(folder, backbone)
     check_same_base(folder.read(), backbone)
     data = DataArguments(
         dataset=str(external.dataset),
@@ -71,6 +75,7 @@ def plan_external(
     root = [] if external.data_root is None else [Path(external.data_root).resolve().name]
     where = RunFolder(folder.path / "external" / "-".join([table.name, *root]))
     _refuse_another(where, table.split_hash)
+    overlap = _check_overlap(folder, table, external)
 
     def execute() -> None:
         predictions = score_external(folder, table, backbone, training)
@@ -83,15 +88,35 @@ def plan_external(
             n_resamples=evaluation.resamples,
             seed=evaluation.bootstrap_seed,
         )
-        where.update(dataset=describe_dataset(table), test=found, warnings=list(table.warnings))
-        print(
-            format_table(
-                {"dataset": {"name": table.name, "sensitive": table.sensitive}, "test": found}
-            )
-        )
+        described = {**describe_dataset(table), "external": external_title(table.name, overlap)}
+        warnings = [*table.warnings, *overlap.notes]
+        record = where.update(dataset=described, test=found, warnings=warnings)
+        print(format_table(record))
         say(f"All rows of {table.name} were scored; numbers in {where.record_file}")
 
     return execute
+
+
+def external_title(name: str, overlap: Overlap) -> str:
+    """Return the heading of an external test's numbers, which says what it shares with the run."""
+    title = f"external: {name}"
+    if not overlap.words:
+        return title
+    return f"{title}, NOT INDEPENDENT: {overlap.words} were in training or validation"
+
+
+def _check_overlap(folder: RunFolder, table: ImageTable, external: ExternalArguments) -> Overlap:
+    """Refuse a data set that the run has seen, unless it was asked for; say what was not compared."""
+    overlap = find_overlap(folder, table)
+    if overlap.words and not external.allow_overlap:
+        raise ValueError(
+            f"--dataset: expected data that the run has not seen, and {overlap.words} are among its training or validation "
+            "rows, so its numbers would be too good. Leave these out, or score them all the same with --allow-overlap, "
+            "which the title then says."
+        )
+    for note in overlap.notes:
+        say(f"Warning: {note}")
+    return overlap
 
 
 def _refuse_another(where: RunFolder, split_hash: str) -> None:
@@ -111,6 +136,7 @@ def require_run(run: RunArguments) -> RunFolder:
     Raises:
         ValueError: No `--run`.
         FileNotFoundError: No run there.
+        ValueError: Its config.yaml was edited since it began.
     """
     if run.run is None:
         raise ValueError(
@@ -118,6 +144,7 @@ def require_run(run: RunArguments) -> RunFolder:
         )
     folder = RunFolder(run.run)
     folder.read()
+    check_settings(folder)
     return folder
 
 

@@ -18,6 +18,7 @@ from fairtune_hf.data.checks import (
 )
 from fairtune_hf.data.declaration import MemoryPictures, Pictures
 from fairtune_hf.data.decode import Chunk, decode_rows, failure_message
+from fairtune_hf.data.fingerprint import fingerprint
 from fairtune_hf.data.naming import shortened, unknown_name
 from fairtune_hf.data.plan import Plan, check_rows, choose_groups, drop_missing_files, make_plan
 from fairtune_hf.data.splits import hash_split
@@ -236,10 +237,12 @@ def build_table(plan: Plan, pictures: Pictures, splits: Sequence[str] = SPLITS) 
     frame = raw.frame[["row_id", "patient_id", "label", *attributes, "split"]]
     patients = frame["patient_id"].factorize()[0].astype(np.int64)
     keep = np.flatnonzero(frame["split"].isin(list(splits)).to_numpy())
+    positions = raw.frame["position"].to_numpy(dtype=np.int64)
+    images = pictures.rows(positions[keep])
     return ImageTable(
         name=plan.spec.name,
         frame=frame.iloc[keep].reset_index(drop=True),
-        images=pictures.rows(raw.frame["position"].to_numpy(dtype=np.int64)[keep]),
+        images=images,
         sensitive=sensitive,
         groups=plan.groups,
         label_names=raw.label_names,
@@ -248,6 +251,7 @@ def build_table(plan: Plan, pictures: Pictures, splits: Sequence[str] = SPLITS) 
         warnings=tuple(dict.fromkeys(raw.warnings)),
         split_hash=hash_split(frame),
         patient_codes=patients[keep],
+        fingerprint=fingerprint(frame, pictures, positions, keep, images),
     )
 
 

@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from PIL import Image
 
 from fairtune_hf.data.declaration import DatasetSpec, Pictures, RawTable, ReadRequest
+from fairtune_hf.data.pixels import digest_bytes
+from fairtune_hf.data.prepared_checks import check_table, describe_table, sign, was_signed
 from fairtune_hf.data.splits import hash_split
-from fairtune_hf.data.store import PictureStore, open_store
+from fairtune_hf.data.store import DamagedStoreError, PictureStore, open_store
 from fairtune_hf.data.table import FIXED_COLUMNS
 from fairtune_hf.data.tabular import read_table
 
@@ -77,7 +80,7 @@ def release_folder(folder: Path) -> None:
 
 
 def write_manifest(plan: Any, folder: Path, side: int, identity: str) -> None:
-    """Write `prepared.json`, which makes the folder complete."""
+    """Write `prepared.json` with checksums of the others, which makes the folder complete."""
     raw = plan.raw
     content = {
         "schema_version": SCHEMA_VERSION,
@@ -96,15 +99,36 @@ def write_manifest(plan: Any, folder: Path, side: int, identity: str) -> None:
         "warnings": list(dict.fromkeys(raw.warnings)),
         "group_warnings": plan.group_warnings,
         "split_hash": hash_split(plan.frame),
+        "checksums": {
+            "table": describe_table(read_table(folder / TABLE)),
+            "pictures": digest_bytes(_open_pictures(folder).pixels),
+        },
     }
     if content["positions"] == list(range(len(plan.frame))):
         del content["positions"]
-    _write(folder / MANIFEST, json.dumps(content, indent=1) + "\n")
+    _write(folder / MANIFEST, json.dumps(sign(content), indent=1) + "\n")
 
 
 def is_prepared(root: Path) -> bool:
-    """Say whether `root` is a folder that `prepare` completed."""
-    return _manifest(root).get("state") == "complete"
+    """Say whether `root` is a folder that `prepare` completed.
+
+    Raises:
+        ValueError: if it is one that `prepare` did not complete, or whose manifest is damaged.
+    """
+    if not (root / MANIFEST).is_file():
+        return False
+    state = _manifest(root).get("state")
+    if state == "incomplete":
+        raise ValueError(
+            f"{root} was not prepared to the end. Run the same fairtune prepare command again; it "
+            "goes on where it stopped."
+        )
+    if state != "complete":
+        raise ValueError(
+            f"{root / MANIFEST} is damaged, so what the folder holds cannot be told. Restore it, or "
+            "run the same fairtune prepare command with --overwrite."
+        )
+    return True
 
 
 def read_prepared(
@@ -114,17 +138,12 @@ def read_prepared(
 
     Raises:
         ValueError: if it holds another data set, was prepared with other options than those
-            `given`, or in smaller pictures than asked for.
+            `given`, or in smaller pictures than asked for; or a file of it is not what was written.
     """
     manifest = _manifest(root)
     _check_manifest(root, manifest, spec, request, given)
-    store = open_store(root / PICTURES)
-    frame = read_table(root / TABLE)
-    if store is None or len(frame) != manifest["rows"]:
-        raise ValueError(
-            f"{root} was expected to hold {manifest['rows']} prepared rows and their pictures; "
-            "they are not complete. Run fairtune prepare again."
-        )
+    store, frame = _open_pictures(root), read_table(root / TABLE)
+    warnings = _check_contents(root, manifest, store, frame)
     attributes = [c for c in frame.columns if c not in FIXED_COLUMNS]
     frame[attributes] = frame[attributes].fillna("")
     positions = manifest.get("positions", range(len(frame)))
@@ -140,7 +159,8 @@ def read_prepared(
         origin=TABLE,
         dropped=dict(manifest["dropped"]),
         # Groups are checked again, as the run chooses them.
-        warnings=[w for w in manifest["warnings"] if w not in manifest["group_warnings"]],
+        warnings=[w for w in manifest["warnings"] if w not in manifest["group_warnings"]]
+        + warnings,
         recorded=dict(manifest["recorded"]),
         default_sensitive=manifest["default_sensitive"],
     )
@@ -149,6 +169,49 @@ def read_prepared(
 def prepared_options(root: Path) -> dict[str, Any]:
     """Return the options a folder was prepared with."""
     return dict(_manifest(root)["options"])
+
+
+def _open_pictures(root: Path) -> PictureStore:
+    try:
+        store = open_store(root / PICTURES)
+    except DamagedStoreError as damage:
+        raise _changed(root, f"its pictures are damaged: {damage}") from damage
+    if store is None:
+        raise _changed(root, f"{PICTURES}/ is not there or not complete")
+    return store
+
+
+def _check_contents(
+    root: Path, manifest: Mapping[str, Any], store: PictureStore, frame: pd.DataFrame
+) -> list[str]:
+    """Compare a prepared folder with its checksums; return what is to be said where it has none.
+
+    Pictures belong to rows by place, so a table in another order is as wrong as one that was edited.
+    """
+    if not was_signed(manifest):
+        raise _changed(root, f"{MANIFEST} was edited")
+    sums = manifest.get("checksums")
+    if sums is None:
+        if len(frame) != manifest["rows"] or hash_split(frame) != manifest["split_hash"]:
+            raise _changed(root, f"{TABLE} holds other rows or splits")
+        return [
+            "the prepared folder is of an earlier release and has no checksums: an edited table or "
+            "damaged pictures cannot be noticed. The same fairtune prepare command adds them"
+        ]
+    found = check_table(sums["table"], frame)
+    if found:
+        raise _changed(root, f"in {TABLE} {found}")
+    if digest_bytes(store.pixels) != sums["pictures"]:
+        raise _changed(root, f"{PICTURES}/ is not the folder that belongs to {TABLE}")
+    return []
+
+
+def _changed(root: Path, what: str) -> ValueError:
+    return ValueError(
+        f"{root} is no longer what fairtune prepare wrote: {what}. Restore it, or run the same "
+        "fairtune prepare command again, which mends it. To change labels, groups or splits, change "
+        "the raw data and prepare into another folder."
+    )
 
 
 def _check_manifest(
@@ -204,9 +267,9 @@ def _at_side(store: PictureStore, side: int) -> Pictures:
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return content
+    return content if isinstance(content, dict) else {}
 
 
 def _write(path: Path, text: str) -> None:

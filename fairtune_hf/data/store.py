@@ -1,7 +1,8 @@
 """The prepared pictures on disk: one folder, built once, complete or not there.
 
-A store holds `images.npy` (n, side, side, 3) uint8, `digests.npy` (sha256 of each picture's bytes)
-and `store.json`. Its key is a hash of what the pixels follow from: the sources' signatures, the
+A store holds `images.npy` (n, side, side, 3) uint8, `digests.npy` (sha256 of each picture's bytes),
+`pixels.npy` (digest of each row of images.npy), `store.json` with checksums of the last two, and
+`verified.json` (see `pixels`). Its key is a hash of what the pixels follow from: the sources' signatures, the
 side, the version of this code. It is built beside its place, in `NAME.partial`, chunk by chunk,
 each chunk recorded with a checksum; a later run takes over the chunks that check out, and the
 folder is renamed to its place when all is written. So the bytes do not depend on interruptions.
@@ -15,6 +16,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,9 +25,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from fairtune_hf.data.decode import DIGEST_BYTES, Chunk, decode_rows, failure_message, row_chunks
 from fairtune_hf.data.images import ImageSource
+from fairtune_hf.data.pixels import (
+    DIGEST_SIZE,
+    Digests,
+    digest_bytes,
+    digest_file,
+    digest_pictures,
+    equal_rows,
+    is_vouched_for,
+    vouch_for,
+)
 
 try:
     import fcntl
@@ -33,8 +46,12 @@ except ImportError:  # Windows: two processes may then prepare the same set at o
     fcntl = None  # type: ignore[assignment]
 
 STORE_VERSION = 1
-IMAGES, DIGESTS, RECORD = "images.npy", "digests.npy", "store.json"
+IMAGES, DIGESTS, PIXELS, RECORD = "images.npy", "digests.npy", "pixels.npy", "store.json"
 PROGRESS, LOCK = "progress.jsonl", "lock"
+
+
+class DamagedStoreError(ValueError):
+    """A store whose files no longer hold what was written; the message says which, and how."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,7 @@ class PictureStore:
     shape: tuple[int, int, int, int] = field(metadata={"help": "(n, side, side, 3)"})
     offset: int = field(metadata={"help": "bytes before the first pixel in images.npy"})
     digests: npt.NDArray[np.uint8] = field(repr=False, metadata={"help": "(n, 32) sha256"})
+    pixels: Digests = field(repr=False, metadata={"help": "(n, 16) digests of the stored rows"})
     failures: dict[int, str] = field(metadata={"help": "row -> why its picture is unusable"})
 
     def rows(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
@@ -91,28 +109,79 @@ def default_cache() -> Path:
 
 
 def open_store(path: Path, key: str | None = None) -> PictureStore | None:
-    """Open a complete store; None if there is none, or it has another key."""
+    """Open a complete store; None if there is none, or it has another key.
+
+    Without a `key` a store of an earlier version is opened too.
+
+    Raises:
+        DamagedStoreError: if a file is not what was written.
+    """
     try:
         record = json.loads((path / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return None
-    if record.get("version") != STORE_VERSION or (key is not None and record["key"] != key):
+    except (OSError, ValueError) as error:
+        raise DamagedStoreError(f"{RECORD} cannot be read ({error})") from error
+    version = record.get("version", STORE_VERSION + 1)
+    if version > STORE_VERSION or (
+        key is not None and (record["key"], version) != (key, STORE_VERSION)
+    ):
         return None
-    with (path / IMAGES).open("rb") as file:
-        np.lib.format.read_magic(file)
-        read, _, _ = np.lib.format.read_array_header_1_0(file)
-        offset = file.tell()
-    shape = (read[0], read[1], read[2], read[3])
-    if (path / IMAGES).stat().st_size != offset + shape[0] * row_bytes(shape[1]):
-        return None
+    shape, offset = _read_shape(path / IMAGES)
+    sums = record.get("checksums", {})
     return PictureStore(
         path=path,
         key=record["key"],
         shape=shape,
         offset=offset,
-        digests=np.load(path / DIGESTS, allow_pickle=False),
+        digests=_read_digests(path / DIGESTS, shape[0], DIGEST_BYTES, sums.get(DIGESTS)),
+        pixels=_read_pixels(path, shape, offset, sums.get(PIXELS)),
         failures={int(k): v for k, v in record["failures"].items()},
     )
+
+
+def _read_shape(images: Path) -> tuple[tuple[int, int, int, int], int]:
+    """Return the shape of images.npy and the bytes before its first pixel."""
+    try:
+        with images.open("rb") as file:
+            np.lib.format.read_magic(file)
+            read, _, _ = np.lib.format.read_array_header_1_0(file)
+            offset = file.tell()
+        shape = (read[0], read[1], read[2], read[3])
+    except (OSError, ValueError, IndexError) as error:
+        raise DamagedStoreError(f"{IMAGES} cannot be read ({error})") from error
+    expected, found = offset + shape[0] * row_bytes(shape[1]), images.stat().st_size
+    if found != expected:
+        raise DamagedStoreError(f"{IMAGES} has {found} bytes and had {expected}")
+    return shape, offset
+
+
+def _read_digests(path: Path, rows: int, width: int, checksum: str | None) -> Digests:
+    try:
+        read: Digests = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DamagedStoreError(f"{path.name} cannot be read ({error})") from error
+    if read.shape != (rows, width) or checksum not in (None, digest_bytes(read)):
+        raise DamagedStoreError(f"{path.name} is not what was written")
+    return read
+
+
+def _read_pixels(
+    path: Path, shape: tuple[int, int, int, int], offset: int, checksum: str | None
+) -> Digests:
+    """Return the digests of the rows; those of an earlier release's store are made from what it holds."""
+    images = path / IMAGES
+    if checksum is None:
+        return digest_file(images, offset, shape[0], row_bytes(shape[1]))
+    told = _read_digests(path / PIXELS, shape[0], DIGEST_SIZE, checksum)
+    if not is_vouched_for(images):
+        same = equal_rows(told, digest_file(images, offset, shape[0], row_bytes(shape[1])))
+        if not same.all():
+            raise DamagedStoreError(
+                f"{int((~same).sum())} of {len(same)} pictures in {IMAGES} changed"
+            )
+        vouch_for(images)
+    return told
 
 
 def build_store(
@@ -127,13 +196,15 @@ def build_store(
 ) -> PictureStore:
     """Open the store at `path`, or build it: resumed where an earlier run was interrupted.
 
+    A damaged one is built again, which is said on stderr.
+
     Raises:
         ValueError: if pictures cannot be decoded and `skip_corrupt` is not set; nothing is left.
         OSError: if the disk has too little room.
     """
     key = key or store_key((s.signature() for s in sources), side)
     with _locked(path.with_name(path.name + ".partial")) as partial:
-        found = open_store(path, key)
+        found = _open_or_tell(path, key)
         if found is None:
             build = _Build(partial, key, len(sources), side)
             try:
@@ -146,10 +217,38 @@ def build_store(
             build.finish(path)
         else:
             shutil.rmtree(partial, ignore_errors=True)
+            if not (path / PIXELS).is_file():
+                _add_checksums(found)
     store = found or open_store(path, key)
     if store is None:
         raise OSError(f"the prepared pictures in {path} cannot be read back. Check the disk.")
     return store
+
+
+def _open_or_tell(path: Path, key: str) -> PictureStore | None:
+    try:
+        return open_store(path, key)
+    except DamagedStoreError as damage:
+        tqdm.write(
+            f"prepared pictures in {path} are damaged ({damage}): made again", file=sys.stderr
+        )
+        return None
+
+
+def _add_checksums(store: PictureStore) -> None:
+    """Add to a store of an earlier release what a later look at it compares."""
+    with contextlib.suppress(OSError):  # what cannot be written to is read as it is
+        record = json.loads((store.path / RECORD).read_text(encoding="utf-8"))
+        np.save(store.path / PIXELS, store.pixels)
+        vouch_for(store.path / IMAGES)
+        record["checksums"] = _checksums(store.digests, store.pixels)
+        draft = store.path / f".{RECORD}.{os.getpid()}.partial"
+        draft.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        draft.replace(store.path / RECORD)
+
+
+def _checksums(digests: Digests, pixels: Digests) -> dict[str, str]:
+    return {DIGESTS: digest_bytes(digests), PIXELS: digest_bytes(pixels)}
 
 
 @contextlib.contextmanager
@@ -174,6 +273,7 @@ class _Build:
         self.partial, self.key, self.side = partial, key, side
         self.shape = (rows, side, side, 3)
         self.digests = np.zeros((rows, DIGEST_BYTES), dtype=np.uint8)
+        self.pixels = np.zeros((rows, DIGEST_SIZE), dtype=np.uint8)
         self.failures: dict[int, str] = {}
         self.header = _npy_header(self.shape)
 
@@ -199,18 +299,21 @@ class _Build:
     def finish(self, path: Path) -> None:
         """Write the records and move the folder to its place."""
         np.save(self.partial / DIGESTS, self.digests)
+        np.save(self.partial / PIXELS, self.pixels)
         record = {
             "version": STORE_VERSION,
             "key": self.key,
             "rows": self.shape[0],
             "side": self.side,
+            "checksums": _checksums(self.digests, self.pixels),
             "failures": {str(k): v for k, v in sorted(self.failures.items())},
         }
         text = json.dumps(record, indent=1, sort_keys=True) + "\n"
         (self.partial / RECORD).write_text(text, encoding="utf-8")
-        for name in (IMAGES, DIGESTS, RECORD):
+        for name in (IMAGES, DIGESTS, PIXELS, RECORD):
             with (self.partial / name).open("rb") as file:
                 os.fsync(file.fileno())
+        vouch_for(self.partial / IMAGES)
         (self.partial / PROGRESS).unlink()
         (self.partial / LOCK).unlink()
         if path.exists():
@@ -221,7 +324,7 @@ class _Build:
         return len(self.header) + rows.start * row_bytes(self.side)
 
     def _note(self, chunk: Chunk) -> dict[str, Any]:
-        self._learn(chunk.rows, chunk.digests, chunk.failures)
+        self._learn(chunk.rows, chunk.digests, chunk.failures, chunk.images)
         return {
             "start": chunk.rows.start,
             "crc": zlib.crc32(chunk.images.data),
@@ -230,8 +333,15 @@ class _Build:
             "key": self.key,
         }
 
-    def _learn(self, rows: range, digests: npt.NDArray[np.uint8], failed: dict[int, str]) -> None:
+    def _learn(
+        self,
+        rows: range,
+        digests: npt.NDArray[np.uint8],
+        failed: dict[int, str],
+        images: npt.NDArray[np.uint8],
+    ) -> None:
         self.digests[rows.start : rows.stop] = digests
+        self.pixels[rows.start : rows.stop] = digest_pictures(images)
         self.failures |= failed
 
     def _take_over(self) -> set[int]:
@@ -267,7 +377,8 @@ class _Build:
         if zlib.crc32(data) != note["crc"] or digests.size != len(rows) * DIGEST_BYTES:
             return False
         failures = {int(k): v for k, v in note["failures"].items()}
-        self._learn(rows, digests.reshape(-1, DIGEST_BYTES), failures)
+        images = np.frombuffer(data, dtype=np.uint8).reshape(len(rows), -1)
+        self._learn(rows, digests.reshape(-1, DIGEST_BYTES), failures, images)
         return True
 
     def _check_room(self) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from fairtune_hf.data.fingerprint import Fingerprint
 from fairtune_hf.data.naming import unknown_name
 
 SPLITS = ("train", "validation", "test")
@@ -51,6 +52,11 @@ class ImageTable:
         default=None,
         repr=False,
         metadata={"help": "anonymous codes of the complete table, kept by subsets"},
+    )
+    fingerprint: Fingerprint | None = field(
+        default=None,
+        repr=False,
+        metadata={"help": "digests of the complete table, kept by subsets; None if made by hand"},
     )
 
     def __post_init__(self) -> None:

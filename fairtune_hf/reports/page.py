@@ -72,7 +72,7 @@ def page_content(folder: LoadedRun, drawn: dict[str, Figure]) -> dict[str, Any]:
     shown_split = split or "test"
     methods = tables.method_rows(folder.run, shown_split)
     return {
-        "title": f"{dataset.get('name', 'run')}, {folder.sensitive}",
+        "title": f"{dataset.get('external') or dataset.get('name', 'run')}, {folder.sensitive}",
         "dataset": dataset,
         "sensitive": folder.sensitive,
         "split": split,

@@ -69,8 +69,9 @@ def format_audit(audit: Mapping[str, Any]) -> str:
 def _heading(run: Mapping[str, Any], split: str) -> str:
     dataset = run.get("dataset") or {}
     worst = worst_group(run.get(split))
+    # Of an external test every row is scored, whatever its split.
     words = [
-        f"{dataset.get('name', 'run')}, {split} set",
+        dataset.get("external") or f"{dataset.get('name', 'run')}, {split} set",
         f"groups by {dataset.get('sensitive', 'group')}",
     ]
     if worst is not None:

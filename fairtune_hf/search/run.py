@@ -29,6 +29,7 @@ from fairtune_hf.search.workers import WorkerPool, is_worker
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.dataset import ImageDataset
+from fairtune_hf.training.identity import keep_identity
 from fairtune_hf.training.refit import Choice, build_datasets, class_weights, compiling_pays
 from fairtune_hf.training.trainer import FairTrainer
 
@@ -58,13 +59,15 @@ def search_masks(
         The choice written to run.json; None in a process that only helps another.
 
     Raises:
-        ValueError: The table holds test rows.
+        ValueError: The table holds test rows; or the folder's run is of other data, weights or settings.
         RuntimeError: No trial completed, ten in a row failed, or all workers ended.
     """
     if "test" in table.splits:
         raise ValueError(
             'table: expected training and validation rows only, got test rows too. Load it with splits=("train", "validation").'
         )
+    training.join_processes()
+    keep_identity(folder, table, backbone, search, training)
     space = SearchSpace(
         blocks=backbone.blocks,
         layout=search.layout,

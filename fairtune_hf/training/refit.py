@@ -27,6 +27,7 @@ from fairtune_hf.training.cost import add_costs, expected_operations
 from fairtune_hf.training.dataset import ImageDataset
 from fairtune_hf.training.description import describe_dataset
 from fairtune_hf.training.garbage import quick_collections
+from fairtune_hf.training.identity import keep_identity
 from fairtune_hf.training.trainer import FairTrainer
 from fairtune_hf.tuner import FairMaskConfig
 
@@ -169,6 +170,7 @@ def finetune(
     arguments.join_processes().wait_for_everyone()
     record = folder.read()
     check_same_inputs(record, table, backbone)
+    keep_identity(folder, table, backbone, arguments)
     methods = folder.refits(record)
     datasets = build_datasets(table, backbone, arguments)
     with (
