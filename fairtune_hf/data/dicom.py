@@ -21,8 +21,9 @@ PREAMBLE, MAGIC = 128, b"DICM"
 FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
 """How a file without a preamble begins: the group of its first element, in either byte order."""
 PACKAGES = {
-    "1.2.840.10008.1.2.4.50": "pillow (8 bits) or python-gdcm",
-    "1.2.840.10008.1.2.4.51": "pillow (8 bits) or python-gdcm (12 bits)",
+    "1.2.840.10008.1.2.4.50": "pillow or python-gdcm",
+    "1.2.840.10008.1.2.4.51": "pillow or python-gdcm for 8 bits, pylibjpeg pylibjpeg-libjpeg (under "
+    "the GPL, so not in the extra) for 12",
     "1.2.840.10008.1.2.4.57": "python-gdcm",
     "1.2.840.10008.1.2.4.70": "python-gdcm",
     "1.2.840.10008.1.2.4.80": "python-gdcm",
@@ -158,14 +159,17 @@ def _decoded(told: Any) -> tuple[npt.NDArray[Any], str]:
         values, meta = decoder.as_array(told)
     except RuntimeError as error:
         if str(syntax) in PACKAGES:
-            told_why = str(error).strip().splitlines()[-1].strip()
-            raise ImageError(f"{_needs(syntax)}; those here say: {told_why[:120]}") from error
+            raise ImageError(
+                f"is DICOM compressed as {syntax.name} and the decoders here cannot read it "
+                f"({str(error).strip().splitlines()[-1].strip()[:100]}). It is read by "
+                f"{PACKAGES[str(syntax)]}, unless it is damaged"
+            ) from error
         raise
     return values, str(meta["photometric_interpretation"])
 
 
 def _needs(syntax: Any) -> str:
-    """Name what decodes a transfer syntax. pylibjpeg-libjpeg does too, but is under the GPL."""
+    """Name what decodes a transfer syntax, and what the extra reads in all."""
     return (
         f"is DICOM compressed as {syntax.name}, which needs {PACKAGES[str(syntax)]}: "
         f"pip install 'fairtune_hf[dicom]'. With it {READ} are read"
