@@ -18,6 +18,7 @@ from fairtune_hf.unknown_values import unknown_mask
 
 OLDEST = 120.0
 MANY = 10
+OLDEST_CODE = 20.0  # numbers up to it may be codes of age groups
 DEFAULT_THRESHOLD = "60"
 BOUNDARIES = ("gt", "ge")
 
@@ -101,3 +102,21 @@ def bin_values(values: pd.Series, thresholds: Sequence[float], boundary: str = "
     codes = np.searchsorted(np.asarray(thresholds), numbers, side=side)
     result = np.where(np.isnan(numbers), "", names[np.minimum(codes, len(names) - 1)])
     return pd.Series(result, index=values.index, dtype=object)
+
+
+def needs_cut(numbers: pd.Series, *, is_age: bool, mostly_numbers: bool) -> bool:
+    """Tell whether a column's numbers must be cut at thresholds before they are groups.
+
+    More than `MANY` values are (of an age, or of a column that is mostly numbers), and ages in single
+    years however few: a group of those who are 61 is no group. Codes and decades stay as they are.
+
+    >>> needs_cut(pd.Series([61.0, 62.0, 63.0]), is_age=True, mostly_numbers=True)
+    True
+    >>> needs_cut(pd.Series([30.0, 40.0, 50.0]), is_age=True, mostly_numbers=True)
+    False
+    """
+    found = np.unique(numbers.dropna().to_numpy(dtype=float))
+    if found.size > MANY:
+        return is_age or mostly_numbers
+    single_years = found.size > 1 and found[-1] > OLDEST_CODE and np.diff(found).min() < 2
+    return is_age and bool(single_years)

@@ -148,18 +148,29 @@ class AuditArguments:
         metadata={"help": "CSV or parquet of any model's predictions, instead of --run."},
     )
     label_column: str | None = field(
-        default=None, metadata={"help": "Column of the label (0 or 1)."}
+        default=None,
+        metadata={"help": "Column of the label: 0 and 1, or two words (see --positive-label)."},
     )
     score_column: str | None = field(
         default=None, metadata={"help": "Column of the score of label 1."}
     )
-    sensitive_column: str | None = field(default=None, metadata={"help": "Column of the group."})
+    sensitive_column: str | None = field(
+        default=None,
+        metadata={"help": "Column of the group; sex,age are two audits, sex+age crosses them."},
+    )
     patient_column: str | None = field(default=None, metadata={"help": "Column of the patient."})
+    threshold: float | None = field(
+        default=None,
+        metadata={
+            "help": "With --predictions: a score from here on is a positive prediction; without it 0.5 "
+            "for probabilities, none for other scores."
+        },
+    )
     reference: str | None = field(
         default=None, metadata={"help": "Another model's predictions of the same rows."}
     )
     out: str | None = field(
-        default=None, metadata={"help": "JSON file for every number of --predictions."}
+        default=None, metadata={"help": "JSON file (.json) for every number of --predictions."}
     )
 
 

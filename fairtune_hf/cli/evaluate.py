@@ -28,7 +28,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse and check; return the evaluation to run."""
     (run, evaluation, audit, external, options), _ = PARSER.parse(arguments)
     if audit.predictions is not None:
-        return plan_audit(audit, evaluation)
+        return plan_audit(audit, evaluation, options)
     # Only now: the Trainer takes seconds to import, and an audit does not need it.
     from fairtune_hf.cli.stored_run import plan_evaluation, plan_external, require_run
 

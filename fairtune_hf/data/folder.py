@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from fairtune_hf.ages import MANY, is_age_name
+from fairtune_hf.ages import MANY, is_age_name, needs_cut
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
 from fairtune_hf.data.folder_hf import SPLIT_COLUMN, is_hf_folder, is_hub_id, read_hf
 from fairtune_hf.data.groups import JOINT, parse_thresholds, read_ages, threshold_groups
@@ -178,7 +178,7 @@ def _add_attribute(rows: Rows, name: str, options: Any) -> None:
     else:
         numbers, notes = pd.to_numeric(text.where(text != ""), errors="coerce").astype(float), []
     mostly_numbers = numbers.notna().sum() > (text != "").sum() / 2
-    if numbers.nunique() > MANY and (is_age or mostly_numbers):
+    if needs_cut(numbers, is_age=is_age, mostly_numbers=bool(mostly_numbers)):
         rows.warnings += notes
         cuts = parse_thresholds(options["age_threshold"])
         rows.add_age(numbers, options, name)

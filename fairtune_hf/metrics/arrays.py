@@ -5,6 +5,7 @@ Every entry point of the package passes through here, so a fault is reported onc
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,12 +102,14 @@ def check_weights(values: ArrayLike | None, n_rows: int) -> FloatArray | None:
     return array
 
 
-def check_threshold(threshold: float) -> float:
-    """Return the threshold as a finite float.
+def check_threshold(threshold: float | None) -> float:
+    """Return the threshold as a finite float, or NaN for None: no threshold.
 
     Raises:
         ValueError: If it is NaN or infinite.
     """
+    if threshold is None:
+        return math.nan
     if not np.isfinite(threshold):
         raise ValueError(
             f"threshold: expected a finite number, got {threshold}. Use 0.5 for probabilities."

@@ -8,14 +8,27 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
-from fairtune_hf.metrics.arrays import check_labels, check_scores, group_codes, joined_groups
+from fairtune_hf.ages import DEFAULT_THRESHOLD
+from fairtune_hf.metrics.arrays import (
+    FloatArray,
+    check_labels,
+    check_scores,
+    check_threshold,
+    group_codes,
+)
+from fairtune_hf.metrics.audit_columns import (
+    ColumnRules,
+    attribute_groups,
+    label_values,
+    split_attributes,
+)
 from fairtune_hf.metrics.calibration import are_probabilities, reliability_curve
-from fairtune_hf.metrics.comparison import compare_metrics
+from fairtune_hf.metrics.comparison import Comparison, compare_metrics
 from fairtune_hf.metrics.evaluation import evaluate_predictions, known_rows
 from fairtune_hf.metrics.flags import collapse_flag
 from fairtune_hf.metrics.groups import GroupMetrics, measure
@@ -33,38 +46,51 @@ def audit_predictions(
     patient_column: str | None = None,
     id_column: str | None = None,
     reference: pd.DataFrame | None = None,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     n_resamples: int = 2000,
     seed: int = 0,
+    positive_label: str | None = None,
+    age_threshold: str = DEFAULT_THRESHOLD,
+    age_boundary: str = "gt",
+    unknown: str = "drop",
 ) -> dict[str, Any]:
     """Audit the predictions of one model on one split, and compare them with a reference.
 
     Args:
         frame: The table, one row per prediction.
-        label_column: Labels 0 and 1.
+        label_column: Labels: 0 and 1, or two words, of which a negation ("no glaucoma", "benign")
+            is 0 as in data sets; a warning says which word was taken as 1 where neither tells.
         score_column: Scores of class 1. Losses and calibration need probabilities.
-        sensitive_column: The group column, or several for intersectional groups ("old+female").
-            Rows without a group are left out, and a warning counts them.
+        sensitive_column: The group column. "sex+age", or a list, crosses columns into groups such as
+            "F+>60"; "sex,age" are two attributes, audited one after the other. Numbers of many values
+            and ages in years are cut at `age_threshold`. Rows without a group, or with a word that
+            says it is not known, are left out; warnings count them.
         patient_column: Rows of one patient are resampled together. Without it each row is drawn
             alone, and a warning says so.
         id_column: Unique name of each row; by default row_id if the table has it.
         reference: Predictions of another model on the same rows, in the same columns; paired by
             id if both tables have one, else by position.
-        threshold: A score at or above it is a positive prediction.
+        threshold: A score at or above it is a positive prediction. None is 0.5 for probabilities; for
+            scores outside [0, 1] it is no threshold, and all that needs one is None.
         n_resamples: Resamples behind the intervals.
         seed: Seed of the resampling.
+        positive_label: The value of the label column that is label 1.
+        age_threshold: Cuts of ages, such as "60" or "40,60".
+        age_boundary: "gt" puts an age at a cut into the lower group, "ge" into the upper one.
+        unknown: Rows of unknown group: "drop", "group" (a group of their own) or "error".
 
     Returns:
-        JSON-able: rows, sensitive, evaluation (as `validation` and `test` of run.json), metrics
+        JSON-able: rows, label_names (the values of labels 0 and 1, None for numbers), sensitive, evaluation (as `validation` and `test` of run.json), metrics
         (every metric, overall and by_group), reliability (curves by group, None unless the scores
         are probabilities), collapse (a `CollapseFlag` as a dictionary, or None), comparisons (of
         overall AUC, min AUC and gap, with p-values by Holm over these three) and warnings. None
-        where undefined.
+        where undefined. With several attributes all this of the first one, and `attributes`: the same
+        of each by name.
 
     Raises:
         TypeError: If labels or scores are not numbers.
-        ValueError: If columns are missing, there are no rows, one class, other labels, NaN
-            scores, or duplicated ids, or if the reference holds other rows.
+        ValueError: If columns are missing, there are no rows, one class, one group, more labels than
+            two, NaN scores, or duplicated ids, or if the reference holds other rows.
 
     Example:
         >>> frame = pd.DataFrame({
@@ -76,67 +102,116 @@ def audit_predictions(
         >>> report["evaluation"]["min_auc"], report["metrics"]["by_group"]["f"]["sensitivity"]
         (0.0, 1.0)
     """
-    sensitive = [sensitive_column] if isinstance(sensitive_column, str) else list(sensitive_column)
+    rules = ColumnRules(
+        positive_label="" if positive_label is None else str(positive_label),
+        age_threshold=age_threshold,
+        age_boundary=age_boundary,
+        unknown=unknown,
+    )
     columns = {"label": label_column, "score": score_column}
     if patient_column is not None:
         columns["patient"] = patient_column
-    table = _standard_table(frame, columns, sensitive, id_column, "frame")
-    name = "+".join(sensitive)
-    _check_both_classes(table["label"].to_numpy(), label_column)
-    evaluation = evaluate_predictions(
-        table, sensitive=name, threshold=threshold, n_resamples=n_resamples, seed=seed
-    )
+    settings = _Settings(columns, id_column, rules, threshold, n_resamples, seed)
+    attributes = split_attributes(sensitive_column, [str(name) for name in frame.columns])
+    reports = {"+".join(p): _audit_attribute(frame, reference, p, settings) for p in attributes}
+    first = next(iter(reports.values()))
+    return first if len(reports) == 1 else {**first, "attributes": reports}
+
+
+@dataclass(frozen=True)
+class _Settings:
+    columns: dict[str, str]
+    id_column: str | None
+    rules: ColumnRules
+    threshold: float | None
+    n_resamples: int
+    seed: int
+
+
+def _audit_attribute(
+    frame: pd.DataFrame, reference: pd.DataFrame | None, parts: list[str], settings: _Settings
+) -> dict[str, Any]:
+    table, label_names, notes = _standard_table(frame, parts, settings, "frame")
+    name = "+".join(parts)
+    _check_both_classes(table["label"].to_numpy(), settings.columns["label"])
     known, _ = known_rows(table, name)
+    _check_groups(known[name], name)
+    threshold = _threshold(known["score"].to_numpy(), settings.threshold)
+    numbers: dict[str, Any] = {
+        "n_resamples": settings.n_resamples,
+        "seed": settings.seed,
+        "threshold": threshold,
+    }
+    evaluation = evaluate_predictions(table, sensitive=name, **numbers)
+    evaluation["warnings"] = [*notes, *evaluation["warnings"]]
+    warnings = evaluation["warnings"]
     flag = collapse_flag(
         evaluation["overall_auc"], evaluation["overall_auc_ci"], known["score"].to_numpy()
     )
-    comparisons = []
+    comparisons: list[dict[str, Any]] = []
     if reference is not None:
-        other = _standard_table(reference, columns, sensitive, id_column, "reference")
-        comparisons = _compare(table, other, name, (n_resamples, seed, threshold))
+        other, _, _ = _standard_table(reference, parts, settings, "reference")
+        comparisons, told = _compare(table, other, name, numbers)
+        warnings = list(dict.fromkeys([*warnings, *told]))
     return {
         "rows": len(frame),
+        "label_names": None if label_names is None else list(label_names),
         "sensitive": name,
         "evaluation": evaluation,
         "metrics": _every_metric(known, name, threshold),
         "reliability": _reliability(known, name),
         "collapse": None if flag is None else asdict(flag),
         "comparisons": comparisons,
-        "warnings": evaluation["warnings"],
+        "warnings": warnings,
     }
 
 
+def _threshold(scores: FloatArray, named: float | None) -> float | None:
+    """Return the threshold named, else 0.5 for probabilities and none for other scores."""
+    return 0.5 if named is None and are_probabilities(scores) else named
+
+
 def _standard_table(
-    frame: pd.DataFrame,
-    columns: dict[str, str],
-    sensitive: list[str],
-    id_column: str | None,
-    what: str,
-) -> pd.DataFrame:
-    """Return the table with our column names, after all checks that need no statistics."""
-    wanted = [*columns.values(), *sensitive, *([] if id_column is None else [id_column])]
+    frame: pd.DataFrame, parts: list[str], settings: _Settings, what: str
+) -> tuple[pd.DataFrame, tuple[str, str] | None, list[str]]:
+    """Return the table with our column names after all checks that need no statistics, and what was read into it."""
+    columns, id_column = settings.columns, settings.id_column
+    wanted = [*columns.values(), *parts, *([] if id_column is None else [id_column])]
     _check_columns(frame, wanted, what)
     if len(frame) == 0:
         raise ValueError(f"{what}: expected at least one row, got an empty table.")
-    out = pd.DataFrame({
-        "label": check_labels(frame[columns["label"]].to_numpy(), name=columns["label"]),
-        "score": check_scores(
-            frame[columns["score"]].to_numpy(), len(frame), name=columns["score"]
-        ),
-        "+".join(sensitive): joined_groups([frame[name] for name in sensitive]),
-    })  # fmt: skip
+    labels, label_names, notes = label_values(
+        frame[columns["label"]], columns["label"], settings.rules
+    )
+    scores = check_scores(frame[columns["score"]].to_numpy(), len(frame), name=columns["score"])
+    groups, told = attribute_groups(frame, parts, settings.rules)
+    out = pd.DataFrame({"label": labels, "score": scores, "+".join(parts): groups})
     if "patient" in columns:
         out["patient"] = frame[columns["patient"]].to_numpy()
     key = id_column or ("row_id" if "row_id" in frame.columns else None)
     if key is not None:
-        repeated = frame[key][frame[key].duplicated()]
-        if len(repeated):
-            raise ValueError(
-                f"{what}: expected each {key} once, got {len(repeated)} repeated, for example "
-                f"{repeated.iloc[0]!r}. Keep one split and one seed, and drop duplicates."
-            )
+        _check_ids(frame[key], key, what)
         out["row_id"] = frame[key].to_numpy()
-    return out
+    return out, label_names, [*notes, *told]
+
+
+def _check_ids(ids: pd.Series, key: str, what: str) -> None:
+    repeated = ids[ids.duplicated()]
+    if len(repeated):
+        raise ValueError(
+            f"{what}: expected each {key} once, got {len(repeated)} repeated, for example "
+            f"{repeated.iloc[0]!r}. Keep one split and one seed, and drop duplicates."
+        )
+
+
+def _check_groups(groups: pd.Series, name: str) -> None:
+    found = groups.unique()
+    if len(found) < 2:
+        what = f"only {found[0]!r}" if len(found) else "none that is known"
+        raise ValueError(
+            f"{name}: expected two groups or more, got {what} in {len(groups)} rows: nothing can be "
+            f"compared. Choose another column, or other cuts of ages."
+        )
 
 
 def _check_columns(frame: pd.DataFrame, wanted: list[str], what: str) -> None:
@@ -161,12 +236,12 @@ def _check_both_classes(labels: Any, column: str) -> None:
         )
 
 
-def _every_metric(table: pd.DataFrame, name: str, threshold: float) -> dict[str, Any]:
+def _every_metric(table: pd.DataFrame, name: str, threshold: float | None) -> dict[str, Any]:
     found = measure(
         check_labels(table["label"].to_numpy()),
         check_scores(table["score"].to_numpy(), len(table)),
         group_codes(table[name], len(table), name=name),
-        threshold,
+        check_threshold(threshold),
     )
     return _without_nan(found)
 
@@ -174,6 +249,7 @@ def _every_metric(table: pd.DataFrame, name: str, threshold: float) -> dict[str,
 def _without_nan(found: GroupMetrics) -> dict[str, Any]:
     values: dict[str, Any] = _json_able(asdict(found))
     values.pop("warnings")
+    values.pop("threshold_warnings")
     return values
 
 
@@ -196,30 +272,23 @@ def _reliability(table: pd.DataFrame, name: str) -> dict[str, Any] | None:
 
 
 def _compare(
-    table: pd.DataFrame, other: pd.DataFrame, name: str, settings: tuple[int, int, float]
-) -> list[dict[str, Any]]:
-    n_resamples, seed, threshold = settings
-    found = compare_metrics(
-        table,
-        other,
-        sensitive=name,
-        metrics=COMPARED,
-        n_resamples=n_resamples,
-        seed=seed,
-        threshold=threshold,
-    ).values()
-    adjusted = holm_p_values({result.metric: result.p_value for result in found})
-    return [
-        _json_able(
-            {
-                "metric": result.metric,
-                "difference": result.difference,
-                "ci": None if math.isnan(result.ci[0]) else result.ci,
-                "p_value": result.p_value,
-                "p_value_holm": adjusted[result.metric],
-                "n_patients": result.n_patients,
-                "levelling_down": result.levelling_down,
-            }
-        )
-        for result in found
-    ]
+    table: pd.DataFrame, other: pd.DataFrame, name: str, numbers: dict[str, Any]
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Return the comparisons, and what is to be said of them."""
+    found = compare_metrics(table, other, sensitive=name, metrics=COMPARED, **numbers)
+    adjusted = holm_p_values({metric: result.p_value for metric, result in found.items()})
+    rows = [_compared(result, adjusted[metric]) for metric, result in found.items()]
+    return rows, next(iter(found.values())).warnings
+
+
+def _compared(result: Comparison, adjusted: float) -> dict[str, Any]:
+    row: dict[str, Any] = _json_able({
+        "metric": result.metric,
+        "difference": result.difference,
+        "ci": None if math.isnan(result.ci[0]) else result.ci,
+        "p_value": result.p_value,
+        "p_value_holm": adjusted,
+        "n_patients": result.n_patients,
+        "levelling_down": result.levelling_down,
+    })  # fmt: skip
+    return row

@@ -16,6 +16,10 @@ from scipy.stats import t as student
 from fairtune_hf.metrics.arrays import FloatArray, check_choice
 
 METHODS = ("percentile", "bca")
+# Below this many patients of the rarer class there is no interval: resamples of three or four people
+# show a few values over and over, and Student's t then widens them beyond what is possible.
+FEWEST_PATIENTS = 5
+UNBOUNDED = (-math.inf, math.inf)
 
 
 def bootstrap_interval(
@@ -26,6 +30,7 @@ def bootstrap_interval(
     method: str = "percentile",
     estimate: float = math.nan,
     jackknife: FloatArray | None = None,
+    bounds: tuple[float, float] = UNBOUNDED,
 ) -> tuple[float, float]:
     """Return an interval from resampled values.
 
@@ -35,15 +40,17 @@ def bootstrap_interval(
 
     Args:
         draws: Resampled values, shape (n_resamples,). NaN (undefined resamples) is passed over.
-        n_patients: Patients of the rarer class, or infinity for the plain interval. Below 2 there
-            is no interval: one patient says nothing about the spread.
+        n_patients: Patients of the rarer class, or infinity for the plain interval. Below
+            `FEWEST_PATIENTS` (5) there is no interval: so few say nothing about the spread.
         confidence: Nominal coverage, in (0, 1).
         method: "percentile", or "bca", which corrects for bias and skewness and needs the next two.
-        estimate: The value on the data itself (for "bca").
+        estimate: The value on the data itself (needed for "bca"). The interval is drawn out to hold
+            it, which near ties of the groups the plain one may not.
         jackknife: The values with one block of patients left out each (for "bca").
+        bounds: The least and the largest possible value; an end beyond is brought back to it.
 
     Returns:
-        (low, high); (NaN, NaN) if no draw is defined, or `n_patients` is below 2.
+        (low, high); (NaN, NaN) if no draw is defined, or `n_patients` is below `FEWEST_PATIENTS`.
 
     Raises:
         ValueError: If the method is unknown, the confidence is outside (0, 1), or "bca" lacks the
@@ -66,12 +73,12 @@ def bootstrap_interval(
     edges = np.array([-critical, critical])
     if method == "bca":
         edges = _bca_edges(edges, defined, estimate, jackknife)
-    low, high = np.quantile(defined, norm.cdf(edges))
-    return float(low), float(high)
+    low, high = np.clip(np.quantile(defined, norm.cdf(edges)), *bounds)
+    return float(np.fmin(low, estimate)), float(np.fmax(high, estimate))
 
 
 def critical_value(confidence: float, n_patients: float = math.inf) -> float:
-    """Return how many standard errors of the resamples an interval reaches; NaN below 2 patients.
+    """Return how many standard errors of the resamples an interval reaches; NaN below 5 patients.
 
     Raises:
         ValueError: If the confidence is outside (0, 1).
@@ -82,7 +89,7 @@ def critical_value(confidence: float, n_patients: float = math.inf) -> float:
     """
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence: expected a fraction in (0, 1), got {confidence}. Use 0.95.")
-    if n_patients < 2:
+    if n_patients < FEWEST_PATIENTS:
         return math.nan
     if math.isinf(n_patients):
         return float(norm.ppf((1 + confidence) / 2))
@@ -94,14 +101,14 @@ def bootstrap_p_value(draws: FloatArray, n_patients: float = math.inf) -> float:
     """Return the two-sided p-value of 0 from resampled differences.
 
     It is below 5 % where the percentile interval of the same draws and patients leaves out 0 (but
-    for the last resample). NaN if no draw is defined or there are fewer than 2 patients.
+    for the last resample). NaN if no draw is defined or there are fewer than 5 patients.
 
     Example:
         >>> bootstrap_p_value(np.array([1.0] * 99))
         0.02
     """
     defined = draws[~np.isnan(draws)]
-    if defined.size == 0 or n_patients < 2:
+    if defined.size == 0 or n_patients < FEWEST_PATIENTS:
         return math.nan
     below = (np.sum(defined <= 0) + 1) / (defined.size + 1)
     above = (np.sum(defined >= 0) + 1) / (defined.size + 1)

@@ -21,8 +21,13 @@ from fairtune_hf.metrics.arrays import (
     check_threshold,
     group_codes,
 )
-from fairtune_hf.metrics.bootstrap import bootstrap_interval, bootstrap_p_value, check_resamples
-from fairtune_hf.metrics.evaluation import known_rows
+from fairtune_hf.metrics.bootstrap import (
+    UNBOUNDED,
+    bootstrap_interval,
+    bootstrap_p_value,
+    check_resamples,
+)
+from fairtune_hf.metrics.evaluation import few_patients, known_rows
 from fairtune_hf.metrics.flags import is_levelling_down
 from fairtune_hf.metrics.groups import GroupMetrics, measure
 from fairtune_hf.metrics.resampled_table import (
@@ -51,6 +56,7 @@ GROUP_METRICS = (
     "equity_scaled_auc",
     "max_group_loss",
 )
+_LOSSES = ("max_group_loss", "log_loss")  # all other metrics lie in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,11 @@ class Comparison:
 
     metric: str = field(metadata={"help": "Name of the metric."})
     difference: float = field(metadata={"help": "Table minus reference, mean over the seeds."})
-    ci: tuple[float, float] = field(metadata={"help": "95 % interval of the difference."})
+    ci: tuple[float, float] = field(
+        metadata={
+            "help": "95 % interval of the difference; NaN where too few patients stand behind."
+        }
+    )
     p_value: float = field(metadata={"help": "Two-sided, of a difference of 0."})
     n_seeds: int = field(
         metadata={
@@ -97,7 +107,7 @@ def compare_predictions(
     metric: str = "min_auc",
     n_resamples: int = 2000,
     seed: int = 0,
-    threshold: float = 0.5,
+    threshold: float | None = 0.5,
 ) -> Comparison:
     """Compare two tables of predictions of the same rows, each of one or several seeds.
 
@@ -111,15 +121,16 @@ def compare_predictions(
             auc_<group>.
         n_resamples: Resamples of seeds and patients.
         seed: Seed of the resampling.
-        threshold: A score at or above it is a positive prediction.
+        threshold: A score at or above it is a positive prediction; None for no threshold.
 
     Returns:
         The difference frame - reference with a 95 % interval and a two-sided p-value. The
         interval is the percentile one of the resampled patients, with the seeds' spread added as
         Student's t (see `seeds.py`): with 2 or 3 seeds that differ it is wide, and rightly. For
         AUCs higher is better; for gaps, differences and losses lower is. NaN if a group has one
-        class and the metric needs both; no interval if a class has one patient. At a tie of the
-        groups the test of min AUC and gap is too careful (it rejects in under 3 % of null cases).
+        class and the metric needs both, or all scores of a table lie on one side of the threshold and
+        the metric compares groups there. No interval and no p-value, and a warning, if fewer than
+        five patients of a class stand behind it. At a tie of the groups the test of min AUC and gap is too careful (it rejects in under 3 % of null cases).
 
     Raises:
         TypeError: If labels or scores are not numbers.
@@ -157,7 +168,7 @@ def compare_metrics(
     metrics: Sequence[str],
     n_resamples: int = 2000,
     seed: int = 0,
-    threshold: float = 0.5,
+    threshold: float | None = 0.5,
 ) -> dict[str, Comparison]:
     """Compare several metrics on the same resamples; see `compare_predictions`.
 
@@ -190,26 +201,37 @@ def compare_metrics(
     statistics = {metric: statistic(metric, paired.groups) for metric in metrics}
     design = patient_design(paired.labels, paired.groups, paired.patients)
     ours, theirs = (
-        [measure(paired.labels, score, paired.groups, threshold) for score in side.values()]
+        [
+            measure(paired.labels, score, paired.groups, settings.threshold)
+            for score in side.values()
+        ]
         for side in (paired.scores, paired.reference_scores)
     )
     resampled = _resample(paired, design, statistics, settings)
     by_group, worst = _group_differences(ours, theirs)
+    messages = _messages(paired, design, ours, theirs)
     found = {}
     for metric, draws in resampled.items():
         n_patients = _smallest_count(paired, design, metric)
         rng = np.random.default_rng([settings.seed, 1])
         combined = _combine(paired, draws, _points((ours, theirs), metric), n_patients, rng)
+        difference = _mean(ours, metric) - _mean(theirs, metric)
+        if np.isnan(difference):  # what is undefined has no interval, whatever its resamples say
+            combined = np.full_like(combined, np.nan)
         found[metric] = Comparison(
             metric=metric,
-            difference=_mean(ours, metric) - _mean(theirs, metric),
-            ci=bootstrap_interval(combined),
+            difference=difference,
+            ci=bootstrap_interval(
+                combined,
+                estimate=difference,
+                bounds=UNBOUNDED if metric in _LOSSES else (-1.0, 1.0),
+            ),
             p_value=bootstrap_p_value(combined),
             n_seeds=min(len(ours), len(theirs)),
             n_patients=design.n_clusters,
             levelling_down=is_levelling_down(by_group, worst),
             group_differences=by_group,
-            warnings=(*paired.messages, *ours[0].warnings, *_seed_messages(len(ours), len(theirs))),
+            warnings=messages,
         )
     return found
 
@@ -315,6 +337,17 @@ def _points(
 ) -> tuple[FloatArray, FloatArray]:
     ours, theirs = (np.array([point_value(found, metric) for found in side]) for side in measured)
     return ours, theirs
+
+
+def _messages(
+    paired: _Paired, design: Design, ours: list[GroupMetrics], theirs: list[GroupMetrics]
+) -> tuple[str, ...]:
+    """Say what was left out, what is undefined and what no interval is given for."""
+    told = [*paired.messages, *ours[0].warnings]
+    told += few_patients(paired.labels, paired.groups, design)
+    for side, what in ((ours, ""), (theirs, "The reference: ")):
+        told += [what + text for found in side for text in found.threshold_warnings]
+    return tuple(dict.fromkeys([*told, *_seed_messages(len(ours), len(theirs))]))
 
 
 def _seed_messages(ours: int, theirs: int) -> list[str]:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import norm, rankdata
 
 from fairtune_hf.metrics.arrays import FloatArray, IntArray, check_labels, check_scores
+from fairtune_hf.metrics.bootstrap import FEWEST_PATIENTS
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,10 @@ class AucEstimate:
     value: float = field(metadata={"help": "The AUC in [0, 1], or the difference in [-1, 1]."})
     standard_error: float = field(metadata={"help": "DeLong's standard error, >= 0."})
     ci: tuple[float, float] = field(
-        metadata={"help": "Interval: on the logit scale for an AUC, symmetric for a difference."}
+        metadata={
+            "help": "Interval: on the logit scale for an AUC, symmetric within [-1, 1] for a "
+            "difference; NaN below five rows of a class."
+        }
     )
     p_value: float = field(metadata={"help": "Two-sided, of AUC 0.5 or of difference 0."})
 
@@ -31,8 +35,8 @@ class AucEstimate:
 def delong_auc(y_true: ArrayLike, y_score: ArrayLike, *, confidence: float = 0.95) -> AucEstimate:
     """Estimate an AUC with DeLong's standard error and an interval on the logit scale.
 
-    An AUC of exactly 0 or 1, or a class of one row, has standard error and interval NaN: these
-    rows say nothing about the spread.
+    An AUC of exactly 0 or 1, or a class of one row, has standard error and interval NaN, and a class
+    of fewer than five rows has no interval and no p-value: these rows say nothing about the spread.
 
     Raises:
         TypeError: If labels or scores are not numbers.
@@ -52,6 +56,8 @@ def delong_auc(y_true: ArrayLike, y_score: ArrayLike, *, confidence: float = 0.9
     if not 0.0 < auc < 1.0 or math.isnan(error):
         return AucEstimate(auc, math.nan, (math.nan, math.nan), math.nan)
     logit, width = math.log(auc / (1 - auc)), quantile * error / (auc * (1 - auc))
+    if _too_few(y_true):
+        return AucEstimate(auc, error, (math.nan, math.nan), 1.0 if error == 0 else math.nan)
     low, high = (1 / (1 + math.exp(-edge)) for edge in (logit - width, logit + width))
     p_value = 1.0 if error == 0 else 2 * float(norm.sf(abs(auc - 0.5) / error))
     return AucEstimate(auc, error, (low, high), p_value)
@@ -80,10 +86,19 @@ def delong_difference(
     if math.isnan(variance):
         return AucEstimate(difference, math.nan, (math.nan, math.nan), math.nan)
     error = math.sqrt(max(0.0, variance))
-    ci = (difference - quantile * error, difference + quantile * error)
+    ci = (max(-1.0, difference - quantile * error), min(1.0, difference + quantile * error))
+    if _too_few(y_true):
+        same = error == 0 and difference == 0
+        return AucEstimate(difference, error, (math.nan, math.nan), 1.0 if same else math.nan)
     if error == 0:
         return AucEstimate(difference, error, ci, 1.0 if difference == 0 else math.nan)
     return AucEstimate(difference, error, ci, 2 * float(norm.sf(abs(difference) / error)))
+
+
+def _too_few(y_true: ArrayLike) -> bool:
+    """Tell whether a class has too few rows for an interval."""
+    positives = int(np.sum(y_true))
+    return min(positives, np.size(y_true) - positives) < FEWEST_PATIENTS
 
 
 def _quantile(confidence: float) -> float:

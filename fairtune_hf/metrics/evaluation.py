@@ -21,7 +21,12 @@ from fairtune_hf.metrics.arrays import (
     group_codes,
     missing_groups,
 )
-from fairtune_hf.metrics.bootstrap import METHODS, bootstrap_interval, check_resamples
+from fairtune_hf.metrics.bootstrap import (
+    FEWEST_PATIENTS,
+    METHODS,
+    bootstrap_interval,
+    check_resamples,
+)
 from fairtune_hf.metrics.groups import ERRORS, GroupMetrics, measure, report_undefined
 from fairtune_hf.metrics.planning import auc_half_width
 from fairtune_hf.metrics.resampled_table import METRICS, ResampledTable
@@ -44,7 +49,7 @@ def evaluate_predictions(
     sensitive: str,
     n_resamples: int = 2000,
     seed: int = 0,
-    threshold: float = 0.5,
+    threshold: float | None = 0.5,
     errors: str = "coerce",
     over_defined: bool = False,
     interval: str = "percentile",
@@ -58,7 +63,7 @@ def evaluate_predictions(
         sensitive: Name of the group column.
         n_resamples: Resamples behind the 95 % intervals.
         seed: Seed of the resampling.
-        threshold: A score at or above it is a positive prediction.
+        threshold: A score at or above it is a positive prediction; None for no threshold.
         errors: "coerce" (for test rows) gives None and a warning for what is undefined; "raise"
             (for validation rows) makes it an error.
         over_defined: Whether min, max and gap pass over groups without an AUC.
@@ -67,8 +72,10 @@ def evaluate_predictions(
     Returns:
         The JSON-able block `validation` or `test` of run.json: fractions in [0, 1], None where
         undefined, intervals as [low, high]. Near ties, min AUC is biased down, the gap and the two
-        differences up. A group with one patient of a class has an AUC but no interval, and then
-        neither have the differences.
+        differences up. Every interval holds its estimate. A group with fewer than five patients of
+        a class has an AUC but no interval, and then neither have the minimum, the gap and the two
+        differences; a warning says so. The differences are None where all scores lie on one side of
+        the threshold, with a warning.
 
     Raises:
         TypeError: If labels or scores are not numbers.
@@ -82,7 +89,7 @@ def evaluate_predictions(
         ... })
         >>> result = evaluate_predictions(frame, sensitive="sex", n_resamples=200)
         >>> result["min_auc"], result["groups"]["f"]
-        (0.0, {'n': 4, 'positives': 2, 'auc': 1.0, 'auc_ci': [1.0, 1.0]})
+        (0.0, {'n': 4, 'positives': 2, 'auc': 1.0, 'auc_ci': None})
     """
     check_choice("errors", errors, ERRORS)
     check_choice("interval", interval, METHODS)
@@ -98,9 +105,12 @@ def evaluate_predictions(
     patients = frame["patient"].to_numpy() if "patient" in frame else None
     design = patient_design(labels, groups, patients)
     n_patients = _patients(labels, groups, design)
-    messages += [*point.warnings, *_few_patients(labels, groups, design)]
+    messages += [*point.warnings, *point.threshold_warnings]
+    messages += few_patients(labels, groups, design)
     table = ResampledTable(labels, scores, groups, design, point.threshold)
-    return _as_block(point, _resample(table, design, n_patients, settings), messages)
+    block = _as_block(point, _resample(table, design, n_patients, settings), messages)
+    messages += _upside_down(block["overall_auc_ci"])
+    return block
 
 
 @dataclass(frozen=True)
@@ -202,18 +212,46 @@ def _patients(labels: IntArray, groups: GroupCodes, design: Design) -> IntArray:
     return np.array(counts, dtype=np.int64)
 
 
-def _few_patients(labels: IntArray, groups: GroupCodes, design: Design) -> list[str]:
+def few_patients(labels: IntArray, groups: GroupCodes, design: Design) -> list[str]:
+    """Say which groups, or the whole table, have few patients of a class, and what that means."""
+    rows = {"The table": np.ones(labels.size, dtype=np.bool_)}
+    rows |= {f"Group {name!r}": groups.codes == code for code, name in enumerate(groups.names)}
     messages = []
-    for code, name in enumerate(groups.names):
-        inside = groups.codes == code
+    for what, inside in rows.items():
         negatives, positives = class_patients(labels[inside], design.clusters[inside])
-        if 0 < min(negatives, positives) < FEW_PATIENTS:
-            width = min(0.5, auc_half_width(positives, negatives))
+        few = min(negatives, positives)
+        known = _known_to(negatives, positives) if few else ""
+        if few < FEWEST_PATIENTS:
+            enters = "anything" if what == "The table" else _WHAT_A_GROUP_ENTERS
+            messages.append(_NO_INTERVAL.format(what, enters, known and f" (expect {known})"))
+        elif few < FEW_PATIENTS and what != "The table":
             messages.append(
-                f"Group {name!r} has fewer than {FEW_PATIENTS} patients with or without the "
-                f"label: expect an AUC near 0.8 to be known to about ±{width:.2f} only."
+                f"{what} has fewer than {FEW_PATIENTS} patients with or without the label: "
+                f"expect {known}."
             )
     return messages
+
+
+def _known_to(negatives: int, positives: int) -> str:
+    width = auc_half_width(positives, negatives)
+    return f"an AUC near 0.8 to be known to about ±{width:.2f} only"
+
+
+# The number in words: reports hide one-digit counts in what is said of a small group.
+_NO_INTERVAL = (
+    "{} has fewer than five patients with or without the label: too few for an interval, so none is "
+    "given for {}{}."
+)
+_WHAT_A_GROUP_ENTERS = "its AUC, nor for a minimum, gap or difference that it enters"
+
+
+def _upside_down(ci: list[float] | None) -> list[str]:
+    if ci is None or ci[1] >= 0.5:
+        return []
+    return [
+        "The whole interval of the overall AUC lies below 0.5: the scores rank upside down. Check "
+        "which value of the label is 1 and whether a high score means it."
+    ]
 
 
 def _as_block(point: GroupMetrics, resampled: _Resampled, messages: list[str]) -> dict[str, Any]:
@@ -243,7 +281,7 @@ def _as_block(point: GroupMetrics, resampled: _Resampled, messages: list[str]) -
         "demographic_parity_difference_ci": resampled.interval(
             [-1], _first, point.demographic_parity_difference
         ),
-        "threshold": point.threshold,
+        "threshold": _or_none(point.threshold),
         "groups": by_group,
         "warnings": messages,
     }

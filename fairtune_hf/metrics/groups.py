@@ -73,6 +73,9 @@ class GroupMetrics:
     warnings: tuple[str, ...] = field(
         metadata={"help": "Which groups have one class, with their counts."}
     )
+    threshold_warnings: tuple[str, ...] = field(
+        default=(), metadata={"help": "Where the threshold calls everybody, or nobody, positive."}
+    )
 
 
 def group_metrics(
@@ -80,7 +83,7 @@ def group_metrics(
     y_score: ArrayLike,
     *,
     sensitive_features: Any,
-    threshold: float = 0.5,
+    threshold: float | None = 0.5,
     sample_weight: ArrayLike | None = None,
     errors: str = "coerce",
     over_defined: bool = False,
@@ -92,7 +95,8 @@ def group_metrics(
         y_score: Scores of class 1, shape (n,); higher means more likely 1.
         sensitive_features: Group of each row: one column (n,), or several (a DataFrame, a dict or
             an (n, k) array) for intersectional groups.
-        threshold: A score at or above it is a positive prediction.
+        threshold: A score at or above it is a positive prediction; None for no threshold, and then
+            all that needs one is NaN.
         sample_weight: Weights >= 0 of the rows, shape (n,).
         errors: "coerce" makes what is undefined NaN, with a warning; "raise" makes it an error.
         over_defined: Whether min, max and gap pass over groups without an AUC. By default they are
@@ -101,8 +105,10 @@ def group_metrics(
     Returns:
         The metrics. A group with one class (counting rows of weight > 0) has no AUC and makes
         equalised odds undefined, for which there is a warning; ties count one half; a constant
-        score has AUC 0.5. Also NaN, without a warning: PPV if nothing is predicted positive, and
-        losses and calibration if a score lies outside [0, 1].
+        score has AUC 0.5. Where all scores lie on one side of the threshold the differences between
+        groups at it are NaN, not 0, with a warning: such a model tells nobody apart. Also NaN,
+        without a warning: PPV if nothing is predicted positive, and losses and calibration if a
+        score lies outside [0, 1].
 
     Raises:
         TypeError: If labels or scores are not numbers.
@@ -128,6 +134,8 @@ def group_metrics(
     groups = group_codes(sensitive_features, labels.size)
     result = measure(labels, scores, groups, check_threshold(threshold), weights, over_defined)
     report_undefined(result.warnings, errors)
+    if one_sided(result.overall.selection_rate):
+        report_undefined(result.threshold_warnings, "coerce")
     return result
 
 
@@ -175,7 +183,7 @@ def measure(
         labels: Labels 0 and 1.
         scores: Finite scores.
         groups: Group of each row.
-        threshold: A score at or above it is a positive prediction.
+        threshold: A score at or above it is a positive prediction; NaN for none.
         weights: Weights of the rows, or None.
         over_defined: Leave groups without an AUC out of minimum and maximum.
         quickly: For every epoch of every trial, where the tens of milliseconds of fairlearn and
@@ -207,6 +215,10 @@ def measure(
         odds, parity = _differences_of_rates(list(rows.values()))
     else:
         odds, parity = _differences(labels, scores >= threshold, groups, weights)
+    opportunity = _distance([row.sensitivity for row in rows.values()])
+    undefined = one_sided(overall.selection_rate)
+    if undefined:
+        odds = parity = opportunity = math.nan
     return GroupMetrics(
         overall_auc=overall.auc,
         min_auc=low,
@@ -214,13 +226,43 @@ def measure(
         auc_gap=high - low,
         equalized_odds_difference=math.nan if one_class else odds,
         demographic_parity_difference=parity,
-        equal_opportunity_difference=_distance([row.sensitivity for row in rows.values()]),
+        equal_opportunity_difference=opportunity,
         equity_scaled_auc=overall.auc / (1 + float(np.sum(np.abs(np.array(aucs) - overall.auc)))),
         max_group_loss=float(np.max([row.log_loss for row in rows.values()])),
         threshold=threshold,
         overall=overall,
         by_group=rows,
         warnings=(*_one_class_message("The table", labels, weights), *one_class),
+        threshold_warnings=_threshold_messages(overall, rows, threshold),
+    )
+
+
+def one_sided(selection_rate: float) -> bool:
+    """Tell whether a threshold calls nobody or everybody positive, or there is none (NaN)."""
+    return not 0.0 < selection_rate < 1.0
+
+
+def _threshold_messages(
+    overall: GroupRow, rows: dict[str, GroupRow], threshold: float
+) -> tuple[str, ...]:
+    """Say where all scores lie on one side of the threshold, in the table or else in a group."""
+    if math.isnan(threshold):
+        return (
+            "There is no threshold, so nobody is called positive or negative: rates and the "
+            "differences between groups at a threshold are undefined.",
+        )
+    if one_sided(overall.selection_rate):
+        side = "Every" if overall.selection_rate == 1.0 else "No"
+        return (
+            f"{side} score reaches the threshold {threshold:g}: the differences between groups at it "
+            "(equalised odds, equal opportunity, demographic parity) are undefined, which is not "
+            "parity. Choose a threshold on other rows, such as those of validation.",
+        )
+    return tuple(
+        f"{'Every' if row.selection_rate == 1.0 else 'No'} score of group {name!r} reaches the "
+        f"threshold {threshold:g}: its rates, and its distance from other groups, come of that alone."
+        for name, row in rows.items()
+        if row.selection_rate in (0.0, 1.0)
     )
 
 

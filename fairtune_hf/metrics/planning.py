@@ -35,7 +35,7 @@ def auc_standard_error(positives: int, negatives: int, *, auc: float = 0.8) -> f
 def auc_half_width(
     positives: int, negatives: int, *, auc: float = 0.8, confidence: float = 0.95
 ) -> float:
-    """Return the half-width of an AUC's interval to be expected from the two counts.
+    """Return the half-width of an AUC's interval to be expected from the two counts, at most 0.5.
 
     With 25 positives and 100 negatives, expect an AUC near 0.8 to be known to 11 points.
 
@@ -51,4 +51,5 @@ def auc_half_width(
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence: expected a fraction in (0, 1), got {confidence}.")
     quantile = float(norm.ppf((1 + confidence) / 2))
-    return quantile * auc_standard_error(positives, negatives, auc=auc)
+    # An interval within [0, 1] cannot be wider than that.
+    return min(0.5, quantile * auc_standard_error(positives, negatives, auc=auc))

@@ -61,7 +61,7 @@ def describe(
     Args:
         labels: Labels 0 and 1.
         scores: Finite scores.
-        threshold: A score at or above it is a positive prediction.
+        threshold: A score at or above it is a positive prediction; NaN leaves the rates undefined.
         weights: Weights of the rows; rows of weight 0 count for n and positives only.
         probabilities: Whether the scores are probabilities; None looks at these rows.
         quickly: Take the AUC of rows without weights from ranks, which is the same number, and leave
@@ -72,11 +72,13 @@ def describe(
         labels, scores, weights = labels[weights > 0], scores[weights > 0], weights[weights > 0]
     counted = np.ones(labels.size) if weights is None else weights
     hit = scores >= threshold
+    known = not math.isnan(threshold)
     true_positive = float(counted[(labels == 1) & hit].sum())
     false_positive = float(counted[(labels == 0) & hit].sum())
     positive, negative = float(counted[labels == 1].sum()), float(counted[labels == 0].sum())
-    sensitivity = _share(true_positive, positive)
-    fpr = _share(false_positive, negative)
+    sensitivity = _share(true_positive, positive if known else 0)
+    fpr = _share(false_positive, negative if known else 0)
+    decided = positive + negative if known else 0.0
     if probabilities is None:
         probabilities = labels.size > 0 and are_probabilities(scores)
     loss, brier, ece = _probability_scores(labels, scores, weights, probabilities, quickly)
@@ -88,14 +90,14 @@ def describe(
         positives=positives,
         auc=auc,
         average_precision=precision,
-        accuracy=_share(true_positive + negative - false_positive, positive + negative),
+        accuracy=_share(true_positive + negative - false_positive, decided),
         balanced_accuracy=(sensitivity + 1 - fpr) / 2,
         sensitivity=sensitivity,
         specificity=1 - fpr,
         ppv=_share(true_positive, true_positive + false_positive),
         fnr=1 - sensitivity,
         fpr=fpr,
-        selection_rate=_share(true_positive + false_positive, positive + negative),
+        selection_rate=_share(true_positive + false_positive, decided),
         log_loss=loss,
         brier=brier,
         ece=ece,

@@ -34,7 +34,7 @@ def combine_seeds(
         points: The seeds' values on the data itself, shape (seeds,).
         rng: Source of the order in which the quantiles of Student's t meet the draws.
         n_patients: Patients of the rarer class; the patients' part is widened as
-            `critical_value` says, so that plain percentiles of the result are right. Below 2 all
+            `critical_value` says, so that plain percentiles of the result are right. Below 5 all
             is NaN.
 
     Example:

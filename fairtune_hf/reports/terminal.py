@@ -36,6 +36,11 @@ def format_table(run: Mapping[str, Any]) -> str:
 
 def format_audit(audit: Mapping[str, Any]) -> str:
     """Lay out the result of `audit_predictions` as text: overall, each group, comparisons, warnings."""
+    attributes = audit.get("attributes") or {}
+    return "\n\n".join(_one_audit(report) for report in attributes.values() or [audit])
+
+
+def _one_audit(audit: Mapping[str, Any]) -> str:
     found = audit["evaluation"]
     header = ["", "rows", "positives", "AUC"]
     groups = [
@@ -48,11 +53,15 @@ def format_audit(audit: Mapping[str, Any]) -> str:
         for name, row in found["groups"].items()
     ]
     lines = [f"{audit['rows']} rows, groups by {_printable(str(audit['sensitive']))}", ""]
+    if audit.get("label_names"):
+        negative, positive = audit["label_names"]
+        lines.insert(1, _printable(f"label 1 is {positive}, label 0 is {negative}"))
     lines += [f"{METRICS[name]}: {_cell(found, name)}" for name in COLUMNS]
     lines += ["", *_aligned([header, *groups]), ""]
     for item in audit["comparisons"] or []:
-        bounds = numbers.signed_interval(item["ci"])
-        shown = f"{numbers.difference(item['difference'])} [{bounds}]" if bounds else "undefined"
+        bounds = numbers.signed_interval(item["ci"]) or "no interval, see the warnings"
+        known = numbers.is_number(item["difference"])
+        shown = f"{numbers.difference(item['difference'])} [{bounds}]" if known else "undefined"
         lines.append(f"{METRICS[item['metric']]} minus the reference's: {shown}")
     flag = audit["collapse"]
     if flag:

@@ -20,7 +20,7 @@ import numpy as np
 from fairtune_hf.data import ImageTable
 from fairtune_hf.metrics import METRICS, ComputeMetrics, bootstrap_interval, choose_operating_point
 from fairtune_hf.metrics.arrays import GroupCodes
-from fairtune_hf.metrics.groups import measure
+from fairtune_hf.metrics.groups import measure, one_sided
 from fairtune_hf.metrics.resampled_table import ResampledTable, point_value, statistic
 from fairtune_hf.metrics.resampling import draw_counts, patient_design, rarer_class_patients
 from fairtune_hf.metrics.trainer import positive_probability
@@ -42,6 +42,16 @@ _SMALL_IS_GOOD = frozenset(
         TRAINABLE,
     ]
 )
+# Of a model that calls nobody, or everybody, positive these are undefined: they would be 0, the best
+# value there is. Such an epoch counts as the worst instead, so that a search never ends on one.
+_PARITY = frozenset(
+    [
+        "equalized_odds_difference",
+        "demographic_parity_difference",
+        "equal_opportunity_difference",
+    ]
+)
+_WORST_PARITY = 1.0
 _NO_DIRECTION = frozenset(["selection_rate"])  # neither large nor small is good
 _AT_SPECIFICITY = re.compile(r"min_sensitivity_at_specificity(?:_(0?\.\d+))?")
 _BOUND = "_lcb"
@@ -146,6 +156,11 @@ class Rows:
     scores: np.ndarray
     groups: GroupCodes
     patients: np.ndarray
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether the threshold of 0.5 calls nobody or everybody positive."""
+        return one_sided(float((self.scores >= 0.5).mean()))
 
     def value(self, objective: Objective) -> float:
         """Compute an objective of these rows (all but `trainable_parameters`, which no row knows)."""
@@ -262,6 +277,8 @@ class ObjectiveMetrics:
         for objective in self._objectives:
             if objective.name not in found and objective.name != TRAINABLE:
                 found[objective.name] = rows.value(objective)
+            if objective.metric in _PARITY and rows.one_sided:
+                found[objective.name] = _WORST_PARITY
         return found
 
 

@@ -96,7 +96,7 @@ def duplicated(frame):
     (lambda f: f.rename(columns={"skin": "skins"}), {}, ValueError, r"Did you mean 'skins'"),
     (lambda f: f, {"patient_column": "who"}, ValueError, "'who' is missing"),
     (lambda f: f.assign(p=f.p.astype(str)), {}, TypeError, r"p: expected numbers, got '0\."),
-    (lambda f: f.assign(ill="yes"), {}, TypeError, r"ill: expected numbers, got 'yes'"),
+    (lambda f: f.assign(ill="yes"), {}, ValueError, r"ill: expected both classes, got 'yes' in all"),
     (lambda f: f.assign(ill=0), {}, ValueError, r"ill: expected both classes 0 and 1, got 0 in all"),
     (lambda f: f.assign(ill=f.ill + 1), {}, ValueError, "ill: expected labels 0 and 1, got 2"),
     (lambda f: f.assign(ill=f.ill.where(f.index > 3)), {}, ValueError, "got nan in 4 of 300"),
