@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from fairtune_hf.baselines.method import Method
+from fairtune_hf.tuner import PATTERN_ATTRIBUTE, own_pattern
 
 
 class Scratch(Method):
@@ -22,4 +23,7 @@ class Scratch(Method):
 
     def prepare_model(self, model: PreTrainedModel, mask: PeftConfig) -> nn.Module:
         """Put the tuner on a model of the same configuration with freshly drawn weights."""
-        return super().prepare_model(type(model)(copy.deepcopy(model.config)), mask)
+        fresh = type(model)(copy.deepcopy(model.config))
+        if own_pattern(model) is not None:
+            setattr(fresh, PATTERN_ATTRIBUTE, own_pattern(model))
+        return super().prepare_model(fresh, mask)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from fairtune_hf.data import dataset_specs
 
@@ -62,11 +62,20 @@ DataOptions = _data_options()
 class ModelArguments:
     """What is fine-tuned."""
 
+    rare: ClassVar[frozenset[str]] = frozenset({"block_pattern", "revision"})
+
     model: str | None = field(
         default=None,
         metadata={"help": "Checkpoint folder or Hub id; without it the demo backbone."},
     )
     revision: str | None = field(default=None, metadata={"help": "Revision of a Hub id."})
+    block_pattern: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where an unknown model's blocks are: a glob such as trunk.cells.*, or JSON that names "
+            "block, norm1, norm2, attention, mlp and head."
+        },
+    )
 
 
 @dataclass(kw_only=True)

@@ -47,7 +47,7 @@ def load_model(model: ModelArguments) -> Backbone:
         say(
             "No --model given: using the embedded demo backbone, a small ViT for trying things out."
         )
-    return load_backbone(model.model, revision=model.revision)
+    return load_backbone(model.model, revision=model.revision, block_pattern=model.block_pattern)
 
 
 def load_table(

@@ -32,6 +32,7 @@ from fairtune_hf.search.storage import open_storage
 from fairtune_hf.search.workers import WorkerPool, count_workers, is_worker
 from fairtune_hf.training import Backbone, FitArguments, RunFolder
 from fairtune_hf.training.identity import MAY_CHANGE
+from fairtune_hf.tuner import FairMaskConfig, count_trained
 
 PARSER = RecipeParser(
     "search",
@@ -67,6 +68,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
             "Start `fairtune search --workers` by itself for one trial on each GPU."
         )
     backbone = load_model(model)
+    say(_describe_model(backbone))
     table = load_table(data, options, training, backbone, splits=("train", "validation"))
     check_run(folder, output, table, backbone)
     if not output.overwrite and is_searched(folder, search):
@@ -87,7 +89,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
         else:
             _search_with_workers(arguments, workers, table, backbone, folder, search, training)
         if not is_worker():
-            _say_result(folder)
+            _say_result(folder, backbone)
 
     return run
 
@@ -134,13 +136,26 @@ def _search_with_workers(
         search_masks(table, backbone, folder, search, training, pool=pool)
 
 
-def _say_result(folder: RunFolder) -> None:
+def _describe_model(backbone: Backbone) -> str:
+    """Say what the checkpoint was read as: a mistaken reading shows in the counts."""
+    counts = backbone.count_parameters()
+    parts = ", ".join(f"{part} {count:,}" for part, count in counts.items())
+    return (
+        f"Model {backbone.id}: {type(backbone.model).__name__}, {backbone.blocks} blocks, pictures of {backbone.image_size} px; "
+        f"{sum(counts.values()):,} parameters ({parts})."
+    )
+
+
+def _say_result(folder: RunFolder, backbone: Backbone) -> None:
     if not is_first_process():
         return
     record = folder.read()
     choice, search = record["choice"], record["search"]
+    config = FairMaskConfig(mask=choice["mask"], layout=choice["layout"])
+    trained, every = count_trained(backbone.model, config)
     say(
         f"Chosen mask {choice['mask']} at learning rate {choice['learning_rate']:.2e}; trials in {folder.trials_file}.\n"
+        f"It trains {trained:,} of {every:,} parameters.\n"
         f"The best of many noisy values is lucky: expect its validation {search['objective'].split(',')[0]} "
         f"to be too good by at most about {search['optimism']:.3f} on average.\n"
         f"Chosen by: {choice['selected_by']}.\n"

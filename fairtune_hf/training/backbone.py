@@ -7,32 +7,31 @@ the package is used (see `demo_backbone/README.md` for how it was made).
 from __future__ import annotations
 
 import copy
-import hashlib
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
-from transformers.utils import cached_file
-from transformers.utils import logging as transformers_logging
+from transformers import PreTrainedModel
 
-from fairtune_hf.tuner import count_blocks, describe
+from fairtune_hf.training.checkpoint import check_name, find_weights, hash_files
+from fairtune_hf.training.classifier import check_heads, head_modules, load_classifier
+from fairtune_hf.training.model_input import ModelInput, read_input
+from fairtune_hf.tuner import BlockPattern, count_blocks, describe
+from fairtune_hf.tuner.mask import UNITS
 
 DEMO_BACKBONE = Path(__file__).parent / "demo_backbone"
 DEMO_BACKBONE_ID = "fairtune_hf/demo-backbone"
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
     """A pre-trained image classifier with a fresh two-class head, and where it came from.
 
-    `model` is never trained: `copy_with_new_head` hands out copies, made where it lies.
+    `model` is never trained: `copy_with_new_head` hands out copies, made where it lies. Pictures are
+    `image_size` pixels wide and high; mean and deviation are per channel on the [0, 1] scale.
+    `processor_asks` is what the checkpoint's own processor says, whether or not it is done.
     """
 
     model: PreTrainedModel
@@ -42,6 +41,7 @@ class Backbone:
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
     image_size: int
+    processor_asks: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def blocks(self) -> int:
@@ -56,16 +56,8 @@ class Backbone:
     def copy_with_new_head(self) -> PreTrainedModel:
         """Copy the model and draw a new head from torch's global random state."""
         model = copy.deepcopy(self.model)
-        names = [
-            leaf.name.rpartition(".")[0] for leaf in describe(model).leaves if leaf.region == "head"
-        ]
-        heads = [model.get_submodule(name) for name in dict.fromkeys(names)]
-        if not heads or not all(isinstance(head, torch.nn.Linear) for head in heads):
-            raise ValueError(
-                f"The model {self.id!r} ({type(model).__name__}) was expected to end in a linear classification head, "
-                "and has none. Use an image-classification checkpoint."
-            )
-        for head in heads:
+        names = [leaf.name for leaf in describe(model).leaves if leaf.region == "head"]
+        for head in check_heads(model, head_modules(names), self.id):
             std = getattr(model.config, "initializer_range", 0.02)
             # Drawn on the CPU, so that a head does not depend on the device.
             drawn = torch.nn.init.normal_(torch.empty(head.weight.shape), std=std)
@@ -74,145 +66,81 @@ class Backbone:
                 torch.nn.init.zeros_(head.bias)
         return model
 
-    def describe(self) -> dict[str, str | None]:
+    def count_parameters(self) -> dict[str, int]:
+        """Count the parameters of the blocks' LayerNorms, attentions and MLPs, of the head and of all else."""
+        sizes = {name: value.numel() for name, value in self.model.named_parameters()}
+        counts = dict.fromkeys(("layernorm", "attention", "mlp", "head", "other"), 0)
+        for leaf in describe(self.model).leaves:
+            unit = "layernorm" if leaf.unit in UNITS["layernorm"] else leaf.unit
+            counts[unit or ("head" if leaf.region == "head" else "other")] += sizes[leaf.name]
+        return counts
+
+    def describe(self) -> dict[str, Any]:
         """Return the `model` entry of run.json."""
-        return {"id": self.id, "revision": self.revision, "sha256": self.sha256}
+        fed = ModelInput(
+            image_size=self.image_size,
+            image_mean=self.image_mean,
+            image_std=self.image_std,
+            asked=self.processor_asks,
+        )
+        return {
+            "id": self.id,
+            "revision": self.revision,
+            "sha256": self.sha256,
+            "input": fed.describe(),
+            "parameters": self.count_parameters(),
+        }
 
 
-def load_backbone(model: str | Path | None = None, *, revision: str | None = None) -> Backbone:
-    """Load an image-classification checkpoint with a new two-class head.
+def load_backbone(
+    model: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    block_pattern: BlockPattern | None = None,
+) -> Backbone:
+    """Load a checkpoint's body with a new two-class head, and try it on one picture.
 
     Args:
-        model: A local folder, a Hub id, or None for the embedded demo backbone.
+        model: A local folder, a Hub id, or None for the embedded demo backbone. A classifier or a model without a head;
+            of CLIP and SigLIP the vision tower is used, of ViTMAE the encoder.
         revision: The Hub revision (branch, tag or commit); recorded as the commit it resolved to.
+        block_pattern: Where the blocks of an unknown architecture are: a glob, or a mapping (also as JSON) with that glob under
+            `block` and the children's names under `norm1`, `norm2`, `attention`, `mlp` and `head`.
 
     Raises:
-        FileNotFoundError: A local folder that is absent or holds no safetensors weights.
-        ValueError: A checkpoint that is not an image classifier with square input, or a Hub id that cannot be loaded.
+        FileNotFoundError: A local folder that is absent or lacks its config, its weights or a shard.
+        ValueError: A checkpoint that cannot be an image classifier of square colour pictures; weights missing outside the head,
+            or of another shape than the config says; a Hub id that cannot be loaded.
     """
     path = str(DEMO_BACKBONE if model is None else model)
+    check_name(path)
     name = DEMO_BACKBONE_ID if model is None else path
-    if Path(path).is_dir():
-        _check_local_folder(Path(path))
-        name = name if model is None else Path(path).resolve().name
-    elif path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise FileNotFoundError(
-            f"--model: expected a folder with config.json and *.safetensors, or a Hub id such as "
-            f"google/vit-base-patch16-224; there is no folder {path}. Check the path."
-        )
-    classifier = _load_classifier(path, revision)
-    mean, std = _normalisation(path, revision)
+    if model is not None and Path(path).is_dir():
+        name = Path(path).resolve().name
+    weights = find_weights(path, revision)
+    classifier = load_classifier(path, revision, _read_pattern(block_pattern))
+    fed = read_input(classifier, path, revision)
     return Backbone(
         model=classifier,
         id=name,
         revision=getattr(classifier.config, "_commit_hash", None),
-        sha256=_hash_weights(path, revision),
-        image_mean=mean,
-        image_std=std,
-        image_size=_image_size(classifier, name),
+        sha256=hash_files(weights),
+        image_mean=fed.image_mean,
+        image_std=fed.image_std,
+        image_size=fed.image_size,
+        processor_asks=fed.asked,
     )
 
 
-def _check_local_folder(path: Path) -> None:
-    missing = [
-        what
-        for what, pattern in (("config.json", "config.json"), ("*.safetensors", "*.safetensors"))
-        if not any(path.glob(pattern))
-    ]
-    if missing:
-        raise FileNotFoundError(
-            f"--model: expected a checkpoint with config.json and *.safetensors in {path}; "
-            f"{' and '.join(missing)} not found there. Point --model at the folder written by save_pretrained "
-            "(weights in other formats are not read)."
-        )
-
-
-def _load_classifier(path: str, revision: str | None) -> PreTrainedModel:
+def _read_pattern(pattern: BlockPattern | None) -> BlockPattern | None:
+    """Read a pattern that is written as JSON, as on a command line; a glob stays as it is."""
+    if not isinstance(pattern, str) or not pattern.strip().startswith("{"):
+        return pattern
     try:
-        with _quiet_transformers():  # a head of another size is what we expect, not a problem
-            model = AutoModelForImageClassification.from_pretrained(
-                path,
-                revision=revision or "main",
-                id2label={0: "LABEL_0", 1: "LABEL_1"},
-                label2id={"LABEL_0": 0, "LABEL_1": 1},
-                ignore_mismatched_sizes=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                dtype=torch.float32,
-            )
-    except (OSError, ValueError) as error:
+        found: dict[str, str | list[str]] = json.loads(pattern)
+    except ValueError as error:
         raise ValueError(
-            f"--model: expected an image-classification checkpoint in safetensors format, and {path!r} could not be "
-            f"loaded as one ({str(error).strip().splitlines()[0]}). Check the name, or download it and give the folder."
+            f"--block-pattern: expected a glob such as 'trunk.cells.*', or a JSON mapping with that under \"block\", got "
+            f"{pattern!r} ({error})."
         ) from error
-    _give_two_outputs(model)
-    # The base is never trained; every copy starts frozen and the tuner decides what trains.
-    return model.eval()
-
-
-def _give_two_outputs(model: PreTrainedModel) -> None:
-    """Replace heads that kept the checkpoint's number of classes, as those of timm's models do."""
-    for name in dict.fromkeys(
-        leaf.name.rpartition(".")[0] for leaf in describe(model).leaves if leaf.region == "head"
-    ):
-        head = model.get_submodule(name)
-        if isinstance(head, torch.nn.Linear) and head.out_features != 2:
-            fresh = torch.nn.Linear(head.in_features, 2, bias=head.bias is not None)
-            model.set_submodule(name, fresh)
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    before, bar = (
-        transformers_logging.get_verbosity(),
-        transformers_logging.is_progress_bar_enabled(),
-    )
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)
-        if bar:
-            transformers_logging.enable_progress_bar()
-
-
-def _normalisation(path: str, revision: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of the checkpoint's own processor, else 0.5."""
-    try:
-        processor: Any = AutoImageProcessor.from_pretrained(path, revision=revision or "main")
-    except (OSError, ValueError):
-        _logger.warning(
-            "%s ships no image processor; images are normalised with mean = std = 0.5", path
-        )
-        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-    if hasattr(processor, "data_config"):  # timm's models carry timm's own description
-        processor = processor.data_config
-        return tuple(processor["mean"]), tuple(processor["std"])
-    return tuple(processor.image_mean), tuple(processor.image_std)
-
-
-def _image_size(model: PreTrainedModel, name: str) -> int:
-    size = getattr(model.config, "image_size", None)
-    if size is None:  # timm's models say it as (channels, height, width)
-        size = (getattr(model.config, "pretrained_cfg", None) or {}).get("input_size", [None])[1:]
-    if isinstance(size, (list, tuple)) and len(set(size)) == 1:
-        size = size[0]
-    if not isinstance(size, int):
-        raise ValueError(
-            f"--model: expected a checkpoint with a square `image_size` in its config; {name} has {size!r}. "
-            "Choose a ViT-like image classifier."
-        )
-    return size
-
-
-def _hash_weights(path: str, revision: str | None) -> str:
-    """SHA-256 over the weight files in name order, so that a run names the exact weights it used."""
-    if Path(path).is_dir():
-        files = sorted(Path(path).glob("*.safetensors"))
-    else:
-        files = [Path(cached_file(path, "model.safetensors", revision=revision or "main"))]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    return found

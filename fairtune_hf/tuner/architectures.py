@@ -18,6 +18,10 @@ BlockPattern = str | Mapping[str, str | list[str]]
 """A glob for the blocks (`"trunk.cells.*"`), or a mapping with that glob under `block` and the
 children's names under `norm1`, `norm2`, `attention`, `mlp`, `head`."""
 
+PATTERN_ATTRIBUTE = "fairmask_block_pattern"
+"""A model that carries this attribute is read by it wherever no other `block_pattern` is given, so
+that whoever loads the model says once where its blocks are. Copies of the model keep it."""
+
 
 @dataclass(frozen=True)
 class ArchitectureSpec:
@@ -138,6 +142,7 @@ def find_blocks(
         ValueError: If nothing fits.
     """
     names = plain_modules(model)
+    block_pattern = own_pattern(model) if block_pattern is None else block_pattern
     if block_pattern is not None:
         spec = _spec_from_pattern(block_pattern, names)
         blocks = _matching_blocks(spec, names)
@@ -149,6 +154,12 @@ def find_blocks(
         raise ValueError(_unknown_architecture(model, names))
     spec, blocks = max(fits, key=lambda fit: len(fit[1]))
     return spec, blocks, _trunk(spec, blocks[0])
+
+
+def own_pattern(model: nn.Module) -> BlockPattern | None:
+    """The `block_pattern` that a model carries, or None."""
+    found: BlockPattern | None = getattr(model, PATTERN_ATTRIBUTE, None)
+    return found
 
 
 def _glob(pattern: str) -> re.Pattern[str]:
@@ -199,34 +210,56 @@ def _as_names(value: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def _guessed_spec(glob: str, modules: Mapping[str, nn.Module]) -> ArchitectureSpec:
-    block = next((name for name in modules if _glob(glob).fullmatch(name)), None)
-    if block is None:
+    blocks = [name for name in modules if _glob(glob).fullmatch(name)]
+    if not blocks:
         raise ValueError(
             f"block_pattern={glob!r} matches no module. Numbered modules of this model: "
             f"{', '.join(_numbered(modules)) or 'none'}."
         )
-    children = dict(modules[block].named_children())
-    norms = [name for name, child in children.items() if "norm" in _kind(child)]
-    rest = [name for name in children if name not in norms]
-    attention = tuple(name for name in rest if _GUESSES["attention"].search(name.lower()))
-    mlp = tuple(
-        name for name in rest if name not in attention and _GUESSES["mlp"].search(name.lower())
-    )
-    if not (norms and attention and mlp):
+    children = _common_children(blocks, modules)
+    parts, rest = _guess_parts(children)
+    if rest or not all(parts.values()) or len(parts["norms"]) > 2:
+        why = f"; {', '.join(rest)} could belong to any of them" if rest else ""
         raise ValueError(
-            f"block_pattern={glob!r}: expected children of {block} that can be told to be norms, "
-            f"attention and MLP, got {_listed(children)}. Name them: block_pattern="
-            f'{{"block": {glob!r}, "norm1": ..., "norm2": ..., "attention": ..., "mlp": ...}}.'
+            f"block_pattern={glob!r}: expected children of {blocks[0]} that can be told to be one or two "
+            f"norms, attention and MLP, got {_listed(children)}{why}. Name them, a list where a part has "
+            f'several: block_pattern={{"block": {glob!r}, "norm1": ..., "norm2": ..., "attention": ..., '
+            '"mlp": ...}.'
         )
+    norm1, *norm2 = parts["norms"]
     return ArchitectureSpec(
         "block_pattern",
         glob,
-        norm1=(norms[0],),
-        norm2=tuple(norms[1:]),
-        attention=attention,
-        mlp=mlp,
+        norm1=(norm1,),
+        norm2=tuple(norm2),
+        attention=tuple(parts["attention"]),
+        mlp=tuple(parts["mlp"]),
         head=("classifier", "head"),
     )
+
+
+def _common_children(
+    blocks: Iterable[str], modules: Mapping[str, nn.Module]
+) -> dict[str, nn.Module]:
+    """The children that every block has; what only some have, such as a stage's projection, is no part."""
+    first, *others = [dict(modules[block].named_children()) for block in blocks]
+    return {name: child for name, child in first.items() if all(name in other for other in others)}
+
+
+def _guess_parts(children: Mapping[str, nn.Module]) -> tuple[dict[str, list[str]], list[str]]:
+    """Sort a block's children into norms, attention and MLP; what has parameters and no place is returned too."""
+    parts: dict[str, list[str]] = {"norms": [], "attention": [], "mlp": []}
+    rest = []
+    for name, child in children.items():
+        if "norm" in _kind(child):
+            parts["norms"].append(name)
+            continue
+        part = next((p for p, guess in _GUESSES.items() if guess.search(name.lower())), None)
+        if part is not None:
+            parts[part].append(name)
+        elif "scale" not in _kind(child) and next(child.parameters(), None) is not None:
+            rest.append(name)  # one projection of several parts, say: to guess would misread it
+    return parts, rest
 
 
 def _kind(module: nn.Module) -> str:
@@ -256,7 +289,7 @@ def _nothing_matched(spec: ArchitectureSpec, names: Mapping[str, nn.Module]) -> 
 
 def _unknown_architecture(model: nn.Module, names: Mapping[str, nn.Module]) -> str:
     lists = _numbered(names)
-    example = lists[0] if lists else "trunk.blocks.*"
+    example = _likely_blocks(lists, names)
     first = next((name for name in names if _glob(example).fullmatch(name)), None)
     inside = _listed(dict(names[first].named_children())) if first else ""
     return (
@@ -265,6 +298,17 @@ def _unknown_architecture(model: nn.Module, names: Mapping[str, nn.Module]) -> s
         f"modules found: {', '.join(lists) or 'none'}"
         + (f"; {first} holds {inside}" if inside else "")
         + f". Say where the blocks are: block_pattern={{'block': {example!r}, 'norm1': ..., 'norm2': "
-        "..., 'attention': ..., 'mlp': ..., 'head': ...}, or name the modules to train with "
-        "target_modules=[...] instead of a mask."
+        "..., 'attention': ..., 'mlp': ..., 'head': ...} (the flag --block-pattern takes it as JSON), or "
+        "name the modules to train with target_modules=[...] instead of a mask."
     )
+
+
+def _likely_blocks(lists: list[str], names: Mapping[str, nn.Module]) -> str:
+    """The list whose members look most like blocks: with norms, attention and MLP, or most of them."""
+
+    def looks(glob: str) -> int:
+        blocks = [name for name in names if _glob(glob).fullmatch(name)]
+        parts, _ = _guess_parts(_common_children(blocks, names))
+        return sum(map(bool, parts.values()))
+
+    return max(lists, key=looks, default="trunk.blocks.*")

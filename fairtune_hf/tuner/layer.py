@@ -1,7 +1,8 @@
 """The tuner layer: a module of the model, and for each adapter a copy with parameters of its own.
 
 A copy shares everything it does not train with the wrapped module: frozen parameters and the model's
-config. A layer that an adapter does not train runs the wrapped module.
+config. Its running statistics (BatchNorm) are its own. A layer that an adapter does not train runs the
+wrapped module.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import nn
+
+from .running import let_go, running_buffers
 
 
 class FairMaskLayer(nn.Module, BaseTunerLayer):
@@ -67,17 +70,19 @@ class FairMaskLayer(nn.Module, BaseTunerLayer):
         self.register_adapter(adapter_name)
         if self.merged and not on_meta:
             with torch.no_grad():
-                for name, parameter in self._own_parameters(adapter_name):
+                for name, value in self._own_values(adapter_name):
                     if name in self._base_values:
-                        parameter.copy_(self._base_values[name])
+                        value.copy_(self._base_values[name])
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
     def canonical_keys(self, adapter_name: str) -> dict[str, str]:
-        """Names of the adapter's own parameters, within this layer -> canonical keys."""
-        return {
-            f"fairmask_copies.{adapter_name}.{name}": key
-            for name, key in self.tuned.get(adapter_name, {}).items()
-        }
+        """Names of the adapter's own parameters and statistics, within this layer -> canonical keys."""
+        tuned = self.tuned.get(adapter_name, {})
+        if not tuned:
+            return {}
+        buffers = running_buffers(self.fairmask_copies[adapter_name])
+        keys = tuned | {name: _buffer_key(name, tuned) for name in buffers}
+        return {f"fairmask_copies.{adapter_name}.{name}": key for name, key in keys.items()}
 
     def register_adapter(self, adapter_name: str) -> None:
         """Note that the model has this adapter, whether or not it trains this module."""
@@ -87,6 +92,12 @@ class FairMaskLayer(nn.Module, BaseTunerLayer):
     def _own_parameters(self, adapter_name: str) -> list[tuple[str, nn.Parameter]]:
         copied = self.fairmask_copies[adapter_name]
         return [(name, copied.get_parameter(name)) for name in self.tuned[adapter_name]]
+
+    def _own_values(self, adapter_name: str) -> list[tuple[str, torch.Tensor]]:
+        """The adapter's own parameters and running statistics."""
+        copied = self.fairmask_copies[adapter_name]
+        buffers = [(name, copied.get_buffer(name)) for name in running_buffers(copied)]
+        return [*self._own_parameters(adapter_name), *buffers]
 
     # Adapters that train different modules live side by side, so a layer goes by all adapters of the
     # model where it must choose the same one as every other layer.
@@ -160,18 +171,18 @@ class FairMaskLayer(nn.Module, BaseTunerLayer):
         self.merged_adapters.append(names[0])
         if names[0] not in self.fairmask_copies:
             return
-        own = self._own_parameters(names[0])
-        if safe_merge and not all(parameter.isfinite().all() for _, parameter in own):
+        own = self._own_values(names[0])
+        if safe_merge and not all(value.isfinite().all() for _, value in own):
             self.merged_adapters.remove(names[0])
             raise ValueError(
                 f"NaNs detected in the merged weights. The adapter {names[0]} seems to be broken: a "
                 "value is not finite. Train it again, or merge without safe_merge."
             )
         with torch.no_grad():
-            for name, parameter in own:
-                base = self.base_layer.get_parameter(name)
+            for name, value in own:
+                base = self._base_value(name)
                 self._base_values[name] = base.detach().clone()
-                base.copy_(parameter)
+                base.copy_(value)
 
     def unmerge(self) -> None:
         """Write the base values back, bit for bit."""
@@ -181,8 +192,14 @@ class FairMaskLayer(nn.Module, BaseTunerLayer):
         self.merged_adapters.clear()
         with torch.no_grad():
             for name, values in self._base_values.items():
-                self.base_layer.get_parameter(name).copy_(values)
+                self._base_value(name).copy_(values)
         self._base_values.clear()
+
+    def _base_value(self, name: str) -> torch.Tensor:
+        """A parameter or buffer of the base module."""
+        owner, _, last = name.rpartition(".")
+        value: torch.Tensor = getattr(self.base_layer.get_submodule(owner), last)
+        return value
 
     def current_module(self) -> nn.Module:
         """The module that runs: the active adapter's copy, or the base module."""
@@ -210,13 +227,24 @@ class FairMaskLayer(nn.Module, BaseTunerLayer):
         return (None, None) if first is None else (first.device, first.dtype)
 
     def __getattr__(self, name: str) -> Any:
-        """Fall back to the wrapped module, for code that reads a module's attributes."""
+        """Fall back to the module that runs, for code that reads a module's attributes or calls its methods.
+
+        Never to the base module while an adapter runs: what is read there would not be trained.
+        """
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if name == "base_layer" or name.startswith("__"):
+            # a layer that is being built or unpickled has neither of these yet
+            if name in ("base_layer", "fairmask_copies") or name.startswith("__"):
                 raise
-            return getattr(self.base_layer, name)
+            return getattr(self._answering_module(), name)
+
+    def _answering_module(self) -> nn.Module:
+        """The module that runs; the base module where several adapters are active, so that none can."""
+        if "merged_adapters" not in self.__dict__ or "fairmask_copies" not in self._modules:
+            return self.base_layer
+        active = [name for name in self.active_adapters if name in self.fairmask_copies]
+        return self.base_layer if len(active) > 1 else self.current_module()
 
     def __repr__(self) -> str:
         return "fairmask." + super().__repr__()
@@ -232,7 +260,19 @@ def _copy_sharing_frozen(
             memo[id(child.config)] = child.config
     for parameter in own.values():
         memo[id(parameter)] = _clone(parameter, on_meta)
-    return copy.deepcopy(module, memo)
+    copied = copy.deepcopy(module, memo)
+    let_go(copied)  # its running statistics are its own
+    return copied
+
+
+def _buffer_key(name: str, tuned: Mapping[str, str]) -> str:
+    """The canonical key of a running statistic: beside a trained parameter of its module, else below the first."""
+    owner, _, last = name.rpartition(".")
+    beside = (key for own, key in tuned.items() if own.rpartition(".")[0] == owner)
+    key = next(beside, None)
+    if key is None:
+        return f"{next(iter(tuned.values()))}.buffers.{name}"
+    return f"{key.rpartition('.')[0]}.{last}"
 
 
 def _clone(parameter: nn.Parameter, on_meta: bool) -> nn.Parameter:

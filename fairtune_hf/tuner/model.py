@@ -12,6 +12,7 @@ from .config import FairMaskConfig
 from .layer import FairMaskLayer
 from .loose import Holder, hold, release
 from .plan import build_plan, tuned_by_module
+from .running import hold_still, let_go
 from .state import adapter_values, load_pretrained_model, shared_parameters, values_for_model
 
 
@@ -98,6 +99,7 @@ class FairMaskModel(BaseTuner):
     def _post_injection_hook(
         self, model: nn.Module, config: FairMaskConfig, adapter_name: str
     ) -> None:
+        hold_still(model)
         if hasattr(type(model), "_load_pretrained_model"):
             model.__dict__["_load_pretrained_model"] = load_pretrained_model
 
@@ -111,6 +113,7 @@ class FairMaskModel(BaseTuner):
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> nn.Module:
         model = super()._unload_and_optionally_merge(*args, **kwargs)
         model.__dict__.pop("_load_pretrained_model", None)
+        let_go(model)
         return model
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:

@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 
-from .anatomy import Leaf, describe
+from .anatomy import Anatomy, Leaf, describe
+from .architectures import own_pattern
 from .config import FairMaskConfig
+from .mask import PRESETS, TRAIN_ALSO
 from .names import plain_modules, plain_parameters
 
 
@@ -20,13 +22,17 @@ def build_plan(config: FairMaskConfig, model: nn.Module) -> tuple[Leaf, ...]:
     """The parameters that an adapter with this config trains in this model.
 
     Raises:
-        ValueError: If the mask does not fit the model, or nothing at all would be trained.
+        ValueError: If the mask does not fit the model, nothing at all would be trained, or something
+            that `train_also` or a preset names is not in the model.
     """
     if config.target_modules is not None:
         return tuple(_leaves_of_targets(config, model))
+    if config.block_pattern is None:
+        config.block_pattern = own_pattern(model)  # saved, so that the adapter alone says it
     anatomy = describe(model, config.block_pattern)
     units = config.resolve_mask(len(anatomy.blocks)).units()
     also = set(config.train_also)
+    _check_all_found(also, anatomy, model)
     leaves = tuple(leaf for leaf in anatomy.leaves if _is_trained(leaf, units, also))
     if not leaves:
         raise ValueError(
@@ -36,12 +42,33 @@ def build_plan(config: FairMaskConfig, model: nn.Module) -> tuple[Leaf, ...]:
     return leaves
 
 
+def count_trained(model: nn.Module, config: FairMaskConfig) -> tuple[int, int]:
+    """Count the parameters that an adapter with this config trains in a model, and all of the model's."""
+    sizes = {name: parameter.numel() for name, parameter in plain_parameters(model).items()}
+    return sum(sizes[leaf.name] for leaf in build_plan(config, model)), sum(sizes.values())
+
+
 def tuned_by_module(leaves: Iterable[Leaf]) -> dict[str, dict[str, str]]:
     """Modules to wrap -> names of the parameters trained in each -> canonical keys."""
     tuned: dict[str, dict[str, str]] = {}
     for leaf in leaves:
         tuned.setdefault(leaf.anchor, {})[leaf.relative_name] = leaf.key
     return tuned
+
+
+def _check_all_found(also: set[str], anatomy: Anatomy, model: nn.Module) -> None:
+    """Refuse names that mean no parameter of this model; `everything_else` may be nothing."""
+    there = {leaf.region for leaf in anatomy.leaves} | {"everything_else"}
+    if any(leaf.is_bias and leaf.region != "head" for leaf in anatomy.leaves):
+        there.add("biases")
+    absent = [name for name in TRAIN_ALSO if name in also - there]
+    if absent:
+        users = [name for name, preset in PRESETS.items() if set(preset.train_also) & set(absent)]
+        raise ValueError(
+            f"train_also: expected parts that this model has, and {type(model).__name__} (read as "
+            f"{anatomy.architecture}) has no {' and no '.join(absent)}. Leave that out"
+            + (f"; the preset {' or '.join(users)} asks for it too." if users else ".")
+        )
 
 
 def _is_trained(leaf: Leaf, units: frozenset[tuple[int, str]], also: set[str]) -> bool:

@@ -39,6 +39,7 @@ PARTS = {
     "timm_eva": ("timm", LN, ATTENTION - 3 * 16, 3 * (16 * 84 + 84 + 42 * 16 + 16), HEAD),
     "timm_wrapper": ("timm", LN, ATTENTION, WIDE_MLP, HEAD),
 }
+WITHOUT_POSITIONS = {"beit", "beit_relative", "swin"}
 BEFORE_5_9 = {"vit_encoder", "swin_before"}
 
 
@@ -94,6 +95,8 @@ def test_every_parameter_has_a_key_of_its_own(name, zoo):
 )
 @pytest.mark.parametrize("name", PARTS)
 def test_an_adapter_fits_and_comes_back(name, config, zoo, perturb, tmp_path):
+    if config["mask"] == "attention_tuning" and name in WITHOUT_POSITIONS:
+        pytest.skip("has no positions to train")
     base, images = zoo.build(name), zoo.images(name)
     before = zoo.run(base, images)
     model = adapt(base, **config)
@@ -251,3 +254,87 @@ def test_wrong_block_patterns(pattern, text):
 def test_nothing_to_train_is_an_error(zoo):
     with pytest.raises(ValueError, match="all zeros and ViTMAEForPreTraining has no"):
         adapt(zoo.build("vit_mae"), mask="none")
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_POSITIONS))
+@pytest.mark.parametrize(
+    "config",
+    [{"mask": "attention_tuning"}, {"mask": "none", "train_also": "position_embeddings"}],
+    ids=["preset", "train_also"],
+)
+def test_a_part_that_the_model_has_not_is_an_error(name, config, zoo):
+    with pytest.raises(ValueError, match="has no position_embeddings"):
+        adapt(zoo.build(name), **config)
+
+
+def test_a_last_norm_and_biases_that_are_not_there_are_an_error():
+    plain = {"block_pattern": BY_HAND}
+    with pytest.raises(ValueError, match=r"no final_norm.*layernorm_tuning"):
+        adapt(Stranger(), mask="layernorm_tuning", **plain)
+    bare = Stranger()
+    for module in bare.trunk.modules():
+        if getattr(module, "bias", None) is not None:
+            module.bias = None
+    with pytest.raises(ValueError, match=r"no biases.*bitfit"):
+        adapt(bare, mask="bitfit", **plain)
+    assert own(adapt(bare, mask="full", **plain)) == sum(p.numel() for p in bare.parameters())
+
+
+class FusedCell(nn.Module):
+    """Attention and MLP side by side, fed by one projection of both."""
+
+    def __init__(self):
+        super().__init__()
+        self.in_norm = nn.LayerNorm(8)
+        self.in_proj = nn.Linear(8, 24)
+        self.q_norm = nn.Identity()
+        self.attn_out_proj = nn.Linear(8, 8)
+        self.mlp_out_proj = nn.Linear(8, 8)
+
+    def forward(self, x):
+        a, b, c = self.in_proj(self.in_norm(x)).chunk(3, -1)
+        return x + self.attn_out_proj(a * b) + self.mlp_out_proj(c)
+
+
+class Fused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cells = nn.ModuleList([FusedCell() for _ in range(2)])
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        for cell in self.cells:
+            x = cell(x)
+        return self.head(x)
+
+
+def test_a_glob_does_not_guess_where_a_fused_projection_belongs():
+    with pytest.raises(ValueError, match="in_proj could belong to any"):
+        adapt(Fused(), mask="attention", block_pattern="cells.*")
+    named = {
+        "block": "cells.*", "norm1": "in_norm", "attention": ["in_proj", "attn_out_proj"],
+        "mlp": "mlp_out_proj",
+    }  # fmt: skip
+    model = adapt(Fused(), mask="attention", block_pattern=named)
+    assert own(model) == 2 * (8 * 24 + 24 + 8 * 8 + 8) + HEAD_OF_8
+
+
+HEAD_OF_8 = 8 * 2 + 2
+
+
+def test_the_error_of_an_unknown_architecture_names_the_level_of_the_blocks():
+    stages = nn.ModuleDict({"stages": nn.ModuleList([nn.ModuleDict({"layers": Stranger().trunk["cells"]})])})  # fmt: skip
+    with pytest.raises(ValueError, match=re.escape("block_pattern={'block': 'stages.*.layers.*'")):
+        adapt(stages, mask="attention")
+
+
+def test_a_model_may_carry_where_its_blocks_are(tmp_path, perturb):
+    base = Stranger().eval()
+    base.fairmask_block_pattern = BY_HAND
+    model = perturb(adapt(base, mask="100011"))
+    assert own(model) == 2 * 16 + 2 * 72 + 18
+    model.save_pretrained(tmp_path)
+    x = torch.randn(3, 8)
+    loaded = peft.PeftModel.from_pretrained(copy.deepcopy(base).eval(), tmp_path)
+    assert loaded.peft_config["default"].block_pattern == BY_HAND
+    assert torch.equal(loaded(x), model(x))
