@@ -17,7 +17,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fairtune_hf.data.images import DECODER, ImageError, Pixels, scale_to_uint8, square
+from fairtune_hf.data.images import (
+    DECODER,
+    ImageError,
+    Pixels,
+    note,
+    noted,
+    scale_to_uint8,
+    square,
+)
 
 _H5_LOCK = threading.Lock()
 PERCENTILES = (0.5, 99.5)
@@ -130,7 +138,9 @@ class SliceSource:
 
     def read(self, side: int) -> tuple[Pixels, bytes]:
         """Cut the slice, the third axis upwards; see `ImageSource.read`."""
-        volume, digest = _volume(self.path, self.scale)
+        volume, digest, told = _volume(self.path, self.scale)
+        for text in told:
+            note(text)
         if self.index >= volume.shape[self.axis]:
             raise ImageError(f"has {volume.shape[self.axis]} slices; slice {self.index} was due")
         cut = np.ascontiguousarray(np.rot90(volume.take(self.index, axis=self.axis)))
@@ -141,8 +151,8 @@ class SliceSource:
 
 
 @lru_cache(maxsize=6)
-def _volume(path: Path, scale: str) -> tuple[Pixels, bytes]:
-    """Load a volume as uint8, scaled by its own percentiles or range."""
+def _volume(path: Path, scale: str) -> tuple[Pixels, bytes, tuple[str, ...]]:
+    """Load a volume as uint8, scaled by its own percentiles or range; with its digest and notes."""
     import nibabel
 
     try:
@@ -153,7 +163,9 @@ def _volume(path: Path, scale: str) -> tuple[Pixels, bytes]:
     if values.ndim != 3:
         raise ImageError(f"holds {values.ndim} dimensions where a volume was due")
     digest = hashlib.sha256(np.ascontiguousarray(values).data).digest()
-    return volume_to_uint8(values, scale), digest
+    with noted() as told:
+        pixels = volume_to_uint8(values, scale)
+    return pixels, digest, tuple(told)
 
 
 def volume_to_uint8(values: npt.NDArray[Any], scale: str = "percentile") -> Pixels:

@@ -86,6 +86,10 @@ class Pictures(Protocol):
     def failures(self) -> dict[int, str]:
         """Row -> why its picture is unusable."""
 
+    @property
+    def notes(self) -> dict[int, str]:
+        """Row -> what was noted on a picture that is used."""
+
     def rows(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Return (len(index), side, side, 3) pictures, holding no other row."""
 
@@ -97,6 +101,7 @@ class MemoryPictures:
     images: npt.NDArray[np.uint8]
     digests: npt.NDArray[np.uint8] | None = None
     failures: dict[int, str] = field(default_factory=dict)
+    notes: dict[int, str] = field(default_factory=dict)
 
     def rows(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Return a copy of some rows, or all as they are."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from fairtune_hf.data.images import ImageError, ImageSource
+from fairtune_hf.data.images import ImageError, ImageSource, noted
 from fairtune_hf.data.naming import shortened
 
 CHUNK_ROWS = 64
@@ -27,12 +27,13 @@ AHEAD = 3
 
 @dataclass
 class Chunk:
-    """Decoded rows `rows`: pictures, digests of their bytes, and a reason for each failure."""
+    """Decoded rows `rows`: pictures, digests of their bytes, reasons for failures, and notes."""
 
     rows: range
     images: npt.NDArray[np.uint8]
     digests: npt.NDArray[np.uint8]
     failures: dict[int, str] = field(default_factory=dict)
+    notes: dict[int, str] = field(default_factory=dict)
 
 
 def decode_chunk(sources: Sequence[ImageSource], rows: range, side: int) -> Chunk:
@@ -44,11 +45,14 @@ def decode_chunk(sources: Sequence[ImageSource], rows: range, side: int) -> Chun
     )
     for i, row in enumerate(rows):
         try:
-            chunk.images[i], digest = sources[row].read(side)
+            with noted() as told:
+                chunk.images[i], digest = sources[row].read(side)
         except ImageError as error:
             chunk.failures[row] = str(error)
             continue
         chunk.digests[i] = np.frombuffer(digest, dtype=np.uint8)
+        if told:
+            chunk.notes[row] = "; ".join(told)
     return chunk
 
 

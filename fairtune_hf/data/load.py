@@ -137,6 +137,7 @@ def decode_plan(
     else:
         pictures = plan.raw.pictures
     _drop_unusable(plan, pictures.failures)
+    _say_notes(plan, pictures.notes)
     if pictures.digests is not None:
         _drop_copies(plan, pictures.digests)
     return pictures
@@ -187,14 +188,16 @@ def decode_in_memory(
     images = np.zeros((len(sources), side, side, 3), dtype=np.uint8)
     digests = np.zeros((len(sources), 32), dtype=np.uint8)
     failures: dict[int, str] = {}
+    notes: dict[int, str] = {}
 
     def keep(chunk: Chunk) -> None:
         images[chunk.rows.start : chunk.rows.stop] = chunk.images
         digests[chunk.rows.start : chunk.rows.stop] = chunk.digests
         failures.update(chunk.failures)
+        notes.update(chunk.notes)
 
     decode_rows(sources, side, keep, workers=workers, progress=progress)
-    return MemoryPictures(images, digests, failures)
+    return MemoryPictures(images, digests, failures, notes)
 
 
 def _drop_unusable(plan: Plan, failures: dict[int, str]) -> None:
@@ -215,6 +218,18 @@ def _drop_unusable(plan: Plan, failures: dict[int, str]) -> None:
         f"(line {shortened(lines, shown=20)} of {plan.raw.origin})"
     )
     plan.drop(gone, "picture unreadable")
+
+
+def _say_notes(plan: Plan, notes: dict[int, str]) -> None:
+    """Warn of pictures with something odd, by their lines: a file's name may name a patient."""
+    there = plan.frame["position"].isin(notes)
+    if not there.any():
+        return
+    lines = zip(plan.frame.loc[there, "source_row"], plan.frame.loc[there, "position"], strict=True)
+    told = [f"line {line}: {notes[row]}" for line, row in lines]
+    plan.raw.warnings.append(
+        f"pictures of {plan.raw.origin} that are used, with a note: {len(told)} ({shortened(told)})"
+    )
 
 
 def _drop_copies(plan: Plan, digests: npt.NDArray[np.uint8]) -> None:

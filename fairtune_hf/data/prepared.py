@@ -248,7 +248,7 @@ class _Smaller:
 
     def __init__(self, store: PictureStore, side: int) -> None:
         self.store, self.side = store, side
-        self.digests, self.failures = store.digests, store.failures
+        self.digests, self.failures, self.notes = store.digests, store.failures, store.notes
 
     def rows(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Return resized copies of some rows."""

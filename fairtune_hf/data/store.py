@@ -65,6 +65,7 @@ class PictureStore:
     digests: npt.NDArray[np.uint8] = field(repr=False, metadata={"help": "(n, 32) sha256"})
     pixels: Digests = field(repr=False, metadata={"help": "(n, 16) digests of the stored rows"})
     failures: dict[int, str] = field(metadata={"help": "row -> why its picture is unusable"})
+    notes: dict[int, str] = field(metadata={"help": "row -> what was noted on its picture"})
 
     def rows(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Return the pictures of the rows `index`, and map no other row into memory.
@@ -136,7 +137,8 @@ def open_store(path: Path, key: str | None = None) -> PictureStore | None:
         offset=offset,
         digests=_read_digests(path / DIGESTS, shape[0], DIGEST_BYTES, sums.get(DIGESTS)),
         pixels=_read_pixels(path, shape, offset, sums.get(PIXELS)),
-        failures={int(k): v for k, v in record["failures"].items()},
+        failures=_by_row(record["failures"]),
+        notes=_by_row(record.get("notes", {})),
     )
 
 
@@ -266,6 +268,10 @@ def _locked(partial: Path) -> Iterator[Path]:
                     return
 
 
+def _by_row(told: dict[str, str]) -> dict[int, str]:
+    return {int(row): text for row, text in told.items()}
+
+
 class _Build:
     """One build of a store in its partial folder."""
 
@@ -275,6 +281,7 @@ class _Build:
         self.digests = np.zeros((rows, DIGEST_BYTES), dtype=np.uint8)
         self.pixels = np.zeros((rows, DIGEST_SIZE), dtype=np.uint8)
         self.failures: dict[int, str] = {}
+        self.notes: dict[int, str] = {}
         self.header = _npy_header(self.shape)
 
     def run(self, sources: Sequence[ImageSource], *, workers: int | None, progress: bool) -> None:
@@ -307,6 +314,7 @@ class _Build:
             "side": self.side,
             "checksums": _checksums(self.digests, self.pixels),
             "failures": {str(k): v for k, v in sorted(self.failures.items())},
+            "notes": {str(k): v for k, v in sorted(self.notes.items())},
         }
         text = json.dumps(record, indent=1, sort_keys=True) + "\n"
         (self.partial / RECORD).write_text(text, encoding="utf-8")
@@ -324,25 +332,22 @@ class _Build:
         return len(self.header) + rows.start * row_bytes(self.side)
 
     def _note(self, chunk: Chunk) -> dict[str, Any]:
-        self._learn(chunk.rows, chunk.digests, chunk.failures, chunk.images)
+        self._learn(chunk)
         return {
             "start": chunk.rows.start,
             "crc": zlib.crc32(chunk.images.data),
             "digests": chunk.digests.tobytes().hex(),
             "failures": chunk.failures,
+            "notes": chunk.notes,
             "key": self.key,
         }
 
-    def _learn(
-        self,
-        rows: range,
-        digests: npt.NDArray[np.uint8],
-        failed: dict[int, str],
-        images: npt.NDArray[np.uint8],
-    ) -> None:
-        self.digests[rows.start : rows.stop] = digests
-        self.pixels[rows.start : rows.stop] = digest_pictures(images)
-        self.failures |= failed
+    def _learn(self, chunk: Chunk) -> None:
+        place = slice(chunk.rows.start, chunk.rows.stop)
+        self.digests[place] = chunk.digests
+        self.pixels[place] = digest_pictures(chunk.images)
+        self.failures |= chunk.failures
+        self.notes |= chunk.notes
 
     def _take_over(self) -> set[int]:
         """Check the chunks an interrupted run recorded; start afresh if it made something else."""
@@ -376,9 +381,9 @@ class _Build:
         digests = np.frombuffer(bytes.fromhex(note["digests"]), dtype=np.uint8)
         if zlib.crc32(data) != note["crc"] or digests.size != len(rows) * DIGEST_BYTES:
             return False
-        failures = {int(k): v for k, v in note["failures"].items()}
         images = np.frombuffer(data, dtype=np.uint8).reshape(len(rows), -1)
-        self._learn(rows, digests.reshape(-1, DIGEST_BYTES), failures, images)
+        failures, notes = _by_row(note["failures"]), _by_row(note.get("notes", {}))
+        self._learn(Chunk(rows, images, digests.reshape(-1, DIGEST_BYTES), failures, notes))
         return True
 
     def _check_room(self) -> None:

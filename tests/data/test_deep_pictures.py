@@ -235,3 +235,21 @@ def test_a_folder_with_a_deep_tiff_is_prepared_alike(make_folder, columns, table
         table = load_dataset_table("folder", root, image_size=8, **columns)
     at = list(table.frame["row_id"]).index(source["file_name"][3])
     np.testing.assert_array_equal(table.images[at], stretched(rgb))
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_table_says_which_pictures_hold_values_that_are_no_numbers(
+    make_folder, columns, table_of, cache
+):
+    source = table_of()
+    root = make_folder(source)
+    values = RAMP.astype(np.float32)
+    values[0, :2] = np.nan
+    (root / source["file_name"][3]).write_bytes(tiff(values))
+    for _ in range(2):  # decoded, then from the cache
+        table = load_dataset_table("folder", root, image_size=8, cache=cache, **columns)
+        said = [w for w in table.warnings if "finite" in w]
+        assert said == [
+            "pictures of metadata.csv that are used, with a note: 1 (line 5: 2 of 64 values are "
+            "not finite and drawn black)"
+        ]
