@@ -155,6 +155,12 @@ def check_groups(frame: pd.DataFrame, sensitive: str, groups: Sequence[str]) -> 
     ]
 
 
+def check_test_groups(frame: pd.DataFrame, sensitive: str, groups: Sequence[str]) -> list[str]:
+    """Warn of small groups among rows that are all for a test."""
+    patients = cells(frame.drop_duplicates(["patient_id", sensitive, "label"]), sensitive, groups)
+    return _small(patients.loc[["test"]].droplevel("split"), "test")
+
+
 def _small(patients: pd.DataFrame, split: str) -> list[str]:
     """Warn of groups with few patients of a class; several pictures of one patient count once.
 

@@ -197,7 +197,8 @@ class DatasetSpec:
         split = OptionSpec(
             "split_rule",
             self.split_rules[0],
-            "published: the seeds of the paper or MEDFAIR; official: as shipped; stratified: "
+            "published: the seeds of the paper or MEDFAIR; official: as shipped; given: as a column, "
+            "folders or the data set tell, what is missing dealt out of train; stratified: "
             "grouped by patient, balanced by label and attributes, seeded",
             self.split_rules,
         )

@@ -12,24 +12,29 @@ import pandas as pd
 from fairtune_hf.ages import MANY, is_age_name, needs_cut
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
 from fairtune_hf.data.folder_hf import SPLIT_COLUMN, is_hf_folder, is_hub_id, read_hf
+from fairtune_hf.data.folder_layouts import (
+    FILE,
+    SPLIT_FOLDER,
+    FolderTable,
+    add_label_folders,
+    add_split_folders,
+    complete_suffixes,
+    read_folder_table,
+    say_picture_folders,
+)
 from fairtune_hf.data.groups import JOINT, parse_thresholds, read_ages, threshold_groups
 from fairtune_hf.data.images import FileSource, ImageSource
 from fairtune_hf.data.naming import require_columns, shortened, value_counts
 from fairtune_hf.data.rows import Rows, absent
-from fairtune_hf.data.tabular import find_table, read_table, safe_relative
+from fairtune_hf.data.split_names import say_names, split_of
+from fairtune_hf.data.tabular import safe_relative
 from fairtune_hf.data.volumes import told_of_volumes
 from fairtune_hf.label_values import binary_label, missing_label, say_positive
 from fairtune_hf.unknown_values import say_unknown, unknown_mask
 
-TABLES = ("metadata.csv", "metadata.tsv", "metadata.xlsx")
-FILE = "file_name"
-SPLIT_NAMES = {
-    "train": "train", "training": "train",
-    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 STEPS = (
-    "Make one folder with the pictures and a metadata.csv that has a column file_name (paths "
+    "Make one folder with the pictures and a metadata.csv (or .jsonl, .parquet; also one in each "
+    "split's folder) that has a column file_name (paths "
     "relative to the folder), a column with the label (two values) and one with the sensitive "
     "attribute; name these with --label-column and --sensitive-column, and with --patient-column "
     "the column that says which pictures belong to one person. A folder saved by datasets, or an "
@@ -39,8 +44,10 @@ STEPS = (
 
 def read(root: Path, request: ReadRequest) -> RawTable:
     """Read metadata.csv by the columns that the flags name."""
-    source, origin, pictures = _open(root, request)
-    rows = Rows(source)
+    found, pictures = _open(root, request)
+    origin = found.origin
+    rows = Rows(found.table)
+    rows.warnings += found.notes
     names = _sensitive_columns(request)
     _require(rows.table, names, request, origin)
     label_column = str(request.label_column)
@@ -70,8 +77,9 @@ def read(root: Path, request: ReadRequest) -> RawTable:
         )
     frame = rows.frame(row_id=table[FILE], patient_id=patients, label=label)
     split_column = request.split_column or _own_splits(table, pictures)
-    if split_column:
-        frame["split"] = _split_values(table, split_column, origin)
+    if split_column and request.options["split_rule"] == "given":
+        frame["split"] = _split_values(table[split_column], split_column, origin)
+        rows.warnings += say_names(table[split_column].unique())
     sources: Sequence[ImageSource] = (
         [pictures[name] for name in table[FILE]]
         if pictures
@@ -98,25 +106,57 @@ def read(root: Path, request: ReadRequest) -> RawTable:
     )
 
 
-def _open(
-    root: Path, request: ReadRequest
-) -> tuple[pd.DataFrame, str, Mapping[str, ImageSource] | None]:
-    """Return the table, what messages call it, and the pictures if they are not files."""
-    path = find_table(root, TABLES)
-    if path is not None:
-        return read_table(path), path.name, None
+def _open(root: Path, request: ReadRequest) -> tuple[FolderTable, Mapping[str, ImageSource] | None]:
+    """Return the table, and the pictures if they are not files."""
+    found = read_folder_table(root) if root.is_dir() else None
+    if found is not None:
+        if request.split_column is None:
+            add_split_folders(found, required=request.options["split_rule"] == "given")
+        add_label_folders(found, request.label_column)
+        if FILE in found.table:
+            complete_suffixes(root, found)
+        return found, None
     if not is_hub_id(root) and not is_hf_folder(root):
-        raise absent(root, TABLES[0], STEPS)
+        raise absent(root, "metadata.csv", say_picture_folders(root).lstrip() or STEPS)
     table, pictures = read_hf(root, request.options["depth16"])
-    return table, f"the data set {root}", pictures
+    return _with_known_splits(table, f"the data set {root}", request), pictures
+
+
+def _with_known_splits(table: pd.DataFrame, origin: str, request: ReadRequest) -> FolderTable:
+    """Leave out rows of splits beside train, validation and test, if there are such ones too."""
+    found = FolderTable(table, origin)
+    if (
+        SPLIT_COLUMN not in table
+        or request.split_column
+        or request.options["split_rule"] != "given"
+    ):
+        return found
+    meant = table[SPLIT_COLUMN].map(split_of)
+    extra = ", ".join(sorted(table.loc[meant.isna(), SPLIT_COLUMN].unique()))
+    if not extra:
+        return found
+    if meant.isna().all():
+        found.table = table.drop(columns=SPLIT_COLUMN)
+        found.notes.append(f"the splits {extra} are joined, and patients split anew")
+        return found
+    found.table = table[meant.notna()].reset_index(drop=True)
+    found.notes.append(
+        f"{int(meant.isna().sum())} rows were left out, of splits that are none of train, "
+        f"validation and test: {extra}"
+    )
+    return found
 
 
 def _own_splits(table: pd.DataFrame, pictures: Mapping[str, ImageSource] | None) -> str | None:
-    """Return the column with a `datasets` data set's own splits, if it has all three."""
+    """Return the column with the splits that the folders, or a `datasets` data set, tell."""
+    if SPLIT_FOLDER in table:
+        return SPLIT_FOLDER
     if not pictures or SPLIT_COLUMN not in table:
         return None
-    known = {SPLIT_NAMES.get(str(s).lower()) for s in table[SPLIT_COLUMN].unique()}
-    return SPLIT_COLUMN if known == set(SPLIT_NAMES.values()) else None
+    # A single training split is the whole data set, whose other splits are still to be made.
+    return (
+        None if {split_of(s) for s in table[SPLIT_COLUMN].unique()} == {"train"} else SPLIT_COLUMN
+    )
 
 
 def _number(value: str) -> float:
@@ -195,15 +235,15 @@ def _add_attribute(rows: Rows, name: str, options: Any) -> None:
     rows.add(name, text, found)
 
 
-def _split_values(table: pd.DataFrame, column: str, origin: str) -> list[str]:
-    text = table[column].fillna("").astype(str).str.strip().str.lower()
-    odd = text[~text.isin(SPLIT_NAMES)]
+def _split_values(values: pd.Series, column: str, origin: str) -> list[str]:
+    meant = values.map(lambda v: None if v is None or v != v else split_of(v))
+    odd = values[meant.isna()].fillna("").astype(str).str.strip()
     if len(odd):
         raise ValueError(
             f"the split column {column!r} of {origin} must hold train, validation or test; "
             f"{len(odd)} rows hold something else ({value_counts(odd)}). Correct these rows."
         )
-    return list(text.map(SPLIT_NAMES))
+    return list(meant)
 
 
 def _sources(
@@ -239,5 +279,6 @@ SPEC = DatasetSpec(
     read=read,
     filters="rows without a label or file name",
     split_unit="--patient-column, else the picture",
+    split_rules=("given", "stratified"),
     options=(OptionSpec("positive_label", "", "the value of the label column that is label 1"),),
 )

@@ -6,6 +6,7 @@ labels become their names. No code of the data set's repository is run.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 from dataclasses import dataclass, field
@@ -16,10 +17,16 @@ import pandas as pd
 
 from fairtune_hf.data.images import DECODER, ImageError, Pixels, decode_bytes, square
 from fairtune_hf.data.naming import closest
+from fairtune_hf.data.split_names import split_of
+from fairtune_hf.data.tabular import arrow_frame, as_text
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SAVED = ("dataset_dict.json", "state.json", "dataset_info.json")
 SPLIT_COLUMN = "split"
+FOLDER_NAMES = {
+    "data", "dataset", "datasets", "image", "images", "picture", "pictures", "prepared", "raw", "runs",
+    "downloads", "home", "tmp", "mnt", "media", "users", "volumes",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,9 +59,19 @@ class HfSource:
 
 
 def is_hub_id(root: str | Path) -> bool:
-    """Say whether `root` can only be a hub id: owner/name, and no such place on this disk."""
+    """Say whether `root` can only be a hub id: owner/name that is not meant as a path.
+
+    It is a path if it or the folder above it exists on this disk, if it starts or ends as one
+    does, and if its first part is a usual folder's name or nearly that of a folder that is here.
+    """
     place = Path(root)
-    return bool(HUB_ID.fullmatch(str(root))) and not place.exists() and not place.parent.exists()
+    if not HUB_ID.fullmatch(str(root)) or place.exists() or place.parent.exists():
+        return False
+    owner = str(root).split("/")[0]
+    if owner.lower() in FOLDER_NAMES or set(owner) <= {"."}:
+        return False
+    here = [p.name for p in Path().iterdir() if p.is_dir()]
+    return not difflib.get_close_matches(owner, here, n=1, cutoff=0.8)
 
 
 def is_hf_folder(root: Path) -> bool:
@@ -69,8 +86,8 @@ def is_hf_folder(root: Path) -> bool:
 def read_hf(root: Path, depth16: str) -> tuple[pd.DataFrame, dict[str, HfSource]]:
     """Read all splits as one table of text columns, and the picture of each file_name.
 
-    The table has file_name (the row's place, such as train-00012) and, where the data set has a
-    train, validation and test split, `split`.
+    The table has file_name (the row's place, such as train-00012) and, where the data set has
+    several splits, or is a test split, `split` with their names.
 
     Raises:
         FileNotFoundError: if the hub has no such data set, or cannot be reached.
@@ -82,7 +99,7 @@ def read_hf(root: Path, depth16: str) -> tuple[pd.DataFrame, dict[str, HfSource]
         column = _picture_column(data, root)
         names = [f"{split}-{i:06d}" for i in range(len(data))]
         told = _as_text(data, column).assign(file_name=names)
-        if len(parts) > 1:
+        if len(parts) > 1 or split_of(split) == "test":
             told[SPLIT_COLUMN] = split
         tables.append(told)
         raw = _undecoded(data, column)
@@ -95,16 +112,22 @@ def read_hf(root: Path, depth16: str) -> tuple[pd.DataFrame, dict[str, HfSource]
 def _load(root: Path) -> dict[str, Any]:
     import datasets
 
+    local = root.is_dir()
     try:
         if any((root / name).is_file() for name in SAVED):
             loaded = datasets.load_from_disk(str(root))
         else:
             loaded = datasets.load_dataset(root.as_posix())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if local:
+            raise ValueError(
+                f"{root} was expected to be a data set that `datasets` saved, or Parquet files of one; "
+                f"it cannot be read: {reason}. Save or download it again."
+            ) from error
         raise FileNotFoundError(
             f"{root} was expected to be a folder, or a data set on the Hub; it is no folder here "
-            f"and the Hub gave: {str(error).splitlines()[0]}. Check the name, and log in if the "
-            "data set is private."
+            f"and the Hub gave: {reason}. Check the name, and log in if the data set is private."
         ) from error
     return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
 
@@ -134,13 +157,12 @@ def _as_text(data: Any, column: str) -> pd.DataFrame:
     import datasets
 
     plain = data.remove_columns([column])
-    frame: pd.DataFrame = (
-        plain.to_pandas() if plain.column_names else pd.DataFrame(index=range(len(data)))
-    )
+    if not plain.column_names:
+        return pd.DataFrame(index=range(len(data)))
+    frame = arrow_frame(plain.with_format("arrow")[:])
     for name, kind in plain.features.items():
-        values = frame[name]
         if isinstance(kind, datasets.ClassLabel):
-            values = values.map(lambda v, k=kind: k.int2str(int(v)) if v == v and v >= 0 else None)
-        missing = values.isna()
-        frame[name] = values.astype(str).where(~missing & (values.astype(str) != ""), None)
-    return frame
+            known = frame[name].notna() & (frame[name].fillna(-1) >= 0)
+            names = frame[name].where(known, 0).astype(int).map(kind.int2str)
+            frame[name] = names.astype(object).where(known, None)
+    return as_text(frame)

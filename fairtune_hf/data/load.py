@@ -44,6 +44,7 @@ def load_dataset_table(
     progress: bool = True,
     cache_dir: str | Path | None = None,
     cache: bool = True,
+    external: bool = False,
     **options: Any,
 ) -> ImageTable:
     """Load a data set: rows, groups, splits and square uint8 pictures of side `image_size`.
@@ -64,11 +65,14 @@ def load_dataset_table(
         sensitive_column: For `folder`: the column with the sensitive attribute; several
             are separated by commas, and the first is used unless `sensitive` says otherwise.
         patient_column: For `folder`: the column that says which rows belong to one person.
-        split_column: For `folder`: a column with train, validation and test.
+        split_column: For `folder`: a column with train, validation and test. The ones that it lacks
+            are dealt out of train by patient.
         workers: Threads that decode; all cores by default.
         progress: Show a bar when decoding takes long.
         cache_dir: Folder of the prepared pictures, which are decoded once and opened at later
             loads; `FAIRTUNE_CACHE` or the user's cache folder by default.
+        external: Every row is for a test, whatever its split: put all into the test split and ask
+            for no training or validation row.
         cache: Whether to keep prepared pictures on disk; else they are decoded into memory.
         **options: Options of the data set; see `dataset_spec(name).all_options`.
 
@@ -94,6 +98,7 @@ def load_dataset_table(
         sensitive=sensitive,
         seed=seed,
         image_size=image_size,
+        external=external,
     )
     check_before_pictures(plan, sensitive)
     store = (Path(cache_dir) if cache_dir else default_cache()) if cache else None

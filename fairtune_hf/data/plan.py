@@ -17,15 +17,18 @@ from fairtune_hf.data.checks import (
     check_patient_leak,
     check_row_ids,
     check_splits,
+    check_test_groups,
 )
 from fairtune_hf.data.declaration import DatasetSpec, RawTable, ReadRequest
 from fairtune_hf.data.folder_hf import is_hub_id
 from fairtune_hf.data.groups import JOINT, attribute_parts, intersect
 from fairtune_hf.data.naming import closest, shortened
 from fairtune_hf.data.prepared import is_prepared, prepared_options, read_prepared
-from fairtune_hf.data.registry import dataset_spec
+from fairtune_hf.data.registry import DATASETS, dataset_spec
 from fairtune_hf.data.splits import (
+    complete_split,
     label_strata,
+    missing_splits,
     published_split,
     read_split_file,
     stratified_folds,
@@ -34,6 +37,7 @@ from fairtune_hf.data.splits import (
 from fairtune_hf.data.table import SPLITS
 
 UNKNOWN = "unknown"
+DEALT = " dealt out of train"
 
 
 @dataclass
@@ -46,6 +50,8 @@ class Plan:
     sensitive: str | None = None
     groups: tuple[str, ...] = ()
     group_warnings: list[str] = field(default_factory=list)
+    external: bool = False
+    """Whether every row is for a test: nothing is trained or chosen on these rows."""
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -85,8 +91,13 @@ def make_plan(
     seed: int = 0,
     image_size: int = 64,
     metadata_only: bool = False,
+    external: bool = False,
+    needs_splits: bool = True,
 ) -> Plan:
     """Read a data set's tables, split them and check what needs no picture.
+
+    With `external` every row goes to the test split. Without `needs_splits` a split may be empty:
+    the rows may be for a test elsewhere.
 
     Raises:
         ValueError: for an unknown name, column or option, or rows that cannot be used.
@@ -106,22 +117,24 @@ def make_plan(
         image_size=image_size,
         **named,
     )
-    if spec.needs_root and is_prepared(root):
+    if data_root is not None and is_prepared(root):
         request = replace(request, options=prepared_options(root) | _given(resolved, options))
         raw = read_prepared(root, spec, request, _given(resolved, options))
     else:
         raw = spec.read(root, request)
-    plan = Plan(spec=spec, raw=raw, request=request)
+    plan = Plan(spec=spec, raw=raw, request=request, external=external)
     if "position" not in plan.frame.columns:
         raw.frame = plan.frame.assign(position=np.arange(len(plan.frame)))
     check_row_ids(plan.frame, plan.raw.origin)
     check_label(plan.frame, plan.raw.origin, plan.raw.label_names)
     _assign_splits(plan, seed)
-    check_splits(plan.frame)
+    if needs_splits and not external:
+        check_splits(plan.frame)
     check_patient_leak(plan.frame, plan.raw.origin)
     order = plan.frame["split"].map({s: i for i, s in enumerate(SPLITS)}).to_numpy()
     plan.keep(np.argsort(order, kind="stable"))
-    plan.raw.warnings += check_confounding(plan.frame, list(plan.raw.groups))
+    if plan.frame["split"].nunique() > 1:
+        plan.raw.warnings += check_confounding(plan.frame, list(plan.raw.groups))
     return plan
 
 
@@ -155,6 +168,8 @@ def choose_groups(plan: Plan, sensitive: str | None) -> None:
 def check_rows(plan: Plan) -> list[str]:
     """Run the checks that depend on the rows that are left and return their warnings."""
     check_label(plan.frame, plan.raw.origin, plan.raw.label_names)
+    if plan.external:
+        return check_test_groups(plan.frame, str(plan.sensitive), plan.groups)
     check_splits(plan.frame)
     return check_groups(plan.frame, str(plan.sensitive), plan.groups)
 
@@ -201,9 +216,23 @@ def _check_sensitive_early(spec: DatasetSpec, sensitive: str | None) -> None:
         attribute_parts(sensitive, list(spec.attributes))
 
 
+def _prepared_root(spec: DatasetSpec, data_root: str | Path | None) -> Path:
+    """Return the folder of a set that needs none: only one that was prepared can be given."""
+    if data_root is None:
+        return Path()
+    root = Path(data_root).expanduser()
+    if is_prepared(root):
+        return root
+    raise ValueError(
+        f"{spec.name} makes its own pictures and reads no folder; data_root={str(data_root)!r} came. "
+        f"Name the data set that lies there with --dataset: one of {', '.join(DATASETS)}, where "
+        "folder is any pictures with a metadata.csv."
+    )
+
+
 def _check_root(spec: DatasetSpec, data_root: str | Path | None) -> Path:
     if not spec.needs_root:
-        return Path()
+        return _prepared_root(spec, data_root)
     if data_root is None:
         raise ValueError(f"{spec.name} needs --data-root, the folder with its files. {spec.steps}")
     root = Path(data_root).expanduser()
@@ -224,43 +253,83 @@ def _check_root(spec: DatasetSpec, data_root: str | Path | None) -> Path:
 
 
 def _assign_splits(plan: Plan, seed: int) -> None:
+    raw = plan.raw
+    prepared = "split_rule" in raw.recorded
+    split, rule = _external_split(plan) if plan.external else _split_rows(plan, seed, prepared)
+    raw.frame = plan.frame.assign(split=split)
+    used = seed if rule in ("stratified", "folds") or rule.endswith(DEALT) else None
+    raw.recorded |= {"split_rule": rule, "split_seed": raw.recorded.get("split_seed", used)}
+    if not plan.external and raw.recorded["split_seed"] not in (None, seed):
+        raw.warnings.append(
+            f"the split was made with seed {raw.recorded['split_seed']} when the folder was prepared; "
+            f"seed {seed} does not change it. Prepare again with --seed {seed} for another split"
+        )
+
+
+def _external_split(plan: Plan) -> tuple[pd.Series, str]:
+    """Put every row into the test split: nothing is trained or chosen on an external set."""
+    return pd.Series("test", index=plan.frame.index, dtype=object), "external"
+
+
+def _split_rows(plan: Plan, seed: int, prepared: bool) -> tuple[pd.Series, str]:
     frame, spec, raw = plan.frame, plan.spec, plan.raw
     rule = plan.request.options["split_rule"]
     given, folds = (plan.request.options[name] for name in ("splits_file", "folds"))
-    prepared = "split_rule" in raw.recorded
     if given:
-        split = read_split_file(Path(given), frame["row_id"])
-        rule = "file"
-    elif folds and not prepared:
-        split = stratified_folds(
-            frame["patient_id"],
-            label_strata(frame, _balanced(plan)),
-            folds=folds,
-            fold=plan.request.options["fold"],
-            seed=seed,
-        )
-        rule = "folds"
-    elif "split" in frame.columns:
-        split = frame["split"]
-        rule = raw.recorded.get("split_rule", "column" if spec.name == "folder" else rule)
-    elif rule == "published" and spec.split_seeds is not None:
+        return read_split_file(Path(given), frame["row_id"]), "file"
+    if folds and not prepared:
+        return _fold_rows(plan, folds, seed), "folds"
+    if "split" in frame.columns:
+        return _given_split(plan, seed)
+    if rule == "published" and spec.split_seeds is not None:
         split = published_split(
             frame["patient_id"],
             seeds=spec.split_seeds,
             held_out=spec.held_out,
             test_share=spec.test_share,
         )
-    else:
-        strata = label_strata(frame, _balanced(plan))
-        split = stratified_split(frame["patient_id"], strata, seed=seed, fractions=spec.fractions)
-    raw.frame = frame.assign(split=split)
-    used = seed if rule in ("stratified", "folds") else None
-    raw.recorded |= {"split_rule": rule, "split_seed": raw.recorded.get("split_seed", used)}
-    if raw.recorded["split_seed"] not in (None, seed):
-        raw.warnings.append(
-            f"the split was made with seed {raw.recorded['split_seed']} when the folder was prepared; "
-            f"seed {seed} does not change it. Prepare again with --seed {seed} for another split"
+        return split, rule
+    strata = label_strata(frame, _balanced(plan))
+    split = stratified_split(frame["patient_id"], strata, seed=seed, fractions=spec.fractions)
+    return split, raw.recorded.get("split_rule", "stratified" if rule == "given" else rule)
+
+
+def _fold_rows(plan: Plan, folds: int, seed: int) -> pd.Series:
+    if "split" in plan.frame.columns:
+        plan.raw.warnings.append(
+            "folds deal out all rows, also those that the data set gives as test"
         )
+    return stratified_folds(
+        plan.frame["patient_id"],
+        label_strata(plan.frame, _balanced(plan)),
+        folds=folds,
+        fold=plan.request.options["fold"],
+        seed=seed,
+    )
+
+
+def _given_split(plan: Plan, seed: int) -> tuple[pd.Series, str]:
+    """Keep the splits that are given; deal the missing ones out of train, and say so."""
+    frame, raw = plan.frame, plan.raw
+    default = "column" if plan.spec.name == "folder" else plan.request.options["split_rule"]
+    rule = raw.recorded.get("split_rule", default)
+    missing = missing_splits(frame["split"])
+    if not missing:
+        return frame["split"], rule
+    split = complete_split(
+        frame["split"],
+        frame["patient_id"],
+        label_strata(frame, _balanced(plan)),
+        seed=seed,
+        fractions=plan.spec.fractions,
+    )
+    kept = " and ".join(s for s in SPLITS[1:] if s in set(frame["split"])) or "no other split"
+    counts = " and ".join(f"{int((split == s).sum())} rows for {s}" for s in missing)
+    raw.warnings.append(
+        f"of splits the data set gives train and {kept}; {counts} were dealt out of train by "
+        f"patient, with seed {seed}"
+    )
+    return split, f"{rule}, {' and '.join(missing)}{DEALT}"
 
 
 def _balanced(plan: Plan) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from fairtune_hf.data.catalogue import count_differences
-from fairtune_hf.data.checks import cells, check_groups
+from fairtune_hf.data.checks import cells, check_groups, check_splits, check_test_groups
 from fairtune_hf.data.data_report import render_data_report
 from fairtune_hf.data.load import check_before_pictures, check_side, decode_plan
 from fairtune_hf.data.near_duplicates import find_near_duplicates
@@ -139,7 +139,9 @@ def prepare(
         seed=seed,
         image_size=image_size,
         metadata_only=metadata_only,
+        needs_splits=False,
     )
+    _allow_empty_splits(plan)
     if sensitive:
         check_before_pictures(plan, sensitive)
     folder = Path(out)
@@ -167,6 +169,17 @@ def prepare(
     return _summary(plan, folder, report=folder / REPORT, pictures=folder / PICTURES)
 
 
+def _allow_empty_splits(plan: Plan) -> None:
+    """Let a set be prepared that has test rows alone, or few: it may be for a test elsewhere."""
+    try:
+        check_splits(plan.frame)
+    except ValueError as error:
+        plan.external = True
+        plan.raw.warnings.append(
+            f"these rows can be scored by fairtune evaluate --run, not trained on: {error}"
+        )
+
+
 def _prepare_table(
     plan: Plan, folder: Path, sensitive: str | None, overwrite: bool
 ) -> PreparedSummary:
@@ -187,7 +200,8 @@ def warn_of_groups(plan: Plan, sensitive: str | None) -> None:
         trial.raw.warnings = []
         try:
             choose_groups(trial, name)
-            trial.raw.warnings += check_groups(trial.frame, name, trial.groups)
+            check = check_test_groups if plan.external else check_groups
+            trial.raw.warnings += check(trial.frame, name, trial.groups)
         except ValueError as error:
             if name == sensitive:
                 raise

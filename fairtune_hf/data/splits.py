@@ -87,6 +87,37 @@ def stratified_folds(
     return pd.Series(names, index=patients.index).astype(str)
 
 
+def complete_split(
+    given: pd.Series,
+    patients: pd.Series,
+    strata: pd.DataFrame,
+    *,
+    seed: int,
+    fractions: Sequence[float] = FRACTIONS,
+) -> pd.Series:
+    """Deal the splits that `given` lacks out of its training rows, by patient; the others stay.
+
+    A missing split gets the share of the training rows that it has of `fractions` beside train.
+    Without training rows, or with all splits, nothing is dealt.
+    """
+    missing = missing_splits(given)
+    if not missing:
+        return given
+    rows = given == "train"
+    names = ["train", *missing]
+    shares = [fractions[SPLITS.index(name)] for name in names]
+    parts = _deal_rows(patients[rows], strata[rows], shares, seed)
+    dealt = given.copy()
+    dealt[rows] = np.asarray(names, dtype=object)[parts]
+    return dealt
+
+
+def missing_splits(given: pd.Series) -> list[str]:
+    """Return the splits that have no row, if there are training rows to deal them from."""
+    held = set(given)
+    return [s for s in SPLITS if s not in held] if "train" in held else []
+
+
 def _deal_rows(
     patients: pd.Series, strata: pd.DataFrame, fractions: Sequence[float], seed: int
 ) -> npt.NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Read CSV, TSV and Excel tables as people keep them: as text, with their quirks taken off.
+"""Read CSV, TSV, Excel, JSON lines and Parquet tables as people keep them: as text, with their quirks taken off.
 
 Everything is read as strings (a blank is missing), so that no id loses its zeros and no label its
 spelling; the readers convert what they need. Knows no data set.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -18,9 +20,9 @@ EXCEL = (".xlsx", ".xlsm")
 
 
 def read_table(path: Path, *, header: int | None = 0) -> pd.DataFrame:
-    """Read a table as text columns; comma, semicolon or tab separated, or an Excel sheet.
+    """Read a table as text columns; separated text, an Excel sheet, JSON lines or Parquet.
 
-    A byte-order mark, Windows line ends, UTF-16 and Latin-1 text are accepted.
+    Comma, semicolon or tab separate. A byte-order mark, Windows line ends, UTF-16 and Latin-1 text are accepted.
 
     Raises:
         FileNotFoundError: if `path` is not a file.
@@ -29,12 +31,10 @@ def read_table(path: Path, *, header: int | None = 0) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"the table {path} was expected and is not there. Check the path.")
     try:
-        frame = (
-            _read_excel(path, header) if path.suffix.lower() in EXCEL else _read_text(path, header)
-        )
+        frame = _read_any(path, header)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error, OSError) as error:
         raise ValueError(
-            f"{path} was expected to be a table (CSV, TSV or XLSX) and could not be read: {error}. "
+            f"{path} was expected to be a table (CSV, TSV, XLSX, JSONL or Parquet) and could not be read: {error}. "
             "Export it again as comma separated UTF-8 text."
         ) from error
     if header is not None:
@@ -42,6 +42,17 @@ def read_table(path: Path, *, header: int | None = 0) -> pd.DataFrame:
     if frame.empty:
         raise ValueError(f"{path} was expected to hold rows and has none. Give the complete table.")
     return frame
+
+
+def _read_any(path: Path, header: int | None) -> pd.DataFrame:
+    suffix = path.suffix.lower()
+    if suffix in EXCEL:
+        return _read_excel(path, header)
+    if suffix == ".jsonl":
+        return as_text(pd.DataFrame(_json_lines(path)))
+    if suffix == ".parquet":
+        return as_text(read_parquet(path))
+    return _read_text(path, header)
 
 
 def find_table(root: Path, names: Iterable[str]) -> Path | None:
@@ -61,6 +72,61 @@ def safe_relative(name: str) -> str | None:
     if not cleaned or "\0" in cleaned or cleaned[0] == "/" or cleaned[1:2] == ":":
         return None
     return None if ".." in cleaned.split("/") else cleaned
+
+
+def as_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return typed columns as the text that a CSV file of them holds; missing values stay missing.
+
+    A whole number is written without a point also where the column has missing values, so that
+    one group has one name in every file.
+    """
+    text = frame.convert_dtypes(convert_string=False)
+    for name in text.columns:
+        values = text[name].astype(object)
+        missing = values.map(lambda v: v is None or v is pd.NA or (isinstance(v, float) and v != v))
+        words = values.map(str).str.strip()
+        text[name] = words.where(~missing.astype(bool) & ~words.isin(MISSING), None).astype(object)
+    return text
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Read a Parquet file; whole numbers stay whole beside missing ones.
+
+    Raises:
+        OSError: if it is none.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return arrow_frame(pq.read_table(path))
+    except pa.ArrowInvalid as error:
+        raise OSError(str(error)) from error
+
+
+def arrow_frame(table: Any) -> pd.DataFrame:
+    """Return an Arrow table as a frame whose whole numbers stay whole beside missing ones."""
+    import pyarrow as pa
+
+    whole = {pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32()}
+    kinds = {kind: pd.Int64Dtype() for kind in whole} | {pa.bool_(): pd.BooleanDtype()}
+    frame: pd.DataFrame = table.to_pandas(types_mapper=kinds.get, ignore_metadata=True)
+    return frame
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(_decode(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise OSError(f"line {number} is no JSON object ({error})") from error
+        if not isinstance(row, dict):
+            raise OSError(f"line {number} is no JSON object but {type(row).__name__}")
+        rows.append(row)
+    return rows
 
 
 def _read_excel(path: Path, header: int | None) -> pd.DataFrame:

@@ -119,10 +119,10 @@ def test_group_with_one_class_in_validation(make_folder, columns, table_of):
 
 def test_empty_split(make_folder, columns, table_of):
     source = table_of()
-    source["part"] = "train"
+    source["part"] = "validation"
     source.loc[source["person"] > "p040", "part"] = "test"
     with pytest.raises(
-        ValueError, match=r"validation is empty .train: 82, validation: 0, test: 38"
+        ValueError, match=r"train is empty .train: 0, validation: 82, test: 38"
     ):
         load(make_folder(source), columns, split_column="part")
 
