@@ -31,6 +31,7 @@ from fairtune_hf.cli.inputs import (
     load_model,
     load_table,
     open_run,
+    place_data,
     resolve_config,
 )
 from fairtune_hf.cli.messages import say
@@ -208,7 +209,7 @@ class _Comparison:
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse, load and check; return the comparison to run."""
-    (compare, data, options, model, budget, training, evaluation, output), _ = PARSER.parse(
+    (compare, data, options, model, budget, training, evaluation, output), given = PARSER.parse(
         arguments
     )
     if compare.list_methods:
@@ -218,6 +219,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
             "--workers: expected no accelerate launch, which puts several processes on one training. Start "
             "`fairtune compare --workers auto` by itself; it spreads the methods over the GPUs."
         )
+    place_data(data, given)
     names = sorted(dict.fromkeys(compare.methods or METHODS), key=listed_place)
     specs = tuple(map(method_spec, names))
     output.out = output.out or f"runs/{data.dataset}-compare"

@@ -26,13 +26,19 @@ PARSER = RecipeParser(
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse and check; return the evaluation to run."""
-    (run, evaluation, audit, external, options), _ = PARSER.parse(arguments)
+    (run, evaluation, audit, external, options), given = PARSER.parse(arguments)
     if audit.predictions is not None:
         return plan_audit(audit, evaluation, options)
     # Only now: the Trainer takes seconds to import, and an audit does not need it.
-    from fairtune_hf.cli.stored_run import plan_evaluation, plan_external, require_run
+    from fairtune_hf.cli.stored_run import (
+        place_external,
+        plan_evaluation,
+        plan_external,
+        require_run,
+    )
 
     folder = require_run(run)
+    place_external(external, given)
     if external.dataset is not None:
         return plan_external(folder, evaluation, audit, external, options)
     return plan_evaluation(folder, evaluation)

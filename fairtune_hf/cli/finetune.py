@@ -24,6 +24,7 @@ from fairtune_hf.cli.inputs import (
     load_model,
     load_table,
     open_run,
+    place_data,
     resolve_config,
 )
 from fairtune_hf.cli.messages import is_first_process, say
@@ -63,6 +64,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse, load and check; return the refits to run."""
     (run, refits, mask, data, options, model, training, output), given = PARSER.parse(arguments)
     if run.run is None:
+        place_data(data, given)
         return _plan_by_hand(refits, mask, data, options, model, training, output)
     contradicting = sorted(given - _WITH_RUN)
     if contradicting:
@@ -76,6 +78,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     config = folder.read_config()
     check_settings(folder)
     if "data_root" in given:
+        place_data(data, {"dataset"})  # which the run's own record names
         config["data_root"] = data.data_root
     return _plan_refits(folder, config, refits.seeds)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging as transformers_logging
@@ -14,11 +15,14 @@ from fairtune_hf.cli.arguments import (
     DataArguments,
     DataOptions,
     EvaluateArguments,
+    ExternalArguments,
     ModelArguments,
     OutputArguments,
 )
 from fairtune_hf.cli.messages import is_first_process, say
 from fairtune_hf.data import TRANSFORM_PRESETS, ImageTable, load_dataset_table
+from fairtune_hf.data.folder_hf import is_hub_id
+from fairtune_hf.data.prepared import prepared_name
 from fairtune_hf.search import SearchArguments
 from fairtune_hf.training import (
     Backbone,
@@ -57,8 +61,13 @@ def load_table(
     backbone: Backbone,
     *,
     splits: tuple[str, ...],
+    external: bool = False,
+    adjust: Callable[[ImageTable], ImageTable] | None = None,
 ) -> ImageTable:
-    """Load the rows of the given splits, with pictures of the side the model and the preset need."""
+    """Load the rows of the given splits, with pictures of the side the model and the preset need.
+
+    With `external` every row is a test row. `adjust` changes the table before its warnings are said.
+    """
     training.join_processes()
     preset = TRANSFORM_PRESETS[training.transforms]
     settings = dataclasses.asdict(data)
@@ -68,12 +77,38 @@ def load_table(
         image_size=round(backbone.image_size * preset.stored_over_model),
         seed=training.seed,
         splits=splits,
+        external=external,
         **settings,
         **given_options(options),
     )
+    if adjust is not None:
+        table = adjust(table)
     for warning in table.warnings:
         say(f"Warning: {warning}")
     return table
+
+
+def place_data(data: DataArguments | ExternalArguments, given: Collection[str]) -> None:
+    """Make the data's folder absolute, once, and name the data set where a prepared folder says it.
+
+    Raises:
+        ValueError: A folder without the name of a data set, which the folder does not say itself.
+    """
+    if data.data_root is None:
+        return
+    if not is_hub_id(data.data_root):
+        data.data_root = str(Path(data.data_root).expanduser().absolute())
+    if "dataset" in given:
+        return
+    name = prepared_name(Path(data.data_root))
+    if name is None:
+        raise ValueError(
+            f"--dataset: expected the name of the data set in --data-root {data.data_root}, got none. `fairtune prepare "
+            "--list` shows the names; folder is any pictures with a metadata.csv. Only a folder that `fairtune prepare` "
+            "wrote says its name itself."
+        )
+    say(f"{data.data_root} was prepared from the data set {name}.")
+    data.dataset = name
 
 
 def given_options(options: Any) -> dict[str, Any]:

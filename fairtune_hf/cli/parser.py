@@ -19,6 +19,8 @@ import yaml
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
+from fairtune_hf.data.folder_hf import is_hub_id
+
 _WIDTH = 100
 
 
@@ -140,7 +142,7 @@ class RecipeParser(HfArgumentParser):
         return [
             flag
             for key, value in zip(keys, content.values(), strict=True)
-            for flag in _as_flags(key, value)
+            for flag in _as_flags(key, _beside(path, value) if key == "data_root" else value)
         ]
 
     def _field_names(self) -> list[str]:
@@ -182,6 +184,15 @@ def _flag(field: dataclasses.Field[Any]) -> str:
 def _help_line(flag: str, text: str) -> str:
     wrapped = textwrap.wrap(text, _WIDTH - 26, break_on_hyphens=False)
     return "\n".join([f"  {flag:<23} {wrapped[0]}", *(f"{'':<26}{line}" for line in wrapped[1:])])
+
+
+def _beside(file: Path, value: Any) -> Any:
+    """Return a relative folder of a YAML file as a path from the file's own folder; a hub id stays."""
+    if not isinstance(value, str) or value.startswith("~"):
+        return value
+    place = file.parent.absolute() / value
+    meant_here = place.exists() or place.parent.exists()
+    return str(place) if meant_here or not is_hub_id(value) else value
 
 
 def _as_flags(key: str, value: Any) -> list[str]:

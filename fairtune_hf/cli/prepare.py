@@ -11,7 +11,7 @@ from fairtune_hf.cli.arguments import (
     OutputArguments,
     PrepareArguments,
 )
-from fairtune_hf.cli.inputs import given_options
+from fairtune_hf.cli.inputs import given_options, place_data
 from fairtune_hf.cli.parser import RecipeParser
 from fairtune_hf.data import list_datasets, prepare
 
@@ -26,13 +26,14 @@ PARSER = RecipeParser(
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse and prepare; what is wrong with the data is bad input, found before anything is written."""
-    (data, options, preparation, output), _ = PARSER.parse(arguments)
+    (data, options, preparation, output), given = PARSER.parse(arguments)
     if preparation.list:
         return lambda: print(list_datasets())
     if output.out is None:
         raise ValueError(
             "--out: expected the folder to prepare into, got none. Example: --out prepared/ham"
         )
+    place_data(data, given)
     settings = dataclasses.asdict(data)
     summary = prepare(
         settings.pop("dataset"),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from fairtune_hf.cli.arguments import DataArguments, DataOptions, ModelArguments, RefitArguments
-from fairtune_hf.cli.inputs import load_model, load_table
+from fairtune_hf.cli.inputs import load_model, load_table, place_data
 from fairtune_hf.cli.messages import is_first_process
 from fairtune_hf.cli.parser import RecipeParser
 from fairtune_hf.search import SearchArguments
@@ -57,6 +57,7 @@ PARSER = RecipeParser(
 def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse, load and check; return the measurement."""
     (measured, data, options, model, training, search, _), given = PARSER.parse(arguments)
+    place_data(data, given)
     search = apply_protocol(search, search.protocol, given)
     training = apply_protocol(training, search.protocol, given)
     # Of lengths that are searched, the longest: what a search takes at most.

@@ -20,6 +20,7 @@ from fairtune_hf.cli.inputs import (
     load_model,
     load_table,
     open_run,
+    place_data,
     resolve_config,
 )
 from fairtune_hf.cli.messages import is_first_process, say
@@ -46,6 +47,7 @@ PARSER = RecipeParser(
 def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse, load and check; return the search to run."""
     (data, options, model, search, training, output), given = PARSER.parse(arguments)
+    place_data(data, given)
     search = apply_protocol(search, search.protocol, given)
     training = apply_protocol(training, search.protocol, given)
     if search.storage is None and "FAIRTUNE_STORAGE" in os.environ:

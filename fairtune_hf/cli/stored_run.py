@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from fairtune_hf.cli.arguments import (
     RunArguments,
     restore,
 )
-from fairtune_hf.cli.inputs import load_model, load_table
+from fairtune_hf.cli.inputs import load_model, load_table, place_data
+from fairtune_hf.cli.label_names import agree_labels, below_half
 from fairtune_hf.cli.messages import is_first_process, say
 from fairtune_hf.data import ImageTable
 from fairtune_hf.metrics import evaluate_predictions
@@ -31,6 +33,31 @@ from fairtune_hf.training.external import require_adapter
 from fairtune_hf.training.identity import check_model, check_settings
 from fairtune_hf.training.overlap import Overlap, find_overlap
 
+_OF_OTHER_DATA = (
+    "data_root",
+    "sensitive",
+    "split_column",
+    "label_column",
+    "sensitive_column",
+    "patient_column",
+    "positive_label",
+)
+
+
+def place_external(external: ExternalArguments, given: Collection[str]) -> None:
+    """Find the other data set, if there is one; refuse flags of one without its name.
+
+    Raises:
+        ValueError: Flags that say what of another data set is read, and none is named.
+    """
+    place_data(external, given)
+    idle = [f"--{name.replace('_', '-')}" for name in _OF_OTHER_DATA if name in given]
+    if external.dataset is None and idle:
+        raise ValueError(
+            f"{', '.join(idle)}: expected --dataset beside it, the name of another data set to score, or --predictions; "
+            "got neither. Without them the run's own predictions are measured."
+        )
+
 
 def plan_evaluation(folder: RunFolder, evaluation: EvaluateArguments) -> Callable[[], None]:
     """Check that the refits are there; return their measurement."""
@@ -42,6 +69,8 @@ def plan_evaluation(folder: RunFolder, evaluation: EvaluateArguments) -> Callabl
         )
         print(format_table(record))
         print(record["verdict"])
+        for warning in below_half(record["test"]):
+            say(f"Warning: {warning}")
         say(f"Next: fairtune report --run {folder.path}")
 
     return execute
@@ -70,7 +99,19 @@ def plan_external(
         patient_column=audit.patient_column,
         split_column=external.split_column,
     )
-    table = load_table(data, options, training, backbone, splits=("train", "validation", "test"))
+    positive = options.positive_label
+    # Which label is 1 follows from the run, also in a set that knows its own labels.
+    options = replace(options, positive_label=None)
+    names = folder.read()["dataset"]["label_names"]
+    table = load_table(
+        data,
+        options,
+        training,
+        backbone,
+        splits=("test",),
+        external=True,
+        adjust=lambda table: agree_labels(table, names, positive),
+    )
     # Of the names that many data sets share (folder) the folder's own name tells them apart.
     root = [] if external.data_root is None else [Path(external.data_root).resolve().name]
     where = RunFolder(folder.path / "external" / "-".join([table.name, *root]))
@@ -88,10 +129,13 @@ def plan_external(
             n_resamples=evaluation.resamples,
             seed=evaluation.bootstrap_seed,
         )
+        doubts = below_half(found)
         described = {**describe_dataset(table), "external": external_title(table.name, overlap)}
-        warnings = [*table.warnings, *overlap.notes]
+        warnings = [*table.warnings, *overlap.notes, *doubts]
         record = where.update(dataset=described, test=found, warnings=warnings)
         print(format_table(record))
+        for doubt in doubts:
+            print(f"Warning: {doubt}")
         say(f"All rows of {table.name} were scored; numbers in {where.record_file}")
 
     return execute

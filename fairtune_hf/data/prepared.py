@@ -131,6 +131,11 @@ def is_prepared(root: Path) -> bool:
     return True
 
 
+def prepared_name(root: Path) -> str | None:
+    """Return the name of the data set that a complete prepared folder holds, else None."""
+    return str(_manifest(root)["dataset"]) if is_prepared(root) else None
+
+
 def read_prepared(
     root: Path, spec: DatasetSpec, request: ReadRequest, given: Mapping[str, Any]
 ) -> RawTable:

@@ -121,9 +121,7 @@ def test_empty_split(make_folder, columns, table_of):
     source = table_of()
     source["part"] = "validation"
     source.loc[source["person"] > "p040", "part"] = "test"
-    with pytest.raises(
-        ValueError, match=r"train is empty .train: 0, validation: 82, test: 38"
-    ):
+    with pytest.raises(ValueError, match=r"train is empty .train: 0, validation: 82, test: 38"):
         load(make_folder(source), columns, split_column="part")
 
 
