@@ -70,7 +70,7 @@ def plan_evaluation(folder: RunFolder, evaluation: EvaluateArguments) -> Callabl
         print(format_table(record))
         print(record["verdict"])
         for warning in below_half(record["test"]):
-            say(f"Warning: {warning}")
+            print(f"Warning: {warning}")
         say(f"Next: fairtune report --run {folder.path}")
 
     return execute

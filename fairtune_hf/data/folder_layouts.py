@@ -92,7 +92,8 @@ def _read_nested(root: Path, files: Sequence[Path]) -> FolderTable:
     for path, place, split in zip(files, places, splits, strict=True):
         table = _with_file_names(read_table(path), path.relative_to(root).as_posix())
         folder = "/".join(place)
-        table[FILE] = [_inside(folder, name) for name in table[FILE]]
+        names = [_inside(folder, name) for name in table[FILE]]
+        table[FILE] = pd.Series(names, index=table.index, dtype=object)
         tables.append(table if split is None else table.assign(**{SPLIT_FOLDER: split}))
     _require_same_columns(root, files, tables)
     joined = pd.concat(tables, ignore_index=True)

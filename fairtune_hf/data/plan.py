@@ -236,7 +236,7 @@ def _check_root(spec: DatasetSpec, data_root: str | Path | None) -> Path:
     if data_root is None:
         raise ValueError(f"{spec.name} needs --data-root, the folder with its files. {spec.steps}")
     root = Path(data_root).expanduser()
-    if spec.name == "folder" and is_hub_id(root):
+    if spec.name == "folder" and is_hub_id(data_root):
         return root
     if not root.exists():
         near = ""
