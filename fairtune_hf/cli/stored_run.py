@@ -23,6 +23,7 @@ from fairtune_hf.data import ImageTable
 from fairtune_hf.metrics import evaluate_predictions
 from fairtune_hf.reports import evaluate_run, format_table
 from fairtune_hf.training import (
+    Backbone,
     FitArguments,
     RunFolder,
     check_same_base,
@@ -90,28 +91,7 @@ def plan_external(
     backbone = load_model(restore(ModelArguments, config))
     check_model(folder, backbone)
     check_same_base(folder.read(), backbone)
-    data = DataArguments(
-        dataset=str(external.dataset),
-        data_root=external.data_root,
-        sensitive=external.sensitive,
-        label_column=audit.label_column,
-        sensitive_column=audit.sensitive_column,
-        patient_column=audit.patient_column,
-        split_column=external.split_column,
-    )
-    positive = options.positive_label
-    # Which label is 1 follows from the run, also in a set that knows its own labels.
-    options = replace(options, positive_label=None)
-    names = folder.read()["dataset"]["label_names"]
-    table = load_table(
-        data,
-        options,
-        training,
-        backbone,
-        splits=("test",),
-        external=True,
-        adjust=lambda table: agree_labels(table, names, positive),
-    )
+    table = _load_external(folder, audit, external, options, training, backbone)
     # Of the names that many data sets share (folder) the folder's own name tells them apart.
     root = [] if external.data_root is None else [Path(external.data_root).resolve().name]
     where = RunFolder(folder.path / "external" / "-".join([table.name, *root]))
@@ -129,16 +109,53 @@ def plan_external(
             n_resamples=evaluation.resamples,
             seed=evaluation.bootstrap_seed,
         )
-        doubts = below_half(found)
-        described = {**describe_dataset(table), "external": external_title(table.name, overlap)}
-        warnings = [*table.warnings, *overlap.notes, *doubts]
-        record = where.update(dataset=described, test=found, warnings=warnings)
-        print(format_table(record))
-        for doubt in doubts:
-            print(f"Warning: {doubt}")
-        say(f"All rows of {table.name} were scored; numbers in {where.record_file}")
+        _keep_external(where, table, found, overlap)
 
     return execute
+
+
+def _load_external(
+    folder: RunFolder,
+    audit: AuditArguments,
+    external: ExternalArguments,
+    options: Any,
+    training: FitArguments,
+    backbone: Backbone,
+) -> ImageTable:
+    """Load every row of the other data set, with label 1 as in the run."""
+    data = DataArguments(
+        dataset=str(external.dataset),
+        data_root=external.data_root,
+        sensitive=external.sensitive,
+        label_column=audit.label_column,
+        sensitive_column=audit.sensitive_column,
+        patient_column=audit.patient_column,
+        split_column=external.split_column,
+    )
+    names = folder.read()["dataset"]["label_names"]
+    return load_table(
+        data,
+        # Which label is 1 follows from the run, also in a set that knows its own labels.
+        replace(options, positive_label=None),
+        training,
+        backbone,
+        splits=("test",),
+        external=True,
+        adjust=lambda table: agree_labels(table, names, options.positive_label),
+    )
+
+
+def _keep_external(
+    where: RunFolder, table: ImageTable, found: dict[str, Any], overlap: Overlap
+) -> None:
+    """Write and print the numbers of the other data set."""
+    doubts = below_half(found)
+    described = {**describe_dataset(table), "external": external_title(table.name, overlap)}
+    warnings = [*table.warnings, *overlap.notes, *doubts]
+    print(format_table(where.update(dataset=described, test=found, warnings=warnings)))
+    for doubt in doubts:
+        print(f"Warning: {doubt}")
+    say(f"All rows of {table.name} were scored; numbers in {where.record_file}")
 
 
 def external_title(name: str, overlap: Overlap) -> str:

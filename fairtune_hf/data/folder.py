@@ -64,17 +64,7 @@ def read(root: Path, request: ReadRequest) -> RawTable:
     )
     if not request.options["positive_label"]:
         rows.warnings += say_positive(label_names, label_column)
-    patients = table[request.patient_column] if request.patient_column else table[FILE]
-    # A blank too many must not make two patients of one, who could then lie in two splits.
-    patients = patients.astype("string").str.strip()
-    unknown_patient = unknown_mask(patients)
-    if unknown_patient.any():
-        rows.warnings.append(f"{int(unknown_patient.sum())} rows have no patient id: each its own")
-        patients = patients.mask(unknown_patient, "row " + table["source_row"].astype(str))
-    if not request.patient_column:
-        rows.warnings.append(
-            "no patient column is named: pictures of one person may lie in two splits"
-        )
+    patients = _patients(rows, request.patient_column)
     frame = rows.frame(row_id=table[FILE], patient_id=patients, label=label)
     split_column = request.split_column or _own_splits(table, pictures)
     if split_column and request.options["split_rule"] == "given":
@@ -104,6 +94,22 @@ def read(root: Path, request: ReadRequest) -> RawTable:
         stratify=tuple(names),
         default_sensitive=JOINT.join(names) if JOINT in str(request.sensitive_column) else names[0],
     )
+
+
+def _patients(rows: Rows, column: str | None) -> pd.Series:
+    """Return the patient of each row; one without an id is its own."""
+    table = rows.table
+    # A blank too many must not make two patients of one, who could then lie in two splits.
+    patients = table[column or FILE].astype("string").str.strip()
+    if column is None:
+        rows.warnings.append(
+            "no patient column is named: pictures of one person may lie in two splits"
+        )
+        return patients
+    unknown = unknown_mask(patients)
+    if unknown.any():
+        rows.warnings.append(f"{int(unknown.sum())} rows have no patient id: each its own")
+    return patients.mask(unknown, "row " + table["source_row"].astype(str))
 
 
 def _open(root: Path, request: ReadRequest) -> tuple[FolderTable, Mapping[str, ImageSource] | None]:

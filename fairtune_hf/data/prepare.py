@@ -18,6 +18,7 @@ import pandas as pd
 from fairtune_hf.data.catalogue import count_differences
 from fairtune_hf.data.checks import cells, check_groups, check_splits, check_test_groups
 from fairtune_hf.data.data_report import render_data_report
+from fairtune_hf.data.declaration import Pictures
 from fairtune_hf.data.load import check_before_pictures, check_side, decode_plan
 from fairtune_hf.data.near_duplicates import find_near_duplicates
 from fairtune_hf.data.plan import Plan, choose_groups, make_plan
@@ -158,15 +159,19 @@ def prepare(
         raise
     warn_of_groups(plan, sensitive)
     if near_duplicates:
-        near = find_near_duplicates(plan.frame, pictures)
-        plan.raw.warnings += near.warnings
-        if len(near.pairs):
-            near.pairs.to_csv(folder / NEAR, index=False, lineterminator="\n")
+        _write_near_duplicates(plan, pictures, folder / NEAR)
     write_table(plan, folder / TABLE)
     page = render_data_report(plan, pictures)
     (folder / REPORT).write_text(page, encoding="utf-8")
     write_manifest(plan, folder, image_size, identity)
     return _summary(plan, folder, report=folder / REPORT, pictures=folder / PICTURES)
+
+
+def _write_near_duplicates(plan: Plan, pictures: Pictures, path: Path) -> None:
+    near = find_near_duplicates(plan.frame, pictures)
+    plan.raw.warnings += near.warnings
+    if len(near.pairs):
+        near.pairs.to_csv(path, index=False, lineterminator="\n")
 
 
 def _allow_empty_splits(plan: Plan) -> None:

@@ -81,7 +81,7 @@ def group_with_one_class(root: Path, flags: dict[str, str]) -> None:
 
 
 def empty_split(root: Path, flags: dict[str, str]) -> None:
-    change_table(root, lambda t: t[t["part"] != "test"])
+    change_table(root, lambda t: t[t["part"] != "train"])
 
 
 def wrong_mask(root: Path, flags: dict[str, str]) -> None:
@@ -100,7 +100,7 @@ CASES = [
     ("h one class", one_class, ["diagnosis", "benign"]),
     ("h three classes", three_classes, ["diagnosis", "a", "b", "c"]),
     ("i group with one class", group_with_one_class, ["F", "validation"]),
-    ("j empty split", empty_split, ["test", "empty"]),
+    ("j empty split", empty_split, ["train", "empty"]),
     ("l mask of the wrong length", wrong_mask, ["mask", "6", "3"]),
 ]
 
