@@ -43,7 +43,8 @@ def agree_labels(table: ImageTable, names: Sequence[str], positive: str | None) 
             "names are those of the run."
         )
     turned = table if one == table.label_names[1] else _turn(table)
-    say(f"Label 1 is {turned.label_names[1]!r} here and {own[1]!r} in the run.")
+    if turned.label_names[1] != own[1]:
+        say(f"Label 1 is {turned.label_names[1]!r} here and {own[1]!r} in the run.")
     return turned
 
 

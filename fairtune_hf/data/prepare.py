@@ -29,6 +29,7 @@ from fairtune_hf.data.prepared import (
     TABLE,
     claim_folder,
     held_by_another,
+    is_prepared,
     release_folder,
     table_text,
     write_manifest,
@@ -126,6 +127,11 @@ def prepare(
         FileNotFoundError: if the folder or a file of the data set is not there.
     """
     check_side(image_size)
+    if data_root is not None and not metadata_only and is_prepared(Path(data_root)):
+        raise ValueError(
+            f"data_root must be the folder as downloaded; {data_root} is prepared already. Give it as "
+            "it is to the next step; for other pictures prepare the raw data again."
+        )
     plan = make_plan(
         dataset,
         data_root,

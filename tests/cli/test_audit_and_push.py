@@ -136,6 +136,7 @@ def test_another_data_set_is_scored_with_the_adapter(
         f"--run={finished_run}",
         *flags,
         f"--data-root={pictures}",
+        "--allow-overlap",
         "--resamples=100",
     ]
     assert main(words) == 0
@@ -160,7 +161,9 @@ def test_a_second_data_set_of_the_same_name_does_not_take_the_first_ones_place(
     rows = pd.read_csv(other / "metadata.csv")
     rows.iloc[:-1].to_csv(other / "metadata.csv", index=False)
     flags = [f for f in folder_flags if not f.startswith("--data-root")]
-    words = ["evaluate", f"--run={finished_run}", *flags, "--resamples=100"]
+    words = [
+        "evaluate", f"--run={finished_run}", *flags, "--resamples=100", "--allow-overlap",
+    ]  # fmt: skip
     assert main([*words, f"--data-root={pictures}"]) == 0
     assert main([*words, f"--data-root={other}"]) == 2
     assert "holds the numbers of another data set of the same name" in " ".join(

@@ -54,7 +54,10 @@ def test_a_prepared_folder_says_what_it_is(
     words = ["prepare", "--dataset=folder", f"--data-root={pictures}", *COLUMNS, "--image-size=32"]
     assert main([*words, "--split-column=part", f"--out={tmp_path / 'p'}"]) == 0
     words = ["prepare", f"--data-root={tmp_path / 'p'}", "--image-size=32"]
-    assert main([*words, f"--out={tmp_path / 'q'}"]) == 0
+    assert main([*words, f"--out={tmp_path / 'q'}"]) == 2
+    assert "is prepared already" in words_of(capsys.readouterr().err)
+    assert not (tmp_path / "q").exists()
+    assert main([*words, f"--out={tmp_path / 'q'}", "--metadata-only"]) == 0
     assert "was prepared from the data set folder" in capsys.readouterr().err
     tables = [pd.read_csv(tmp_path / name / "table.csv") for name in "pq"]
     pd.testing.assert_frame_equal(*tables)
@@ -82,7 +85,7 @@ def evaluate(run: Path, root: Path, *more: str) -> int:
     return main(
         [
             "evaluate", f"--run={run}", "--dataset=folder", f"--data-root={root}", "--resamples=50",
-            *COLUMNS, *more,
+            "--allow-overlap", *COLUMNS, *more,
         ]
     )  # fmt: skip
 
@@ -105,20 +108,19 @@ def test_another_sets_labels_are_turned_as_the_run_has_them(
     finished_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The run's label 1 is "sick"; "mole" and "zebra" tell nothing."""
-    flag = ["--allow-overlap"] if _knows_overlap() else []
-    assert evaluate(finished_run, pictures, *flag) == 0
+    assert evaluate(finished_run, pictures) == 0
     right = found_auc(finished_run, pictures)
     assert right > 0.6
     rewrite(pictures, diagnosis=diagnosis(pictures, {"sick": "mole", "benign": "zebra"}))
     other = pictures.rename(pictures.parent / "other")
-    assert evaluate(finished_run, other, *flag) == 2
+    assert evaluate(finished_run, other) == 2
     said = words_of(capsys.readouterr().err)
     assert "expected the label names of the run, 'benign' for 0 and 'sick' for 1" in said
     assert "'mole' and 'zebra'" in said
-    assert evaluate(finished_run, other, "--positive-label=mole", *flag) == 0
+    assert evaluate(finished_run, other, "--positive-label=mole") == 0
     assert found_auc(finished_run, other) == pytest.approx(right, abs=1e-6)
     turned = other.rename(pictures.parent / "turned")
-    assert evaluate(finished_run, turned, "--positive-label=zebra", *flag) == 0
+    assert evaluate(finished_run, turned, "--positive-label=zebra") == 0
     assert found_auc(finished_run, turned) == pytest.approx(1 - right, abs=1e-6)
     assert "wholly below one half" in words_of(capsys.readouterr().out)
 
@@ -132,11 +134,4 @@ def test_the_runs_own_words_cannot_be_turned_round(
 
 def test_an_external_set_of_test_rows_alone_is_scored(finished_run: Path, pictures: Path) -> None:
     rewrite(pictures, part="test")
-    flag = ["--allow-overlap"] if _knows_overlap() else []
-    assert evaluate(finished_run, pictures, "--split-column=part", *flag) == 0
-
-
-def _knows_overlap() -> bool:
-    from fairtune_hf.cli.evaluate import PARSER
-
-    return "--allow-overlap" in PARSER.format_help(whole=True)
+    assert evaluate(finished_run, pictures, "--split-column=part") == 0
