@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import importlib.util
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fairtune_hf.data import load_dataset_table
-from fairtune_hf.data.dicom import decode_dicom
+from fairtune_hf.data.dicom import PACKAGES, decode_dicom
 from fairtune_hf.data.folder_hf import HfSource
 from fairtune_hf.data.images import FileSource, ImageError, decode_bytes
 
@@ -308,3 +310,22 @@ def test_the_same_bytes_from_a_datasets_folder(dicom, tmp_path):
     image, _ = HfSource(data, "image", 0, "row", "mark").read(8)
     (tmp_path / "x.dcm").write_bytes(raw)
     np.testing.assert_array_equal(image, FileSource(tmp_path / "x.dcm", "x.dcm").read(8)[0])
+
+
+def test_the_extra_reads_every_syntax_it_names():
+    from pydicom.pixels import get_decoder
+
+    for name in ("gdcm", "openjpeg"):
+        pytest.importorskip(name)
+    for syntax, packages in PACKAGES.items():
+        assert get_decoder(syntax).is_available, (syntax, packages)
+
+
+def test_12_bits_of_jpeg_name_the_decoder_that_the_extra_leaves_out():
+    from pydicom.data import get_testdata_file
+
+    if importlib.util.find_spec("libjpeg"):
+        pytest.skip("pylibjpeg-libjpeg is here and reads it")
+    raw = Path(get_testdata_file("JPGExtended.dcm")).read_bytes()
+    with pytest.raises(ImageError, match=r"12-bit precision\).*pylibjpeg-libjpeg \(under the GPL"):
+        decode_dicom(raw)
