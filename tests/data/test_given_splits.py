@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from fairtune_hf.data import load_dataset_table, prepare
-from fairtune_hf.data.split_names import split_of
 
 datasets = pytest.importorskip("datasets")
 
@@ -168,11 +167,3 @@ def test_a_small_external_set_needs_no_split(rows, make_folder):
     with pytest.raises(ValueError, match=r"must have"):
         load(root, **COLUMNS)
     assert len(load(root, external=True, **COLUMNS)) == 8
-
-
-def test_names_of_splits():
-    assert [split_of(n) for n in ("train", "TRAIN", "train_1", "training set")] == ["train"] * 4
-    assert [split_of(n) for n in ("val", "valid", "Dev", "validation-2")] == ["validation"] * 4
-    assert [split_of(n) for n in ("test", "images_test", "testing", "holdout")] == ["test"] * 4
-    unclear = ("", "latest", "traintest", "not test", "train/test", "trains", None, "2")
-    assert [split_of(n) for n in unclear] == [None] * 8
