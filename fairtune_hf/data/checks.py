@@ -64,7 +64,7 @@ def check_patient_leak(frame: pd.DataFrame, origin: str) -> None:
         f"a patient's rows must all be in one split; {leaking['patient_id'].nunique()} patients "
         f"({len(leaking)} rows) are in more than one, for example line {first['source_row']} of "
         f"{origin} in {first['split']} and line {second['source_row']} in {second['split']}. "
-        "Leave the split column out to have patients split for you, or correct it."
+        "Correct the splits, or have patients split anew with --split-rule stratified."
     )
 
 
