@@ -114,9 +114,12 @@ def digest_text(values: pd.Series) -> str:
 
 
 def keyed(values: pd.Series, key: str) -> npt.NDArray[np.uint64]:
-    """Return the SipHash-2-4 of each value as text, under a key of 16 ASCII characters."""
+    """Return the SipHash-2-4 of each value as text, under a key of 16 ASCII characters.
+
+    What was kept under it must be found again: a test holds its values.
+    """
     text = values.astype(str).to_numpy(object)
-    return np.asarray(pd.util.hash_array(text, hash_key=key), dtype=np.uint64)
+    return np.asarray(pd.util.hash_array(text, hash_key=key, categorize=False), dtype=np.uint64)
 
 
 def real_ids(patients: pd.Series) -> pd.Series:
