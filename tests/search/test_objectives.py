@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from fairtune_hf.metrics.arrays import GroupCodes
-from fairtune_hf.search.objectives import Rows, parse_objectives, read_objectives
+from fairtune_hf.search.objectives import ObjectiveMetrics, Rows, parse_objectives, read_objectives
 
 
 @pytest.fixture
@@ -103,3 +103,20 @@ def test_an_objective_that_is_not_a_number_fails_the_trial() -> None:
 def test_what_cannot_be_an_objective_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_objectives(text)
+
+
+def test_an_epoch_that_calls_nobody_positive_has_the_worst_parity_not_the_best(rows: Rows) -> None:
+    names = ("equalized_odds_difference", "demographic_parity_difference_lcb", "auc_gap")
+    table = SimpleNamespace(
+        labels=rows.labels, groups=rows.groups.names, group_codes=rows.groups.codes,
+        patients=rows.patients,
+    )  # fmt: skip
+    metrics = ObjectiveMetrics(parse_objectives(",".join(names)), table)  # type: ignore[arg-type]
+    for below, told in ((3.0, True), (0.0, False)):
+        logits = np.log(rows.scores / (1 - rows.scores)) * (1 - told * 0.99) - below
+        evaluated = SimpleNamespace(
+            predictions=np.column_stack([np.zeros(len(logits)), logits]),
+            label_ids=(rows.labels, rows.groups.codes),
+        )
+        found = metrics(evaluated)
+        assert [found[name] == 1.0 for name in names] == [told, told, False]
