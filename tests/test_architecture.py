@@ -16,8 +16,9 @@ SHARED = "run_folder"  # a module, not a package: what every step reads and writ
 NEUTRAL = {
     "ages",
     "label_values",
+    "turn",
     "unknown_values",
-}  # modules of words and pandas alone, which every package may ask
+}  # modules of words, locks and pandas alone, which every package may ask
 WITHOUT_TORCH = ["metrics", "reports"]
 
 

@@ -25,9 +25,8 @@ from fairtune_hf.cli.arguments import (
     OutputArguments,
 )
 from fairtune_hf.cli.inputs import (
-    begin_run,
     check_run,
-    clear_if_asked,
+    claim_run,
     load_model,
     load_table,
     open_run,
@@ -247,17 +246,16 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     if compare.worker is not None:
         return comparison.work
 
+    claim = claim_run(folder, output, config, searched, backbone)
+
     def execute() -> None:
-        clear_if_asked(folder, output)
-        new = not folder.is_a_run()
-        folder.write_config(config)
-        begin_run(folder, config, searched, backbone, new=new)
         workers = count_workers(compare.workers)
-        if workers == 1:
-            comparison.work()
-        else:
-            _start_workers(list(arguments), workers, folder.path)
-        comparison.finish()
+        with claim:
+            if workers == 1:
+                comparison.work()
+            else:
+                _start_workers(list(arguments), workers, folder.path)
+            comparison.finish()
 
     return execute
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from accelerate import PartialState
-
 from fairtune_hf.cli.arguments import (
     DataArguments,
     DataOptions,
@@ -20,7 +18,7 @@ from fairtune_hf.cli.arguments import (
 from fairtune_hf.cli.inputs import (
     begin_run,
     check_run,
-    clear_if_asked,
+    claim_run,
     load_model,
     load_table,
     open_run,
@@ -134,26 +132,19 @@ def _plan_by_hand(
         selected_by="given by hand",
     )
 
+    claim = claim_run(folder, output, config, table, backbone)
+
     def run() -> None:
-        PartialState().wait_for_everyone()  # another process may still be looking at the folder
-        clear_if_asked(folder, output)
-        if is_first_process():
-            new = not folder.is_a_run()
-            folder.write_config(config)
-            begin_run(folder, config, table, backbone, new=new)
-            folder.update(
-                dataset=describe_dataset(table),
-                model=backbone.describe(),
-                choice=choice,
-                controls={},
-            )
-        finetune(
-            folder,
-            table,
-            backbone,
-            training,
-            seeds=range(training.seed, training.seed + refits.seeds),
-        )
+        seeds = range(training.seed, training.seed + refits.seeds)
+        with claim:
+            if is_first_process():
+                folder.update(
+                    dataset=describe_dataset(table),
+                    model=backbone.describe(),
+                    choice=choice,
+                    controls={},
+                )
+            finetune(folder, table, backbone, training, seeds=seeds)
         say(f"Adapter in {folder.adapter}.\nNext: fairtune evaluate --run {folder.path}")
 
     return run

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers.utils import logging as transformers_logging
 
 from fairtune_hf.cli.arguments import (
@@ -32,14 +35,19 @@ from fairtune_hf.training import (
     load_backbone,
 )
 from fairtune_hf.training.identity import (
+    FILE,
     MAY_CHANGE,
     PLACES,
+    ROWS,
     check_identity,
     check_settings,
     has_identity,
     identify,
     record_identity,
 )
+from fairtune_hf.turn import FileTurn
+
+CLAIM = "config.yaml.lock"  # shared by all that work in a run's folder
 
 
 def load_model(model: ModelArguments) -> Backbone:
@@ -132,15 +140,85 @@ def open_run(output: OutputArguments, config: Mapping[str, Any]) -> RunFolder:
         ValueError: The folder holds a different run, or something that is no run.
     """
     folder = RunFolder(str(output.out))
-    if not folder.path.exists() or not any(folder.path.iterdir()):
+    if not folder.path.exists() or all(map(_is_left_over, folder.path.iterdir())):
         return folder
     if not folder.is_a_run():
         raise ValueError(
             f"--out: expected a new or empty folder, or one with an earlier run; {folder.path} holds other files. "
             "Choose another folder."
         )
-    if output.overwrite:
-        return folder
+    if not output.overwrite:
+        _require_same(folder, config)
+    return folder
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether a command that was killed before it claimed a folder left this there."""
+    name = re.sub(r"^\.(.+?)(\.\d+)?\.partial$", r"\1", path.name)
+    return name in {CLAIM, "config.yaml", FILE, ROWS} and path.name != "config.yaml"
+
+
+def claim_run(
+    folder: RunFolder,
+    output: OutputArguments,
+    config: Mapping[str, Any],
+    table: ImageTable,
+    backbone: Backbone,
+) -> AbstractContextManager[object]:
+    """Write what a run is of and its configuration into a folder, which is then this run's; the last step of a plan.
+
+    Of several commands that are started together on one new folder, one writes it; those of the same run
+    join it, the others are refused. With `--overwrite` the earlier run is deleted first.
+
+    Returns:
+        A context to run in, which tells others that the folder is worked in.
+
+    Raises:
+        ValueError: The folder was claimed for a different run; or is to be deleted, and another process works in it.
+    """
+    PartialState().wait_for_everyone()  # another process may still be looking at the folder
+    if not is_first_process():
+        return nullcontext()
+    folder.path.mkdir(parents=True, exist_ok=True)
+    turn, is_alone = _enter(folder)
+    if output.overwrite and folder.is_a_run():
+        if not is_alone:
+            turn.release()
+            raise ValueError(
+                f"--overwrite: expected a run that nobody works on, and another process works in {folder.path}. "
+                "Wait for its end, or end it first."
+            )
+        clear_if_asked(folder, output)
+        turn.release()  # its file may be gone with the run
+        anew = dataclasses.replace(output, overwrite=False)
+        return claim_run(folder, anew, config, table, backbone)
+    try:
+        if folder.is_a_run():
+            _require_same(folder, config)
+            check_run(folder, None, table, backbone)
+            begin_run(folder, config, table, backbone, new=False)
+        else:  # the configuration last: with it the folder is claimed
+            record_identity(folder, identify(table, backbone, config), table)
+        folder.write_config(dict(config))
+        turn.share()
+    except BaseException:
+        turn.release()
+        raise
+    return turn
+
+
+def _enter(folder: RunFolder) -> tuple[FileTurn, bool]:
+    """Hold a folder alone if nobody else works there, else share it once whoever was first has claimed it."""
+    turn = FileTurn(folder.path / CLAIM)
+    while not turn.acquire_now():
+        turn.share()
+        if folder.is_a_run():
+            return turn, False
+        turn.release()  # who was first is gone
+    return turn, True
+
+
+def _require_same(folder: RunFolder, config: Mapping[str, Any]) -> None:
     stored = folder.read_config()
     # Settings that the release of that run did not have are as they were without them.
     before = {name: value for name, value in _defaults().items() if name in config} | stored
@@ -156,7 +234,6 @@ def open_run(output: OutputArguments, config: Mapping[str, Any]) -> RunFolder:
             f"--out: expected a new folder or one of this same run; {folder.path} holds a different run ({changes}). "
             "Choose another --out, or add --overwrite to delete that run."
         )
-    return folder
 
 
 def _defaults() -> dict[str, Any]:

@@ -7,16 +7,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
-from accelerate import PartialState
-
 from fairtune_hf.cli.arguments import DataArguments, DataOptions, ModelArguments, OutputArguments
 from fairtune_hf.cli.inputs import (
-    begin_run,
     check_run,
-    clear_if_asked,
+    claim_run,
     load_model,
     load_table,
     open_run,
@@ -29,6 +27,7 @@ from fairtune_hf.data import ImageTable, stratified_fraction
 from fairtune_hf.search import SearchArguments, search_masks
 from fairtune_hf.search.arguments import apply_protocol
 from fairtune_hf.search.objectives import ObjectiveMetrics, parse_objectives
+from fairtune_hf.search.run import check_study
 from fairtune_hf.search.storage import open_storage
 from fairtune_hf.search.workers import WorkerPool, count_workers, is_worker
 from fairtune_hf.training import Backbone, FitArguments, RunFolder
@@ -63,6 +62,8 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
         output.overwrite = False
     folder = open_run(output, config)
     _check_storage(folder, search, begins_anew=bool(output.overwrite))
+    # The workers' parent has looked.
+    tables_are_whole = bool(output.overwrite) or is_worker() or check_study(folder, search)
     workers = 1 if is_worker() else count_workers(search.workers)
     if workers > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
@@ -73,23 +74,19 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     say(_describe_model(backbone))
     table = load_table(data, options, training, backbone, splits=("train", "validation"))
     check_run(folder, output, table, backbone)
-    if not output.overwrite and is_searched(folder, search):
+    if not output.overwrite and tables_are_whole and is_searched(folder, search):
         return lambda: say(f"{folder.path}: the search is done; nothing to do.")
-    table = stratified_fraction(table, search.search_fraction, seed=training.seed)
+    whole, table = table, stratified_fraction(table, search.search_fraction, seed=training.seed)
     ObjectiveMetrics(parse_objectives(search.objective), table.subset("validation"))
+    claim = nullcontext() if is_worker() else claim_run(folder, output, config, whole, backbone)
 
     def run() -> None:
-        if not is_worker():
-            PartialState().wait_for_everyone()  # another process may still be looking at the folder
-            clear_if_asked(folder, output)
-            if is_first_process():
-                new = not folder.is_a_run()
-                folder.write_config(config)
-                begin_run(folder, config, table, backbone, new=new)
-        if workers == 1:
-            search_masks(table, backbone, folder, search, training, show_progress=not is_worker())
-        else:
-            _search_with_workers(arguments, workers, table, backbone, folder, search, training)
+        with claim:
+            if workers == 1:
+                show = not is_worker()
+                search_masks(table, backbone, folder, search, training, show_progress=show)
+            else:
+                _search_with_workers(arguments, workers, table, backbone, folder, search, training)
         if not is_worker():
             _say_result(folder, backbone)
 

@@ -164,7 +164,10 @@ class SearchArguments(BudgetArguments):
                 "--sampler: expected one that can follow several objectives, got cmaes. Use nsga2 or tpe."
             )
         check_workers(self.workers)
-        if self.storage is not None and not self.storage.startswith(("postgresql", "sqlite:///")):
+        # What lies in memory only is gone with the process, and no other one sees it.
+        in_memory = self.storage in ("sqlite:///", "sqlite:///:memory:")
+        known = not in_memory and str(self.storage).startswith(("postgresql", "sqlite:///"))
+        if self.storage is not None and not known:
             raise ValueError(
                 f"--storage: expected postgresql://USER:PASSWORD@HOST/DATABASE, got {self.storage!r}. "
                 "Leave it out to keep the study in the run's folder."

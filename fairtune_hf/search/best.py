@@ -6,22 +6,28 @@ A search that is cut short leaves a model to use, not only a mask to train again
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
-from optuna.trial import Trial
+from optuna.trial import Trial, TrialState
+from safetensors import SafetensorError, safe_open
+from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from fairtune_hf.search.objectives import Objective, ObjectiveMetrics
-from fairtune_hf.search.storage import FileTurn
+from fairtune_hf.search.study_file import sync
 from fairtune_hf.training.trainer import FairTrainer
+from fairtune_hf.turn import FileTurn
 
 FOLDER = "best_trial"
-_RECORD, _SCORES = "trial.json", "scores.npy"
+_RECORD, _SCORES, _WEIGHTS = "trial.json", "scores.npy", "adapter_model.safetensors"
+# One name each, since whoever writes them holds the turn: what lies there without it is a killed process's.
+_PARTIAL, _OLD = f".{FOLDER}.partial", f".{FOLDER}.old"
 
 
 class KeepBest(TrainerCallback):
@@ -40,7 +46,15 @@ class KeepBest(TrainerCallback):
         self._folder, self._trainer = folder, trainer
         self._metrics, self._objective = metrics, objective
         if trainer.is_world_process_zero():
-            finish_interrupted(folder)
+            with _turn(folder):
+                finish_interrupted(folder)
+            reason = why_unreadable(folder)
+            if reason is not None:
+                tqdm.write(
+                    f"{folder / FOLDER} cannot be read ({reason}) and counts as absent; a trial that is better "
+                    "than all before takes its place.",
+                    file=sys.stderr,
+                )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save the model if its trial is complete and the best."""
@@ -53,63 +67,105 @@ class KeepBest(TrainerCallback):
         found = trainer.objective
         value = found[0] if isinstance(found, list) else found
         record = {"number": trial.number, "value": value, "params": trial.params}
-        is_repeated = trial.user_attrs.get("retry_of") is not None
-        if self._is_better(record, is_repeated):
-            self._save(record, is_repeated)
+        if self._is_better(trial, record):
+            self._save(trial, record)
 
-    def _save(self, record: dict[str, Any], is_repeated: bool) -> None:
-        partial = self._folder / f"{FOLDER}.{os.getpid()}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        model: Any = self._trainer.model
-        model.save_pretrained(str(partial))
-        if self._metrics.last is not None:
-            np.save(partial / _SCORES, self._metrics.last.scores)
-        (partial / _RECORD).write_text(json.dumps(record))  # last: with it the folder is whole
-        turn = FileTurn(self._folder / f"{FOLDER}.lock")
-        turn.acquire()
-        try:
+    def _save(self, trial: Trial, record: dict[str, Any]) -> None:
+        partial = self._folder / _PARTIAL
+        with _turn(self._folder):
             # Still, whatever other workers saved meanwhile.
-            if self._is_better(record, is_repeated):
-                _put_in_place(partial, self._folder / FOLDER)
-            else:
-                shutil.rmtree(partial)
-        finally:
-            turn.release()
+            if not self._is_better(trial, record):
+                return
+            finish_interrupted(self._folder)
+            partial.mkdir(parents=True)
+            model: Any = self._trainer.model
+            model.save_pretrained(str(partial))
+            if self._metrics.last is not None:
+                np.save(partial / _SCORES, self._metrics.last.scores)
+            (partial / _RECORD).write_text(json.dumps(record))  # last: with it the folder is whole
+            for file in [*partial.iterdir(), partial]:
+                sync(file)
+            _put_in_place(self._folder)
 
-    def _is_better(self, record: dict[str, Any], is_repeated: bool) -> bool:
-        kept = read_best(self._folder)
-        if kept is None or (is_repeated and kept["params"] == record["params"]):
-            return True  # or the kept one was lost after it was saved: its repetition is the one that counts
-        return self._objective.sign * (record["value"] - kept["value"]) > 0
+    def _is_better(self, trial: Trial, record: dict[str, Any]) -> bool:
+        kept, sign = read_best(self._folder), self._objective.sign
+        is_repeated = trial.user_attrs.get("retry_of") is not None
+        if kept is None:
+            # Before the first one, or it was lost: what is less than the best may not stand for it.
+            complete = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            return all(sign * (record["value"] - other.values[0]) > 0 for other in complete)
+        if is_repeated and kept["params"] == record["params"]:
+            return True  # the kept one was lost after it was saved: its repetition is the one that counts
+        return bool(sign * (record["value"] - kept["value"]) > 0)
 
 
-def _put_in_place(partial: Path, target: Path) -> None:
-    old = partial.with_suffix(".old")
-    if target.exists():
+def _turn(folder: Path) -> FileTurn:
+    return FileTurn(folder / f"{FOLDER}.lock")
+
+
+def _put_in_place(folder: Path) -> None:
+    """Let what was written take the place of what was kept. Call it during a turn."""
+    target, old = folder / FOLDER, folder / _OLD
+    if os.path.lexists(target):
         target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    (folder / _PARTIAL).rename(target)
+    sync(folder)
+    _remove(old)
 
 
 def finish_interrupted(folder: Path) -> None:
-    """Put what killed processes left half-done in place, or away."""
-    for left in sorted(folder.glob(f"{FOLDER}.*.*")):
-        if psutil.pid_exists(int(left.name.split(".")[1])):
-            continue
-        if not (folder / FOLDER).exists() and (left / _RECORD).is_file():
-            left.rename(folder / FOLDER)
-        else:
-            shutil.rmtree(left)
+    """Put what a killed process left half-done in place, or away. Call it during a turn."""
+    target, partial, old = folder / FOLDER, folder / _PARTIAL, folder / _OLD
+    if not os.path.lexists(target):
+        if _why_not_whole(partial) is None:
+            partial.rename(target)
+        elif os.path.lexists(old):
+            old.rename(target)
+    _remove(partial)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def why_unreadable(folder: Path) -> str | None:
+    """Say what is wrong with the trial kept, as after a power cut; None if nothing is, or none is kept."""
+    kept = folder / FOLDER
+    return _why_not_whole(kept) if os.path.lexists(kept) else None
+
+
+def _why_not_whole(kept: Path) -> str | None:
+    try:
+        record = json.loads((kept / _RECORD).read_text(encoding="utf-8"))
+        if not (isinstance(record["number"], int) and isinstance(record["params"], dict)):
+            return f"{_RECORD}: not a trial"
+        if not math.isfinite(record["value"]):
+            return f"{_RECORD}: its value is not finite"
+        if (kept / _SCORES).exists():
+            np.load(kept / _SCORES, allow_pickle=False)
+        json.loads((kept / "adapter_config.json").read_text(encoding="utf-8"))
+        with safe_open(kept / _WEIGHTS, framework="np"):
+            pass
+    except (OSError, ValueError, EOFError, KeyError, TypeError, SafetensorError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def read_best(folder: Path) -> dict[str, Any] | None:
-    """Read what is kept: number, value and params of the trial; None before the first one."""
-    file = folder / FOLDER / _RECORD
-    return dict(json.loads(file.read_text())) if file.is_file() else None
+    """Read what is kept: number, value and params of the trial; None before the first one, or if it is not whole."""
+    kept = folder / FOLDER
+    if _why_not_whole(kept) is not None:
+        return None
+    return dict(json.loads((kept / _RECORD).read_text(encoding="utf-8")))
 
 
 def read_best_scores(folder: Path) -> np.ndarray | None:
-    """Read the validation scores of the trial kept, in the order of the rows."""
+    """Read the validation scores of the trial kept, in the order of the rows; None where none is kept whole."""
     file = folder / FOLDER / _SCORES
-    return np.load(file, allow_pickle=False) if file.is_file() else None
+    if _why_not_whole(folder / FOLDER) is not None or not file.is_file():
+        return None
+    return np.load(file, allow_pickle=False)

@@ -15,7 +15,12 @@ from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.best import KeepBest
 from fairtune_hf.search.confirm import Judged, judge_repetitions, plan_confirmation
-from fairtune_hf.search.controls import control_arguments, control_spaces, has_own_studies
+from fairtune_hf.search.controls import (
+    SEARCHED,
+    control_arguments,
+    control_spaces,
+    has_own_studies,
+)
 from fairtune_hf.search.hooks import BuildModel, HpSpace, ModelInit, build_masked_model
 from fairtune_hf.search.interrupt import prompt_exit
 from fairtune_hf.search.loop import run_trials
@@ -24,7 +29,9 @@ from fairtune_hf.search.progress import Progress
 from fairtune_hf.search.record import write_record
 from fairtune_hf.search.sampling import StartupPoint
 from fairtune_hf.search.space import Candidate, SearchSpace
+from fairtune_hf.search.storage import read_trials, told_apart, without_password
 from fairtune_hf.search.study import STUDY_NAME, SearchStudy
+from fairtune_hf.search.tables import are_whole, read_listed, require_trials
 from fairtune_hf.search.workers import WorkerPool, is_worker
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
@@ -85,7 +92,7 @@ def search_masks(
         table,
         backbone,
         training=training,
-        storage=search.storage or _file_url(folder),
+        storage=search.storage or file_url(folder),
         show_progress=show_progress,
     )
     name = search.study_name or STUDY_NAME
@@ -128,6 +135,7 @@ def _after_the_search(
             startup=plan.startup,
             name=plan.name,
             failures_count=True,
+            tables_may_differ=True,
             keep_best=False,
         )
         if study is not None and repeated is not None:
@@ -154,8 +162,8 @@ def _share(plan: Any) -> Any:
     return plan
 
 
-def _file_url(folder: RunFolder) -> str:
-    folder.path.mkdir(parents=True, exist_ok=True)
+def file_url(folder: RunFolder) -> str:
+    """Return the URL of the file that a folder's study is kept in by default."""
     return f"sqlite:///{folder.study_file.resolve()}"
 
 
@@ -175,6 +183,7 @@ def run_study(
     name: str = STUDY_NAME,
     storage: str | None = None,
     failures_count: bool = False,
+    tables_may_differ: bool = False,
     keep_best: bool = True,
     show_progress: bool = True,
 ) -> SearchStudy | None:
@@ -195,6 +204,7 @@ def run_study(
         name: Name of the study in its storage.
         storage: SQLAlchemy URL of the storage; by default a file in the folder.
         failures_count: Whether a trial that failed counts against the budget.
+        tables_may_differ: Whether the folder's tables may be of an earlier study of another name.
         keep_best: Save the adapter of the best trial whenever there is a better one.
         show_progress: Draw a progress bar with the best value so far.
 
@@ -203,6 +213,8 @@ def run_study(
 
     Raises:
         RuntimeError: Ten trials in a row failed.
+        ValueError: The study is damaged, or lost trials that its trials.csv lists.
+        OSError: The disk is full, or the study may not be written.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     datasets = datasets or build_datasets(table, backbone, training)
@@ -228,14 +240,26 @@ def run_study(
     )
     study = None
     if trainer.is_world_process_zero():
-        study = _open_study(folder, space, search, training, startup, name, storage, failures_count)
+        study = SearchStudy(
+            folder,
+            space,
+            search,
+            **_how_trained(training),
+            startup=startup,
+            name=name,
+            storage=storage,
+            failures_count=failures_count,
+            tables_may_differ=tables_may_differ,
+        )
     if keep_best:
         objective = parse_objectives(search.objective)[0]
         trainer.add_callback(KeepBest(folder.path, trainer, metrics, objective))
     helper = study is None or is_worker()
     progress = Progress(study, show=show_progress and not helper)
     try:
-        with prompt_exit():
+        with prompt_exit(), told_apart(storage or file_url(folder)):
+            if study is not None and not helper:
+                study.write_tables()  # damaged ones are mended, whether or not a trial follows
             run_trials(
                 trainer,
                 study,
@@ -258,44 +282,52 @@ def _watch_study(
     training: FitArguments,
     *,
     pool: WorkerPool,
-    startup: Sequence[StartupPoint] | None = None,
     name: str = STUDY_NAME,
     storage: str | None = None,
-    failures_count: bool = False,
     keep_best: bool = True,
     show_progress: bool = True,
+    **options: Any,
 ) -> SearchStudy:
-    """Do what `run_study` does by watching workers do it."""
+    """Do what `run_study` does by watching workers do it; `options` are those of the study."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = _open_study(folder, space, search, training, startup, name, storage, failures_count)
+    options |= _how_trained(training)
+    study = SearchStudy(folder, space, search, name=name, storage=storage, **options)
     progress = Progress(study, show=show_progress)
     try:
-        with prompt_exit():
+        with prompt_exit(), told_apart(study.url):
             pool.watch(study, progress)
     finally:
         progress.close()
     return study
 
 
-def _open_study(
-    folder: RunFolder,
-    space: SearchSpace,
-    search: SearchArguments,
-    training: FitArguments,
-    startup: Sequence[StartupPoint] | None,
-    name: str,
-    storage: str | None,
-    failures_count: bool,
-) -> SearchStudy:
-    return SearchStudy(
-        folder,
-        space,
-        search,
-        epochs=training.epochs,
-        seed=training.seed,
-        warmup_fraction=training.warmup_fraction,
-        startup=startup,
-        name=name,
-        storage=storage,
-        failures_count=failures_count,
-    )
+def _how_trained(training: FitArguments) -> dict[str, Any]:
+    """What a study has to know of how its trials are trained."""
+    return {
+        "epochs": training.epochs,
+        "seed": training.seed,
+        "warmup_fraction": training.warmup_fraction,
+    }
+
+
+def check_study(folder: RunFolder, search: SearchArguments) -> bool:
+    """Look at a search's studies before anything is loaded; return whether its tables are whole too.
+
+    Nothing is written where the study is in a file.
+
+    Raises:
+        ValueError: A study is damaged, or lost trials that a trials.csv lists.
+    """
+    url, name = search.storage or file_url(folder), search.study_name or STUDY_NAME
+    names = {folder.path: name}
+    for control in SEARCHED:
+        names[folder.path / "control_searches" / control] = f"{name}-{control}"
+    whole = True
+    for path, its_name in names.items():
+        where = RunFolder(path)
+        listed = read_listed(where.trials_file)
+        trials = read_trials(url, its_name)
+        states = {t.number: t.state.name for t in trials}
+        require_trials(where, listed, states, without_password(url))
+        whole &= not trials or are_whole(where, trials)
+    return whole

@@ -7,12 +7,13 @@ the file system, or of the server; both fall open when their holder dies.
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
 import logging
 import os
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,10 @@ import optuna
 import psutil
 import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
+
+from fairtune_hf.search.study_file import connect, is_whole, make_whole, path_of
+from fairtune_hf.turn import FileTurn
 
 WORKER, BEAT = "worker", "beat"
 BEAT_SECONDS = 10.0
@@ -34,30 +38,6 @@ class Turn(Protocol):
 
     def acquire(self) -> None: ...  # noqa: D102
     def release(self) -> None: ...  # noqa: D102
-
-
-class FileTurn:
-    """A turn by `flock` on a file beside the study."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._handle = path, -1
-
-    def acquire(self) -> None:
-        """Wait for the turn."""
-        if self._handle < 0:
-            handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
-                self._handle = handle
-            except BaseException:  # Ctrl-C while waiting, in a notebook that lives on
-                os.close(handle)
-                raise
-
-    def release(self) -> None:
-        """End the turn."""
-        if self._handle >= 0:
-            os.close(self._handle)  # the lock goes with it
-            self._handle = -1
 
 
 class ServerTurn:
@@ -94,20 +74,24 @@ def open_storage(url: str) -> BaseStorage:
     """Open an SQLite or PostgreSQL storage.
 
     Raises:
-        ConnectionError: The server cannot be reached.
+        ConnectionError: The server cannot be reached, or the file's folder is not there.
+        ValueError: The file is damaged, or the tables are of another Optuna.
+        PermissionError: The file cannot be written.
     """
     # It logs, with its traceback, what Ctrl-C in the middle of a query does to a cursor; what fails is raised anyway.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
-    is_file = url.startswith("sqlite")
+    file = path_of(url)
     # Busy workers wait for each other instead of failing; a dropped connection is noticed and made anew.
-    engine = {"connect_args": {"timeout": 60}} if is_file else {"pool_pre_ping": True}
+    engine = {"connect_args": {"timeout": 60}} if file else {"pool_pre_ping": True}
     try:
         with _alone(url):
+            if file:
+                make_whole(file)
             rdb = RDBStorage(url, engine_kwargs=engine)
     except sqlalchemy.exc.OperationalError as error:
         raise ConnectionError(
-            f"--storage: expected a database that answers, and {_without_password(url)} does not "
-            f"({str(error.orig).strip()}). Is the server running, and may this machine connect?"
+            f"--storage: expected a database that answers, and {without_password(url)} does not "
+            f"({str(error.orig).strip()}). {_ADVICE[file is not None]}"
         ) from error
     except FileNotFoundError as error:
         raise ConnectionError(
@@ -117,12 +101,85 @@ def open_storage(url: str) -> BaseStorage:
         raise ConnectionError(
             f"--storage: PostgreSQL needs a driver ({error}). Install `fairtune_hf[postgresql]`."
         ) from error
-    if is_file:
+    except RuntimeError as error:  # Optuna's word for tables of another release
+        raise ValueError(f"--storage: {without_password(url)} cannot be used: {error}") from error
+    if file:
         # Commits go to a log that is synced at checkpoints: a killed process loses nothing, and the forty
         # commits of a trial cost milliseconds instead of forty waits for the disk.
         sqlalchemy.event.listen(rdb.engine, "connect", _relax)
         rdb.engine.dispose()
     return optuna.storages.get_storage(rdb)
+
+
+_ADVICE = {
+    False: "Is the server running, and may this machine connect?",
+    True: "Is the file another program's, or on a file system without locks?",
+}
+
+
+@contextmanager
+def told_apart(url: str) -> Iterator[None]:
+    """Say what Optuna and SQLAlchemy say of a file that may not be written as the system would.
+
+    Raises:
+        PermissionError: The study cannot be written.
+    """
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        said = str(_innermost(error)).lower()
+        if "readonly database" in said or "read-only transaction" in said:
+            where = path_of(url) or without_password(url)
+            raise PermissionError(errno.EACCES, "The study is read-only", str(where)) from error
+        raise
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return getattr(error, "orig", None) or error
+
+
+def read_trials(url: str, study_name: str) -> list[FrozenTrial]:
+    """Read a study's trials, but those that wait; none where there is no study. A file is not made for it.
+
+    Raises:
+        ValueError: The file is damaged.
+        ConnectionError: The server cannot be reached.
+    """
+    file = path_of(url)
+    if file is None:
+        storage = open_storage(url)
+    elif is_whole(file):
+        options = {"creator": lambda: connect(file)}
+        storage = RDBStorage(url, engine_kwargs=options, skip_table_creation=True)
+    else:
+        return []
+    try:
+        study_id = storage.get_study_id_from_name(study_name)
+        trials = storage.get_all_trials(study_id, deepcopy=False)
+    except KeyError:
+        return []
+    finally:
+        _backend(storage).engine.dispose()  # else a file's log and shared memory stay
+    return [trial for trial in trials if trial.state != TrialState.WAITING]
+
+
+def make_durable(storage: BaseStorage) -> None:
+    """Bring what is committed from the log of an SQLite file into the file, and both to the disk.
+
+    So what a table tells is in the file itself: a power cut cannot take it, nor a copy without the log.
+    """
+    engine = _backend(storage).engine
+    if engine.dialect.name == "sqlite":
+        with (
+            engine.connect() as connection
+        ):  # what others read is left in the log until the next time
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+def _backend(storage: BaseStorage) -> Any:
+    return getattr(storage, "_backend", storage)  # get_storage wraps it in a cache
 
 
 @contextmanager
@@ -143,14 +200,14 @@ def _relax(connection: Any, record: Any) -> None:
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """Return a URL as it may be shown."""
     return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
 
 
 def open_turn(url: str, storage: BaseStorage, study_name: str) -> Turn:
     """Return the lock of one study."""
-    backend: Any = getattr(storage, "_backend", storage)  # get_storage wraps it in a cache
-    return _turn_of(url, backend.engine, f"study {study_name}")
+    return _turn_of(url, _backend(storage).engine, f"study {study_name}")
 
 
 def _turn_of(url: str, engine: sqlalchemy.engine.Engine, what: str) -> Turn:
@@ -162,21 +219,22 @@ def _turn_of(url: str, engine: sqlalchemy.engine.Engine, what: str) -> Turn:
 
 def this_worker() -> dict[str, Any]:
     """Name this process so that another on the same host can see whether it lives."""
-    return {
-        "host": _host(),
-        "pid": os.getpid(),
-        "started": psutil.Process().create_time(),
-    }
+    return {"host": _host(), "pid": os.getpid(), "start": _look_up(os.getpid())[0]}
 
 
 def _host() -> str:
-    """A digest of the running system and its process namespace: the same means that pids can be compared."""
+    """A digest of the running system and its namespaces: the same means that processes can be looked up.
+
+    Namespaces of processes and of time because pids and starts are told relative to them, the name because
+    machines that were copied while they ran share all the rest. Whoever differs is watched by its beats.
+    """
+    names = [os.uname().nodename]
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-        names = f"{boot}{os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116
-    except OSError:  # no /proc: macOS
-        names = f"{os.uname().nodename}{round(psutil.boot_time())}"
-    return hashlib.sha256(names.encode()).hexdigest()[:16]
+        names.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        names += [str(os.stat(f"/proc/self/ns/{kind}").st_ino) for kind in ("pid", "time")]  # noqa: PTH116
+    except OSError:  # macOS, old kernels, sandboxes
+        names.append(str(uuid.getnode()))
+    return hashlib.sha256("".join(names).encode()).hexdigest()[:16]
 
 
 class Liveness:
@@ -198,8 +256,12 @@ class Liveness:
         worker = trial.user_attrs.get(WORKER)
         if worker is None:
             return False
+        runs = None
         if worker["host"] == self._here:
-            return _runs(worker["pid"], worker["started"])
+            runs = _runs(worker["pid"], worker.get("start"))
+        return self._beats(trial) if runs is None else runs
+
+    def _beats(self, trial: FrozenTrial) -> bool:
         beat = trial.user_attrs.get(BEAT, 0)
         last, since = self._seen.get(trial.number, (-1, 0.0))
         if beat != last:
@@ -208,14 +270,42 @@ class Liveness:
         return time.monotonic() - since < SILENCE_SECONDS
 
 
-def _runs(pid: int, started: float) -> bool:
-    """Whether this very process runs; a pid may have been given to another since."""
+def _runs(pid: int, start: float | None) -> bool | None:
+    """Whether this very process runs; None where that cannot be seen.
+
+    A pid may have been given to another process since, which began later.
+    """
     try:
+        found, is_zombie = _look_up(pid)
+    except (psutil.Error, OSError):
+        return False if _is_gone(pid) else None  # others' processes may be hidden
+    if start is None:  # signed by a release that noted the time of day
+        return None
+    return found == start and not is_zombie
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # somebody else's
+    return False
+
+
+def _look_up(pid: int) -> tuple[float, bool]:
+    """When a process began, by a clock that nobody sets, and whether it is a zombie.
+
+    In ticks since the machine was started; where there is no /proc, what the system noted then and does not change.
+    """
+    if not Path("/proc/self/stat").is_file():
         process = psutil.Process(pid)
-        same = abs(process.create_time() - started) < 1.0
-        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+        return process.create_time(), process.status() == psutil.STATUS_ZOMBIE
+    # The name, in brackets, may hold anything. After it come the state and, 19 further, the start (proc_pid_stat(5)).
+    line = Path(f"/proc/{pid}/stat").read_bytes()
+    fields = line[line.rindex(b")") + 2 :].split()
+    return int(fields[19]), fields[0] in (b"Z", b"X")
 
 
 class Heartbeat:

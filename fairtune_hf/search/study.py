@@ -24,11 +24,14 @@ from fairtune_hf.search.storage import (
     WORKER,
     Heartbeat,
     Liveness,
+    make_durable,
     open_storage,
     open_turn,
     this_worker,
+    told_apart,
+    without_password,
 )
-from fairtune_hf.search.tables import write_tables
+from fairtune_hf.search.tables import read_listed, require_trials, write_tables
 from fairtune_hf.training.trainer import PRUNED
 
 STUDY_NAME = "fairtune"
@@ -58,6 +61,10 @@ class SearchStudy:
         name: Name of the study in its storage.
         storage: SQLAlchemy URL; by default a file in the folder.
         failures_count: Whether a trial that failed counts against the budget.
+        tables_may_differ: Whether the folder's tables may be of an earlier study of another name.
+
+    Raises:
+        ValueError: The study is damaged, or does not hold the trials that the folder's trials.csv lists.
     """
 
     def __init__(
@@ -73,6 +80,7 @@ class SearchStudy:
         name: str = STUDY_NAME,
         storage: str | None = None,
         failures_count: bool = False,
+        tables_may_differ: bool = False,
     ) -> None:
         self.folder, self.space, self.arguments, self.name = folder, space, arguments, name
         self.objectives = parse_objectives(arguments.objective)
@@ -96,8 +104,14 @@ class SearchStudy:
         self._turn.acquire()
         try:
             directions: Any = [o.direction for o in self.objectives]
-            self.study = optuna.create_study(directions=directions, **self.create_study_arguments())
+            with told_apart(self.url):
+                self.study = optuna.create_study(
+                    directions=directions, **self.create_study_arguments()
+                )
+            listed = {} if tables_may_differ else read_listed(folder.trials_file)
             trials = self.study.get_trials(deepcopy=False)
+            states = {t.number: t.state.name for t in trials}
+            require_trials(folder, listed, states, without_password(self.url))
             # Whoever starts a replacement was there before it.
             if REPLACEMENT not in os.environ:
                 self._before = {t.number for t in trials if t.state != TrialState.WAITING}
@@ -252,7 +266,8 @@ class SearchStudy:
         return own[-1].number in queued or _GIVEN_UP in own[-1].user_attrs.get("reason", "")
 
     def write_tables(self) -> None:
-        """Write trials.csv and curves.csv."""
+        """Write trials.csv and curves.csv, of what is then on the disk."""
+        make_durable(self.storage)
         write_tables(self.folder, self.space, self.objectives, self.trials())
 
     def _on_claim(self, study: optuna.Study, trial: FrozenTrial) -> None:

@@ -7,7 +7,9 @@ Validation and test rows are scored once, after the last epoch of each refit.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from fairtune_hf.training.garbage import quick_collections
 from fairtune_hf.training.identity import keep_identity
 from fairtune_hf.training.trainer import FairTrainer
 from fairtune_hf.tuner import FairMaskConfig
+from fairtune_hf.turn import FileTurn
 
 _SCORED_SPLITS = ("validation", "test")
 
@@ -166,8 +169,33 @@ def finetune(
     Raises:
         ValueError: The data or the weights are not those of the search.
     """
-    # What the first process wrote to the folder is there once all are here.
-    arguments.join_processes().wait_for_everyone()
+    state = arguments.join_processes()
+    with _refits_alone(folder) if state.is_main_process else nullcontext():
+        state.wait_for_everyone()  # what the first process wrote to the folder is there once all are here
+        _finetune(folder, table, backbone, arguments, seeds, show_progress)
+
+
+def _refits_alone(folder: RunFolder) -> FileTurn:
+    """Take the turn at a run's refits; who comes later waits, and finds them done."""
+    turn = FileTurn(folder.path / "finetune.lock")
+    if not turn.acquire_now():
+        tqdm.write(
+            f"Another process trains the refits in {folder.path}; this one waits for its end.",
+            file=sys.stderr,
+        )
+        turn.acquire()
+    return turn
+
+
+def _finetune(
+    folder: RunFolder,
+    table: ImageTable,
+    backbone: Backbone,
+    arguments: FitArguments,
+    seeds: Sequence[int],
+    show_progress: bool,
+) -> None:
+    """Do what `finetune` says, alone in the folder."""
     record = folder.read()
     check_same_inputs(record, table, backbone)
     keep_identity(folder, table, backbone, arguments)
