@@ -28,10 +28,11 @@ from fairtune_hf.search import SearchArguments, search_masks
 from fairtune_hf.search.arguments import apply_protocol
 from fairtune_hf.search.objectives import ObjectiveMetrics, parse_objectives
 from fairtune_hf.search.run import check_study
+from fairtune_hf.search.shared import check_shared
 from fairtune_hf.search.storage import open_storage
 from fairtune_hf.search.workers import WorkerPool, count_workers, is_worker
 from fairtune_hf.training import Backbone, FitArguments, RunFolder
-from fairtune_hf.training.identity import MAY_CHANGE
+from fairtune_hf.training.identity import MAY_CHANGE, identify
 from fairtune_hf.tuner import FairMaskConfig, count_trained
 
 PARSER = RecipeParser(
@@ -74,6 +75,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     say(_describe_model(backbone))
     table = load_table(data, options, training, backbone, splits=("train", "validation"))
     check_run(folder, output, table, backbone)
+    _check_shared(search, table, backbone)
     if not output.overwrite and tables_are_whole and is_searched(folder, search):
         return lambda: say(f"{folder.path}: the search is done; nothing to do.")
     whole, table = table, stratified_fraction(table, search.search_fraction, seed=training.seed)
@@ -118,6 +120,12 @@ def _check_storage(folder: RunFolder, search: SearchArguments, *, begins_anew: b
             f"--storage: expected none, since the trials of this search are in {folder.study_file}. Leave it out (and unset "
             "FAIRTUNE_STORAGE), or choose another --out."
         )
+
+
+def _check_shared(search: SearchArguments, table: ImageTable, backbone: Backbone) -> None:
+    """Refuse to add to the trials of another data set or model in a storage that searches share."""
+    if search.storage is not None:
+        check_shared(search, identify(table, backbone, {}))
 
 
 def _search_with_workers(

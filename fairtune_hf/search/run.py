@@ -28,6 +28,7 @@ from fairtune_hf.search.objectives import ObjectiveMetrics, parse_objectives
 from fairtune_hf.search.progress import Progress
 from fairtune_hf.search.record import write_record
 from fairtune_hf.search.sampling import StartupPoint
+from fairtune_hf.search.shared import join_shared
 from fairtune_hf.search.space import Candidate, SearchSpace
 from fairtune_hf.search.storage import read_trials, told_apart, without_password
 from fairtune_hf.search.study import STUDY_NAME, SearchStudy
@@ -36,7 +37,7 @@ from fairtune_hf.search.workers import WorkerPool, is_worker
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.dataset import ImageDataset
-from fairtune_hf.training.identity import keep_identity
+from fairtune_hf.training.identity import identify, keep_identity
 from fairtune_hf.training.refit import Choice, build_datasets, class_weights, compiling_pays
 from fairtune_hf.training.trainer import FairTrainer
 
@@ -75,6 +76,8 @@ def search_masks(
         )
     training.join_processes()
     keep_identity(folder, table, backbone, search, training)
+    if search.storage is not None and table.fingerprint is not None:
+        join_shared(search, identify(table, backbone, {}))
     space = SearchSpace(
         blocks=backbone.blocks,
         layout=search.layout,

@@ -83,6 +83,24 @@ def identify(table: ImageTable, backbone: Backbone, settings: Mapping[str, Any])
     )
 
 
+def inputs_of(identity: Identity) -> dict[str, Any]:
+    """Return what an identity says of data and model; nothing in it is of one row."""
+    whole = dataclasses.asdict(identity)
+    return {name: whole[name] for name in ("data", "described", "model")}
+
+
+def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say what differs between the data and models of two identities, see `inputs_of`, without counts."""
+    names = ("dataset", "sensitive", "groups", "label names", "picture side")
+    changes = _differences(
+        "", *({n: side["described"].get(n) for n in names} for side in (before, now))
+    )
+    parts = {*before["data"], *now["data"]}
+    other = sorted(part for part in parts if before["data"].get(part) != now["data"].get(part))
+    changes += [f"other {part}" for part in other]
+    return changes + _differences("model", before["model"], now["model"])
+
+
 def fixed_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that bear on what a run finds, as they are read back from a file."""
     fixed = {k: v for k, v in config.items() if k not in MAY_CHANGE | PLACES and v is not None}

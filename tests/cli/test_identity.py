@@ -304,6 +304,23 @@ def test_a_comparison_of_something_else_is_refused(
     assert told in said(capsys)
 
 
+def test_another_machine_joins_a_shared_study_with_the_same_data_alone(
+    case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = f"--storage=sqlite:///{case.home}/shared.db"
+    case.run = case.home / "first"
+    assert case.search(1, shared) == 0
+    case.run = case.home / "second"
+    assert case.search(2, shared) == 0
+    assert len(pd.read_csv(case.run / "trials.csv")) == 2
+    flip_labels(case)
+    case.run = case.home / "third"
+    capsys.readouterr()
+    assert case.search(3, shared) == 2
+    assert "other labels" in said(capsys)
+    assert not case.run.exists()
+
+
 def test_overwriting_compares_nothing(case: Case) -> None:
     flip_labels(case)
     assert case.search(1, "--overwrite") == 0
