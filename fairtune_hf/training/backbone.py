@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from fairtune_hf.training.checkpoint import check_name, find_weights, hash_files
+from fairtune_hf.training.checkpoint import check_name, find_weights, hash_files, resolved_commit
 from fairtune_hf.training.classifier import check_heads, head_modules, load_classifier
 from fairtune_hf.training.model_input import ModelInput, read_input
 from fairtune_hf.tuner import BlockPattern, count_blocks, describe
@@ -118,12 +118,14 @@ def load_backbone(
     if model is not None and Path(path).is_dir():
         name = Path(path).resolve().name
     weights = find_weights(path, revision)
-    classifier = load_classifier(path, revision, _read_pattern(block_pattern))
-    fed = read_input(classifier, path, revision)
+    commit = resolved_commit(path, weights)
+    # Weights, config and processor of one commit, also where a branch moves on meanwhile.
+    classifier = load_classifier(path, commit or revision, _read_pattern(block_pattern))
+    fed = read_input(classifier, path, commit or revision)
     return Backbone(
         model=classifier,
         id=name,
-        revision=getattr(classifier.config, "_commit_hash", None),
+        revision=commit,
         sha256=hash_files(weights),
         image_mean=fed.image_mean,
         image_std=fed.image_std,

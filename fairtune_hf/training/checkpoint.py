@@ -12,6 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from transformers.utils import cached_file
+from transformers.utils.hub import extract_commit_hash
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _LFS_POINTER = b"version https://git-lfs"
@@ -64,6 +65,11 @@ def find_weights(path: str, revision: str | None) -> list[Path]:
     for file in files:
         _check_readable(file)
     return files
+
+
+def resolved_commit(path: str, weights: list[Path]) -> str | None:
+    """Return the commit that a Hub id's weights are of, None for a local folder."""
+    return None if Path(path).is_dir() else extract_commit_hash(str(weights[0]), None)
 
 
 def hash_files(files: list[Path]) -> str:

@@ -142,7 +142,6 @@ def _rebuild(config: Any, kind: Any) -> Any:
 
 
 def _with_origin(config: Any, original: Any) -> Any:
-    config._commit_hash = getattr(original, "_commit_hash", None)
     config._name_or_path = original._name_or_path
     return config
 
