@@ -1,21 +1,32 @@
 """A run's folder: where each file of a run lies, and how it is written without leaving halves.
 
-Every step reads what the step before left here and nothing else. Imports neither torch nor another
-part of the package, so that reports can read and write runs too.
+Every step reads what the step before left here and nothing else. A file that is damaged is said to be,
+by whoever only reads it, and counts as absent for the step that makes it. Imports neither torch nor
+another package of ours, so that reports can read and write runs too.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import yaml
+
+from fairtune_hf.run_record import parse_record
+from fairtune_hf.whole_files import (
+    is_left_over,
+    remove_left_overs,
+    replacing,
+    replacing_folder,
+)
+from fairtune_hf.whole_files import write_text as write_text
 
 SCHEMA_VERSION = 1
 _PARTS = [
@@ -38,9 +49,31 @@ _PARTS = [
 # What an evaluation found; no longer true once the choice or a control is another.
 EVALUATED = ("validation", "test", "seeds", "comparisons", "verdict")
 
-_OURS = {"dataset", "transforms", "class_weight"}  # what every run's configuration has
-_CHOICE = "choice"  # attribute of predictions.parquet
+_IN_EVERY_CONFIG = {"dataset", "transforms", "class_weight"}  # what every run's configuration has
+_CHOICE, _ADAPTER = "choice", "adapter"  # attributes of predictions.parquet
+_COLUMNS = frozenset({"row_id", "seed", "split", "label", "score"})
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+# What the steps put into a run's folder, and nobody else.
+OURS = frozenset(
+    [
+        *("run.json", "config.yaml", "trials.csv", "curves.csv", "predictions.parquet"),
+        *("report.html", "README.md", "claim", "best_trial.lock", "study.sqlite3.lock"),
+        *("finetune.lock", "config.yaml.lock", "identity.json", "identity.parquet"),
+        *(f"comparison.{kind}" for kind in ("csv", "html", "md", "tex")),
+        *(f"study.sqlite3{end}" for end in ("", "-wal", "-shm", "-journal")),
+        *("adapter", "best_trial", "figures", "tensorboard", "wandb", "workers"),
+    ]
+)
+# What is written before config.yaml, with which the folder is a run's.
+_BEFORE = frozenset(["config.yaml.lock", "identity.json", "identity.parquet"])
+_OF_RUNS = (
+    "controls",
+    "control_searches",
+    "external",
+    "methods",
+)  # folders of folders like a run's
 _TRAINED = ("mask", "layout", "learning_rate", "epochs", "train_also", "hyperparameters")
+_BEST_LEFT = re.compile(r"\.?best_trial\.(\d+\.)?(partial|old)")  # of a killed search
 
 
 class RunFolder:
@@ -62,7 +95,7 @@ class RunFolder:
         Raises:
             ValueError: The config.yaml cannot be read.
         """
-        return self.config_file.is_file() and self.read_config().keys() >= _OURS
+        return self.config_file.is_file() and self.read_config().keys() >= _IN_EVERY_CONFIG
 
     def control(self, name: str) -> RunFolder:
         """Return the folder of a control, laid out like the run's own."""
@@ -77,46 +110,100 @@ class RunFolder:
         }
 
     def read(self) -> dict[str, Any]:
-        """Read run.json.
+        """Read run.json; a part that is not there is null.
 
         Raises:
             FileNotFoundError: No run.json here.
             ValueError: A run.json that is not one, or of a newer schema.
         """
         if not self.record_file.is_file():
-            raise FileNotFoundError(
-                f"--run: expected the folder of an earlier step, with a run.json in it; {self.path} has none. "
-                "Give the --out folder of `fairtune search` or `fairtune finetune`."
-            )
+            raise FileNotFoundError(f"--run: {self._why_no_record()}")
         try:
-            record = json.loads(self.record_file.read_text(encoding="utf-8"))
+            record = parse_record(self.record_file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(
-                f"--run: expected {self.record_file} to be JSON, and it is not ({error}). "
-                "Restore the file or run the search again into an empty folder."
+                f"--run: expected {self.record_file} to be the record of a run, and {error}. {self._how_to_rebuild()}"
             ) from error
-        if not isinstance(record, dict):
-            raise ValueError(
-                f"--run: expected {self.record_file} to hold one JSON object, and it holds a "
-                f"{type(record).__name__}. Restore the file or run the search again into an empty folder."
-            )
         version = record.get("schema_version", SCHEMA_VERSION)
         if not isinstance(version, int) or version > SCHEMA_VERSION:
             raise ValueError(
                 f"--run: {self.record_file} has schema version {version!r}; this release reads up to "
                 f"{SCHEMA_VERSION}. Install a newer fairtune_hf."
             )
+        return {**dict.fromkeys(_PARTS), **record}
+
+    def read_if_whole(self) -> dict[str, Any] | None:
+        """Read run.json; None where there is none or a damaged one, which the caller is about to make anew.
+
+        Raises:
+            ValueError: A run.json of a newer schema.
+        """
+        if not self.record_file.is_file():
+            return None
+        try:
+            parse_record(self.record_file.read_text(encoding="utf-8"))
+        except ValueError:
+            return None
+        return self.read()
+
+    def read_chosen(self) -> dict[str, Any]:
+        """Read the run.json of a run whose search has made its choice.
+
+        Raises:
+            FileNotFoundError: No run.json here.
+            ValueError: A run.json that is not one, or without a choice.
+        """
+        record = self.read()
+        if any(record[part] is None for part in ("dataset", "model", "choice")):
+            raise ValueError(f"--run: {self._why_no_choice()}")
         return record
 
+    def _why_no_record(self) -> str:
+        if (self.path / "methods").is_dir():
+            return (
+                f"expected the folder of one run, and {self.path} holds a comparison. Give one of its methods, "
+                f"{self.path / 'methods' / 'NAME'}; `fairtune report --runs {self.path / 'methods'}/*` sets them side by side."
+            )
+        if self.config_file.is_file() and self.is_a_run():
+            return self._why_no_choice()
+        return (
+            f"expected the folder of an earlier step, with a run.json in it; {self.path} has none. "
+            "Give the --out folder of `fairtune search` or `fairtune finetune`."
+        )
+
+    def _why_no_choice(self) -> str:
+        asked = self.read_config().get("trials") if self.config_file.is_file() else None
+        done = _count_ended(self.trials_file)
+        progress = f" ({done} of {asked} trials have ended)" if asked and done is not None else ""
+        return (
+            f"expected a search that has made its choice, and the one in {self.path} is not finished{progress}. "
+            f"Go on with `{self.maker()}`; what was finished is kept."
+        )
+
+    def _how_to_rebuild(self) -> str:
+        return f"`{self.maker()}` writes it anew, from what is in the folder; nothing that is there is trained again."
+
+    def maker(self) -> str:
+        """Return the command that made this folder, as far as the folder tells; it goes on or mends what is there."""
+        if self.path.parent.name == "methods":
+            return f"fairtune compare ... --out {self.path.parent.parent}"
+        if not self.config_file.is_file():
+            return f"fairtune search ... --out {self.path}"
+        by_hand = {"mask", "learning_rate"} <= self.read_config().keys()
+        command = f"fairtune {'finetune' if by_hand else 'search'}"
+        return f"{command} --config {self.config_file} --out {self.path}"
+
     def update(self, **parts: Any) -> dict[str, Any]:
-        """Replace parts of run.json and return the whole record; parts not known yet are null."""
+        """Replace parts of run.json and return the whole record; parts not known yet are null.
+
+        A damaged run.json is replaced by these parts alone.
+        """
         unknown = set(parts) - set(_PARTS)
         if unknown:
             raise TypeError(
                 f"run.json has no part called {', '.join(sorted(unknown))}; it has {', '.join(_PARTS)}."
             )
-        record = self.read() if self.record_file.is_file() else {}
-        return self.write({**dict.fromkeys(_PARTS), **record, **parts})
+        return self.write({**dict.fromkeys(_PARTS), **(self.read_if_whole() or {}), **parts})
 
     def write(self, record: dict[str, Any]) -> dict[str, Any]:
         """Write run.json whole and return what was written."""
@@ -137,7 +224,7 @@ class RunFolder:
             )
         try:
             config = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(
                 f"--run: expected {self.config_file} to be YAML, and it is not ({error}). "
                 "Restore the file or run the search again into an empty folder."
@@ -159,41 +246,105 @@ class RunFolder:
         if not file.is_file():
             return None
         try:
-            return pd.read_parquet(file)
-        except (ValueError, OSError) as error:
+            frame = pd.read_parquet(file, engine="pyarrow", page_checksum_verification=True)
+            if missing := sorted(_COLUMNS - set(frame.columns)):
+                raise ValueError(f"it has no column {', '.join(missing)}")
+        except (ValueError, OSError, pa.ArrowException) as error:
             raise ValueError(
-                f"--run: expected {file} to be a parquet table, and it could not be read ({error}). "
-                "Delete it and run `fairtune finetune` on this run again."
+                f"--run: expected {file} to hold the predictions of refits, and it could not be read ({error}). "
+                "Run `fairtune finetune --run` on this run again: it trains anew what is damaged."
             ) from error
+        return frame
 
     def read_refits(self, choice: Mapping[str, Any]) -> pd.DataFrame | None:
         """Read the predictions of a choice's refits; None where there are none, or those of another choice.
 
         Args:
             choice: The entry of run.json, of the choice or of a control.
+
+        Raises:
+            ValueError: The file is there and is no table.
         """
         predictions = self.read_predictions()
         if predictions is None or predictions.attrs.get(_CHOICE) != _mark(choice):
             return None
         return predictions
 
-    def write_refits(self, frame: pd.DataFrame, choice: Mapping[str, Any]) -> None:
-        """Write predictions.parquet, marked with the choice they are of."""
+    def read_whole_refits(self, choice: Mapping[str, Any]) -> pd.DataFrame | None:
+        """Read the predictions of a choice's refits; None where they are absent, of another choice, or damaged."""
+        try:
+            return self.read_refits(choice)
+        except ValueError:
+            return None
+
+    def write_refits(
+        self,
+        frame: pd.DataFrame,
+        choice: Mapping[str, Any],
+        adapter: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write predictions.parquet, marked with the choice and the adapter they are of.
+
+        Args:
+            frame: Predictions of all seeds so far.
+            choice: The entry of run.json.
+            adapter: What `digest_adapter` returned when the adapter was saved.
+        """
         frame.attrs[_CHOICE] = _mark(choice)
+        if adapter is not None:
+            frame.attrs[_ADAPTER] = dict(adapter)
         self.write_predictions(frame)
+
+    def digest_adapter(self) -> dict[str, str]:
+        """Return the sha256 of each file of the adapter.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+        """
+        found = {}
+        for name in ADAPTER_FILES:
+            with (self.adapter / name).open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return found
+
+    def noted_adapter(self, predictions: pd.DataFrame) -> dict[str, str] | None:
+        """Return the digests of the adapter that predictions are of; None where they were not kept."""
+        noted = predictions.attrs.get(_ADAPTER)
+        return dict(noted) if isinstance(noted, Mapping) else None
 
     def take_refits_of(self, twin: RunFolder) -> None:
         """Copy the predictions and the adapter of the same training from another folder."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(twin.adapter, self.adapter, dirs_exist_ok=True)
+        with replacing_folder(self.adapter) as partial:
+            shutil.copytree(twin.adapter, partial, dirs_exist_ok=True)
         predictions = twin.read_predictions()
         if predictions is not None:
             self.write_predictions(predictions)
 
+    def is_empty(self) -> bool:
+        """Whether nothing is here but what a command left that was killed before it claimed the folder."""
+        return not self.path.exists() or all(
+            entry.name in _BEFORE or is_left_over(entry, OURS) for entry in self.path.iterdir()
+        )
+
+    def clear(self) -> None:
+        """Delete all that the steps wrote here; what is somebody else's stays."""
+        remove_left_overs(self.path, OURS)
+        for inner in self.path.glob("*/*/"):
+            if inner.parent.name in _OF_RUNS:
+                RunFolder(inner).clear()
+        for name in _OF_RUNS:
+            _remove_if_empty(self.path / name)
+        for entry in list(self.path.iterdir()):
+            if entry.name == "confirm":
+                RunFolder(entry).clear()
+            elif entry.name in OURS or _BEST_LEFT.fullmatch(entry.name):
+                _remove(entry)
+        _remove_if_empty(self.path)
+
     def write_predictions(self, frame: pd.DataFrame) -> None:
         """Write predictions.parquet in one step."""
-        with _replacing(self.predictions_file) as partial:
-            frame.to_parquet(partial, index=False)
+        with replacing(self.predictions_file) as partial:
+            frame.to_parquet(partial, engine="pyarrow", index=False, write_page_checksum=True)
 
 
 def _mark(choice: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,20 +353,23 @@ def _mark(choice: Mapping[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(found)))
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write a text file so that a reader sees the old one or the new one, never a half."""
-    with _replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-    return path
+def _remove(entry: Path) -> None:
+    """Delete a file, a folder or a link, of which what it points to stays."""
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a name of this process's own to write under; the file takes its place once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _count_ended(trials_file: Path) -> int | None:
+    """Count the complete and pruned trials of a trials.csv; None where it cannot be read."""
     try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        states = pd.read_csv(trials_file, usecols=["state"])["state"]
+    except (OSError, ValueError):
+        return None
+    return int(states.isin(["COMPLETE", "PRUNED"]).sum())

@@ -23,7 +23,7 @@ class MethodSpec:
         method: What is done.
         mask: `free` (searched), `random` (drawn anew for each trial), or a preset of the tuner.
         layout: Meaning of the mask's bits.
-        objective: What the search maximises; None is the comparison's own objective.
+        objective: What the search looks for; None is the comparison's own objective.
         cost: Rough cost of a training relative to full fine-tuning, to start long ones first.
     """
 

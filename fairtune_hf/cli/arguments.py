@@ -213,7 +213,19 @@ class ReportArguments:
         default=None, metadata={"help": "Folders of several runs to set side by side."}
     )
     out: str | None = field(
-        default=None, metadata={"help": "With --runs: folder of the comparison."}
+        default=None,
+        metadata={
+            "help": "With --runs: folder of the comparison; with --run: for the page, if not the run's own."
+        },
+    )
+
+
+@dataclass(kw_only=True)
+class CardArguments:
+    """Where the card goes."""
+
+    out: str | None = field(
+        default=None, metadata={"help": "Folder for the card, if not the run's own."}
     )
 
 

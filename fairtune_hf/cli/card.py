@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fairtune_hf.cli.arguments import RunArguments
+from fairtune_hf.cli.arguments import CardArguments, RunArguments
 from fairtune_hf.cli.parser import RecipeParser
-from fairtune_hf.cli.stored_run import require_run
+from fairtune_hf.cli.stored_run import require_run, require_writable
 from fairtune_hf.hub import render_card
 
 PARSER = RecipeParser(
     "card",
     "Write README.md, the model card, into an evaluated run's folder.",
     "fairtune card --run runs/nih",
-    (RunArguments,),
+    (RunArguments, CardArguments),
 )
 
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse and check; return the rendering to run."""
-    (run,), _ = PARSER.parse(arguments)
+    (run, card), _ = PARSER.parse(arguments)
     folder = require_run(run)
     if folder.read()["test"] is None:
         raise ValueError(
             f"--run: expected an evaluated run, and {folder.path} has no test results. "
             f"Run `fairtune evaluate --run {folder.path}` first."
         )
-    return lambda: print(f"Card: {render_card(folder.path)}")
+    to = require_writable(folder, card.out)
+    return lambda: print(f"Card: {render_card(folder.path, out=to)}")

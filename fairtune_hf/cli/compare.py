@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import os
-import subprocess
 import sys
 import time
 import traceback
@@ -13,8 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from fairtune_hf.baselines import METHODS, MethodSpec, listed_place, method_spec
 from fairtune_hf.cli.arguments import (
@@ -24,6 +22,7 @@ from fairtune_hf.cli.arguments import (
     ModelArguments,
     OutputArguments,
 )
+from fairtune_hf.cli.disk import is_full
 from fairtune_hf.cli.inputs import (
     check_run,
     claim_run,
@@ -37,14 +36,19 @@ from fairtune_hf.cli.messages import say
 from fairtune_hf.cli.parser import RecipeParser
 from fairtune_hf.data import ImageTable, stratified_fraction
 from fairtune_hf.reports import compare_method, evaluate_method, render_methods
+from fairtune_hf.reports.loaded_run import read_run
 from fairtune_hf.reports.method_comparison import REFERENCE
+from fairtune_hf.run_folder import EVALUATED
 from fairtune_hf.search import BudgetArguments, SearchArguments
 from fairtune_hf.search.arguments import check_workers
-from fairtune_hf.search.interrupt import PARENT, end_processes, prompt_exit
+from fairtune_hf.search.interrupt import prompt_exit
 from fairtune_hf.search.methods import MethodRun, record_failure
-from fairtune_hf.search.workers import count_workers
+from fairtune_hf.search.workers import WorkerPool, count_workers
 from fairtune_hf.training import Backbone, FitArguments, RunFolder, check_same_inputs
+from fairtune_hf.training.refit import read_done
 
+WORKER = "FAIRTUNE_COMPARE_WORKER"  # number of a worker of a comparison, set in its environment
+_POLL_SECONDS = 0.5
 # What can go wrong with one method and leave the others sound.
 _METHOD_FAILURES = (ValueError, RuntimeError, FloatingPointError)
 
@@ -66,9 +70,6 @@ class CompareArguments:
     workers: str = field(
         default="1",
         metadata={"help": "Processes sharing the methods: a number, or auto: one on each GPU."},
-    )
-    worker: int | None = field(
-        default=None, metadata={"help": "Used by compare itself: which of its processes this is."}
     )
 
     def __post_init__(self) -> None:
@@ -135,19 +136,54 @@ class _Comparison:
     def _is_done(self, folder: RunFolder) -> bool:
         return is_done(folder, self.search.trials, self.seeds)
 
+    def work_together(self, arguments: Sequence[str], workers: int) -> None:
+        """Let worker processes run the methods, replace those that are lost, and say what is done.
+
+        Raises:
+            RuntimeError: No worker is left, and a method is not done.
+        """
+        folders = {spec.name: self.run_of(spec).folder for spec in self.specs}
+        open_ones = {name: folder for name, folder in folders.items() if not self._is_done(folder)}
+        if not open_ones:
+            return
+        for folder in open_ones.values():
+            with _claimed(folder.path) as ours:
+                if ours:
+                    reopen(folder)
+        command = [sys.executable, "-m", "fairtune_hf.cli.main", "compare", *arguments]
+        command.append(f"--out={self.folder}")
+        logs = self.folder / "workers"
+        say(f"{workers} workers; what they say is in {logs}.")
+        with WorkerPool(command, workers, logs, WORKER) as pool, prompt_exit():
+            left = dict(open_ones)
+            while not self._is_over(pool, left):
+                pool.look_after(lambda: self._is_over(pool, left))
+                time.sleep(_POLL_SECONDS)
+
+    def _is_over(self, pool: WorkerPool, left: dict[str, RunFolder]) -> bool:
+        """Whether the workers have nothing left to do; takes what is done out of `left` and says so."""
+        for name, folder in list(left.items()):
+            failure = _failure(folder)
+            if failure or is_measured(folder, self.search.trials, self.seeds):
+                del left[name]
+                say(f"{name} failed: {failure}" if failure else f"{name} is done.")
+        return not left or pool.has_ended()
+
     def _run_or_record(self, run: MethodRun) -> None:
         try:
             self._run_method(run)
         except _METHOD_FAILURES as error:
+            if is_full(error):  # which is no fault of the method
+                raise
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}"
             record_failure(run.folder, run.spec, self.tables["full"], reason)
             say(f"{run.spec.name} failed: {reason}")
 
     def _run_method(self, run: MethodRun) -> None:
-        if not is_searched(run.folder, self.search.trials):
+        if not (is_searched(run.folder, self.search.trials) and has_tables(run.folder)):
             run.search_choice(self.tables["search"], show_progress=False)
-        record = run.folder.read()
+        record = run.folder.read_chosen()
         check_same_inputs(record, self.tables["full"], self.backbone)
         start = time.perf_counter()
         run.refit_choice(self.tables["full"], seeds=self.seeds)
@@ -243,7 +279,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
         evaluation=evaluation,
         seeds=range(training.seed, training.seed + compare.seeds),
     )
-    if compare.worker is not None:
+    if WORKER in os.environ:
         return comparison.work
 
     claim = claim_run(folder, output, config, searched, backbone)
@@ -254,7 +290,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
             if workers == 1:
                 comparison.work()
             else:
-                _start_workers(list(arguments), workers, folder.path)
+                comparison.work_together(arguments, workers)
             comparison.finish()
 
     return execute
@@ -266,26 +302,53 @@ def method_folder(folder: Path, name: str) -> Path:
 
 
 def is_searched(folder: RunFolder, trials: int) -> bool:
-    """Whether the method's search is complete and its choice written."""
-    if not folder.record_file.is_file():
+    """Whether the method's search is complete and its choice written; a damaged run.json tells nothing."""
+    record = folder.read_if_whole()
+    if record is None or not (record["choice"] and record["search"]):
         return False
-    record = folder.read()
-    search = record["search"]
-    return bool(record["choice"] and search and search["completed"] + search["pruned"] >= trials)
+    return _ended(record) >= trials
+
+
+def is_measured(folder: RunFolder, trials: int, seeds: range) -> bool:
+    """Whether a method's record says that it has been refitted at every seed and measured, and did not fail."""
+    if not is_searched(folder, trials) or _failure(folder):
+        return False
+    return set(seeds) <= {entry["seed"] for entry in folder.read()["seeds"] or []}
 
 
 def is_done(folder: RunFolder, trials: int, seeds: range) -> bool:
-    """Whether a method has been searched, refitted at every seed and measured, and did not fail."""
-    if not is_searched(folder, trials) or _failure(folder):
+    """Whether a method is measured, and the files that the numbers are of are whole."""
+    if not is_measured(folder, trials, seeds) or not has_tables(folder):
         return False
-    measured = {entry["seed"] for entry in folder.read()["seeds"] or []}
-    return set(seeds) <= measured
+    predictions = read_done(folder, folder.read()["choice"], seeds)
+    return predictions is not None and set(seeds) <= set(predictions["seed"])
+
+
+def has_tables(folder: RunFolder) -> bool:
+    """Whether the tables of a searched method can be read and hold the trials that its record counts."""
+    try:
+        trials = read_run(folder.path).trials
+    except ValueError:
+        return False
+    return bool(trials["state"].isin(["COMPLETE", "PRUNED"]).sum() == _ended(folder.read()))
+
+
+def _ended(record: dict[str, Any]) -> int:
+    """Count the trials that a record says have ended as they should."""
+    search = record["search"] or {}
+    return int(search.get("completed") or 0) + int(search.get("pruned") or 0)
+
+
+def reopen(folder: RunFolder) -> None:
+    """Take back what the record says of a method that is to be run again: that it failed, or was measured."""
+    record = folder.read_if_whole()
+    if record is not None:
+        method = record["method"] and {**record["method"], "failure": None}
+        folder.update(method=method, **dict.fromkeys(EVALUATED))
 
 
 def _failure(folder: RunFolder) -> str | None:
-    if not folder.record_file.is_file():
-        return None
-    return (folder.read()["method"] or {}).get("failure")
+    return ((folder.read_if_whole() or {}).get("method") or {}).get("failure")
 
 
 @contextmanager
@@ -299,25 +362,3 @@ def _claimed(path: Path) -> Iterator[bool]:
             yield False
             return
         yield True
-
-
-def _start_workers(arguments: list[str], count: int, folder: Path) -> None:
-    """Start processes that share the methods, each on one of the GPUs, and wait for them."""
-    gpus = torch.cuda.device_count()
-    processes = []
-    try:
-        for index in range(count):
-            environment = {**os.environ, PARENT: str(os.getpid())}
-            environment.setdefault("OMP_NUM_THREADS", "1")
-            if gpus:
-                visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
-                environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index % gpus]
-            command = [sys.executable, "-m", "fairtune_hf.cli.main", "compare", *arguments]
-            command += [f"--out={folder}", f"--worker={index}"]
-            # In a session of its own, so that Ctrl-C reaches it through us, once.
-            processes.append(subprocess.Popen(command, env=environment, start_new_session=True))
-        codes = [process.wait() for process in processes]
-    finally:
-        end_processes(processes)
-    if any(codes):
-        say(f"Worker processes ended with the exit codes {codes}.")

@@ -35,7 +35,9 @@ from fairtune_hf.training import (
     describe_dataset,
     finetune,
 )
+from fairtune_hf.training.adapter import adapter_fault
 from fairtune_hf.training.identity import check_settings
+from fairtune_hf.training.refit import Choice, read_done
 from fairtune_hf.tuner import Mask
 
 PARSER = RecipeParser(
@@ -72,7 +74,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
             "Leave it out, or search again with it."
         )
     folder = RunFolder(run.run)
-    folder.read()  # says what is missing before anything is loaded
+    folder.read_chosen()  # says what is missing before anything is loaded
     config = folder.read_config()
     check_settings(folder)
     if "data_root" in given:
@@ -82,9 +84,11 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
 
 
 def _plan_refits(folder: RunFolder, config: dict[str, Any], count: int) -> Callable[[], None]:
-    record = folder.read()
+    record = folder.read_chosen()
     training = restore(FitArguments, config)
     seeds = range(training.seed, training.seed + count)
+    for _, entry in folder.refits(record).values():
+        Choice.from_record(entry, entry["layout"]).config()  # refuses a mask that is none
     backbone = load_model(restore(ModelArguments, config))
     data = restore(DataArguments, config)
     options: Any = restore(DataOptions, config)
@@ -92,11 +96,16 @@ def _plan_refits(folder: RunFolder, config: dict[str, Any], count: int) -> Calla
     check_run(folder, None, table, backbone)
     if _is_refitted(folder, record, seeds):
         return lambda: say(f"{folder.path}: all refits are done; nothing to do.")
+    _say_what_is_special(folder, record, config)
 
     def run() -> None:
         if is_first_process():
             begin_run(folder, folder.read_config(), table, backbone, new=False)
         finetune(folder, table, backbone, training, seeds=seeds)
+        if record["test"] is not None and folder.read()["test"] is None:
+            say(
+                "What was trained anew scores otherwise than before: its earlier evaluation was dropped."
+            )
         say(f"Adapter in {folder.adapter}.\nNext: fairtune evaluate --run {folder.path}")
 
     return run
@@ -157,10 +166,29 @@ def _parse_mask(mask: MaskArguments, backbone: Backbone) -> str:
         raise ValueError(f"--mask: {error}") from error
 
 
-def _is_refitted(folder: RunFolder, record: dict[str, Any], seeds: range) -> bool:
-    """Whether the choice and every control, as they are now, have predictions of all seeds."""
+def _say_what_is_special(folder: RunFolder, record: dict[str, Any], config: dict[str, Any]) -> None:
+    """Say that the search goes on elsewhere, and which files of earlier refits are damaged."""
+    asked, chosen_of = config.get("trials"), (record["search"] or {}).get("trials")
+    if isinstance(asked, int) and chosen_of is not None and asked > chosen_of:
+        say(
+            f"The search was continued to {asked} trials and has not ended; what is trained is its choice of {chosen_of}. "
+            f"To end it first: {folder.maker()}"
+        )
     for where, entry in folder.refits(record).values():
-        predictions = where.read_refits(entry)
+        try:
+            predictions = where.read_refits(entry)
+        except ValueError as error:
+            say(f"{where.predictions_file} is damaged and made anew: {error}")
+            continue
+        fault = None if predictions is None else adapter_fault(where, predictions)
+        if fault is not None:
+            say(f"The adapter in {where.adapter} is trained again: {fault}.")
+
+
+def _is_refitted(folder: RunFolder, record: dict[str, Any], seeds: range) -> bool:
+    """Whether the choice and every control, as they are now, have an adapter and predictions of all seeds."""
+    for where, entry in folder.refits(record).values():
+        predictions = read_done(where, entry, seeds)
         if predictions is None or not set(seeds) <= set(predictions["seed"]):
             return False
     return True

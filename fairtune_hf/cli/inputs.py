@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-import shutil
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -35,10 +33,8 @@ from fairtune_hf.training import (
     load_backbone,
 )
 from fairtune_hf.training.identity import (
-    FILE,
     MAY_CHANGE,
     PLACES,
-    ROWS,
     check_identity,
     check_settings,
     has_identity,
@@ -140,7 +136,7 @@ def open_run(output: OutputArguments, config: Mapping[str, Any]) -> RunFolder:
         ValueError: The folder holds a different run, or something that is no run.
     """
     folder = RunFolder(str(output.out))
-    if not folder.path.exists() or all(map(_is_left_over, folder.path.iterdir())):
+    if folder.is_empty():
         return folder
     if not folder.is_a_run():
         raise ValueError(
@@ -150,12 +146,6 @@ def open_run(output: OutputArguments, config: Mapping[str, Any]) -> RunFolder:
     if not output.overwrite:
         _require_same(folder, config)
     return folder
-
-
-def _is_left_over(path: Path) -> bool:
-    """Whether a command that was killed before it claimed a folder left this there."""
-    name = re.sub(r"^\.(.+?)(\.\d+)?\.partial$", r"\1", path.name)
-    return name in {CLAIM, "config.yaml", FILE, ROWS} and path.name != "config.yaml"
 
 
 def claim_run(
@@ -294,6 +284,6 @@ def begin_run(
 
 
 def clear_if_asked(folder: RunFolder, output: OutputArguments) -> None:
-    """Delete the earlier run where `--overwrite` was given; only a folder that holds a run is deleted."""
+    """Delete the earlier run where `--overwrite` was given; what no step wrote there stays."""
     if output.overwrite and is_first_process() and folder.is_a_run():
-        shutil.rmtree(folder.path)
+        folder.clear()

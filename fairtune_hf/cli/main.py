@@ -18,8 +18,10 @@ from difflib import get_close_matches
 from types import FrameType
 
 from fairtune_hf import __version__
+from fairtune_hf.cli.disk import closed_words, full_words, is_closed, is_full
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED, NO_READER = 0, 1, 2, 130, 141
+DONE, FAILED, BAD_INPUT, DISK_FULL, INTERRUPTED, NO_READER = 0, 1, 2, 74, 130, 141
+PARENT = "FAIRTUNE_PARENT"  # in the environment of a worker, which tells whoever started it of a full disk by 74
 
 COMMANDS = {
     "demo": "Search, refit, evaluate and report on the embedded demo set; no download.",
@@ -41,14 +43,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Where the reader of its output ends first, as `head` does, so does the command, quietly, with 141.
     """
+    _open_standard_streams()
     try:
         code = _main(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python would write once more, at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         return NO_READER
+    except OSError as error:
+        if not is_full(error):
+            raise
+        _write_no_more()
+        return _refuse("fairtune", f"standard output could not be written: {error.strerror}.")
     return code
+
+
+def _open_standard_streams() -> None:
+    """Open those that were closed (`>&-`) to nowhere: a file of ours would else get their number, and what is printed."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+        setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
+
+
+def _write_no_more() -> None:
+    """Send standard output nowhere: Python would write what is left once more, at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _main(arguments: Sequence[str] | None) -> int:
@@ -83,28 +107,42 @@ def _plan_and_run(command: str, arguments: list[str]) -> int:
     if {"-h", "--help", "--help-all"} & set(arguments):
         print(module.PARSER.format_help(whole="--help-all" in arguments), end="")
         return DONE
+    who = f"fairtune {command}"
     try:
         run = plan(arguments)
-    except (
-        ValueError,
-        FileNotFoundError,
-        NotADirectoryError,
-        PermissionError,
-        ConnectionError,
-    ) as error:
-        return _refuse(f"fairtune {command}", str(error))
+    except Exception as error:
+        _raise_if_of_output(error)
+        if is_full(error):
+            return _end_by_disk(who, error, arguments)
+        if isinstance(error, ValueError | OSError):
+            return _refuse(who, str(error))
+        raise
     try:
         run()
     except Exception as error:  # the one place that turns a failed run into its exit code
-        if isinstance(error, BrokenPipeError) and _has_no_reader():
-            raise
+        _raise_if_of_output(error)
+        if is_full(error):
+            return _end_by_disk(who, error, arguments)
+        if is_closed(error):
+            return _refuse(who, closed_words(error))
         traceback.print_exc()
-        print(
-            f"fairtune {command}: the run failed; what was finished before is kept.",
-            file=sys.stderr,
-        )
+        print(f"{who}: the run failed; what was finished before is kept.", file=sys.stderr)
         return FAILED
     return DONE
+
+
+def _end_by_disk(who: str, error: Exception, arguments: Sequence[str]) -> int:
+    """Say that a disk is full; a worker tells whoever started it by its exit code."""
+    _refuse(who, full_words(error, arguments))
+    return DISK_FULL if PARENT in os.environ else BAD_INPUT
+
+
+def _raise_if_of_output(error: Exception) -> None:
+    """Raise on what is wrong with standard output alone: its reader has gone, or it is a file on a full disk."""
+    if isinstance(error, BrokenPipeError) and _has_no_reader():
+        raise error
+    if is_full(error):
+        sys.stdout.flush()  # fails again where it is this that cannot be written
 
 
 def _has_no_reader() -> bool:

@@ -22,6 +22,7 @@ from transformers.hf_argparser import string_to_bool
 from fairtune_hf.data.folder_hf import is_hub_id
 
 _WIDTH = 100
+_DEEPEST, _MOST_VALUES = 5, 10_000
 
 
 class RecipeParser(HfArgumentParser):
@@ -127,15 +128,23 @@ class RecipeParser(HfArgumentParser):
             )
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(
-                f"--config: expected YAML in {path}, and it cannot be read ({error})."
+                f"--config: expected YAML in {path}, and it cannot be read ({error}). Correct the file; `fairtune recipes` "
+                "lists some that work."
             ) from error
         if not isinstance(content, dict):
             raise ValueError(
                 f"--config: expected `key: value` lines in {path}, got {type(content).__name__}."
             )
         keys = [str(key).replace("-", "_") for key in content]
+        if nested := [
+            key for key, value in zip(keys, content.values(), strict=True) if _is_deep(value)
+        ]:
+            raise ValueError(
+                f"--config: expected values, lists of values and at most {_DEEPEST} levels of mappings in {path}, got more in "
+                f"{', '.join(nested)}. Write one value, or a plain list."
+            )
         unknown = [key for key in keys if key not in self._field_names()]
         if unknown:
             self._refuse_unknown(unknown, f"key in {path.name}")
@@ -154,14 +163,9 @@ class RecipeParser(HfArgumentParser):
             close = difflib.get_close_matches(
                 name.lstrip("-").replace("-", "_"), self._field_names(), n=1, cutoff=0.5
             )
-            as_given = (
-                close[0]
-                if kind.startswith("key")
-                else f"--{close[0].replace('_', '-')}"
-                if close
-                else ""
-            )
-            hints.append(f"{name} (did you mean {as_given}?)" if close else name)
+            is_flag = not kind.startswith("key")
+            as_given = [f"--{word.replace('_', '-')}" if is_flag else word for word in close]
+            hints.append(f"{name} (did you mean {as_given[0]}?)" if close else name)
         raise ValueError(
             f"expected flags that it knows, got the unknown {kind}: {', '.join(hints)}. "
             f"Run `{self.prog} --help` for the flags and an example."
@@ -175,6 +179,22 @@ class RecipeParser(HfArgumentParser):
         if not (field.default is None or isinstance(field.default, bool)):
             words.append(f"[{field.default}]")
         return _help_line(_flag(field), " ".join(words))
+
+
+def _is_deep(value: Any) -> bool:
+    """Tell whether a value of YAML nests too deep or, by aliases, holds too much to be written out."""
+    level, count = [value], 0
+    for _ in range(_DEEPEST + 1):
+        level = [
+            item
+            for held in level
+            if isinstance(held, list | dict)
+            for item in (held.values() if isinstance(held, dict) else held)
+        ]
+        count += len(level)
+        if not level or count > _MOST_VALUES:
+            return count > _MOST_VALUES
+    return True
 
 
 def _flag(field: dataclasses.Field[Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from fairtune_hf.baselines import listed_place
 from fairtune_hf.cli.arguments import ReportArguments, RunArguments
 from fairtune_hf.cli.parser import RecipeParser
-from fairtune_hf.cli.stored_run import require_run
+from fairtune_hf.cli.stored_run import require_run, require_writable
 from fairtune_hf.hub import render_card
 from fairtune_hf.reports import (
     is_method_run,
@@ -33,11 +33,12 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     if report.runs is not None:
         return _plan_comparison(report)
     folder = require_run(run)
+    to = require_writable(folder, report.out)
 
     def execute() -> None:
-        page = render_report(folder.path)
+        page = render_report(folder.path, to)
         if folder.read()["test"] is not None:
-            render_card(folder.path)
+            render_card(folder.path, out=to)
         print(f"Report: {page}")
 
     return execute

@@ -43,6 +43,8 @@ PARSER = RecipeParser(
     (DataArguments, DataOptions, ModelArguments, SearchArguments, FitArguments, OutputArguments),
 )
 
+_COUNTS = ("completed", "pruned", "wall_seconds", "trained_epochs")  # of run.json's `search`
+
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse, load and check; return the search to run."""
@@ -172,11 +174,13 @@ def _say_result(folder: RunFolder, backbone: Backbone) -> None:
 
 def is_searched(folder: RunFolder, search: SearchArguments) -> bool:
     """Whether the folder's search has made its choice after all that is now asked for."""
-    if not folder.record_file.is_file():
+    record = folder.read_if_whole()
+    if record is None and folder.record_file.is_file():
+        say(f"{folder.record_file} is damaged and is written anew from the study.")
+    done = (record or {}).get("search")
+    if not done:
         return False
-    done = folder.read()["search"]
-    if done is None:
-        return False
+    done = {name: done.get(name) or 0 for name in _COUNTS}
     if done["completed"] + done["pruned"] >= search.trials:
         return True
     hours_over = search.hours is not None and done["wall_seconds"] >= 3600 * search.hours

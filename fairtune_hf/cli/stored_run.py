@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
@@ -209,13 +210,29 @@ def require_run(run: RunArguments) -> RunFolder:
     return folder
 
 
+def require_writable(folder: RunFolder, out: str | None) -> Path:
+    """Return where what is made of a run goes: the folder asked for, or the run's own.
+
+    Raises:
+        PermissionError: The run's folder may only be read, and no other was given.
+    """
+    if out is not None:
+        return Path(out)
+    if not os.access(folder.path, os.W_OK):
+        raise PermissionError(
+            f"--out: expected a folder to write to, since {folder.path} may only be read. Add --out DIR."
+        )
+    return folder.path
+
+
 def require_predictions(folder: RunFolder) -> None:
     """Refuse a run whose refits have not been done.
 
     Raises:
         FileNotFoundError: The choice or a control has no predictions.
+        ValueError: The search has made no choice, or predictions cannot be read.
     """
-    for where, entry in folder.refits(folder.read()).values():
+    for where, entry in folder.refits(folder.read_chosen()).values():
         if where.read_refits(entry) is None:
             raise FileNotFoundError(
                 f"--run: expected the predictions of the refits in {where.predictions_file}, and there are none of what "

@@ -11,6 +11,7 @@ folder is renamed to its place when all is written. So the bytes do not depend o
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -392,10 +393,15 @@ class _Build:
         free = shutil.disk_usage(self.partial).free
         if needed - there > free:
             raise OSError(
-                f"{(needed - there) / 1e9:.1f} GB were expected to be free for the prepared "
-                f"pictures in {self.partial.parent} and {free / 1e9:.1f} GB are. Make room, choose "
-                "a smaller image size, or set FAIRTUNE_CACHE to a folder on another disk."
+                errno.ENOSPC,
+                f"{_megabytes(needed - there)} were expected to be free for the prepared "
+                f"pictures in {self.partial.parent} and {_megabytes(free)} are. Make room, choose "
+                "a smaller image size, or set FAIRTUNE_CACHE to a folder on another disk.",
             )
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:,.{0 if size_bytes >= 1e7 else 3}f} MB"
 
 
 def _complete_lines(log: Path) -> Iterator[dict[str, Any]]:

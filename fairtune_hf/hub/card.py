@@ -33,15 +33,20 @@ _METRICS = {
 
 
 def render_card(
-    run_dir: Path | str, *, repo_id: str | None = None, base_model: str | None = None
+    run_dir: Path | str,
+    *,
+    repo_id: str | None = None,
+    base_model: str | None = None,
+    out: Path | str | None = None,
 ) -> Path:
-    """Write the model card of a run to its `README.md`.
+    """Write the model card of a run to its `README.md`, or to that of another folder.
 
     Args:
         run_dir: Folder of a run, with at least `run.json`.
         repo_id: Hub id the adapter will have (`organisation/name`); without it the card shows a
             placeholder in the loading lines.
         base_model: Hub id of the base model, where it is not the one the run recorded.
+        out: Folder to write to, for a run that may only be read; the run's own if not given.
 
     Returns:
         The path of the card.
@@ -51,9 +56,8 @@ def render_card(
         ValueError: A file of the run cannot be read.
     """
     folder = read_run(run_dir)
-    return write_text(
-        folder.path / "README.md", card_text(folder, repo_id=repo_id, base_model=base_model)
-    )
+    to = folder.path if out is None else Path(out)
+    return write_text(to / "README.md", card_text(folder, repo_id=repo_id, base_model=base_model))
 
 
 def card_text(

@@ -19,9 +19,11 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from fairtune_hf.reports import render_report
 from fairtune_hf.reports.loaded_run import LoadedRun, read_run
+from fairtune_hf.reports.page import report_text
 from fairtune_hf.reports.tables import is_hub_id
+from fairtune_hf.run_folder import ADAPTER_FILES, RunFolder
+from fairtune_hf.training.adapter import require_whole_adapter
 
 from .card import base_kind, base_on_hub, card_text
 from .public import (
@@ -33,7 +35,6 @@ from .public import (
     public_run,
 )
 
-_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 # The HTTP library below huggingface_hub changes its name between versions; its error class does not.
 _NETWORK_ERRORS: tuple[type[Exception], ...] = (
     OSError,
@@ -125,7 +126,8 @@ def push_run(
 
     Raises:
         FileNotFoundError: The run, its adapter or the base model's folder is not there.
-        ValueError: Something must not be pushed (pickles, ids), or the base model would be missing.
+        ValueError: Something must not be pushed (pickles, ids, a damaged adapter), or the base model
+            would be missing.
         ConnectionError: The Hub could not be reached or refused.
     """
     plan = plan_push(
@@ -176,7 +178,7 @@ def plan_push(
         *_adapter_files(folder, base),
         PushFile("README.md", card_text(folder, repo_id=repo_id, base_model=base_repo_id).encode()),
         PushFile("run.json", public_run(folder).encode()),
-        PushFile("report.html", render_report(folder.path).read_bytes()),
+        PushFile("report.html", report_text(folder).encode()),
     ]
     ids, note = known_ids(folder)
     texts = {f.name: f.content for f in files if isinstance(f.content, bytes)}
@@ -188,15 +190,13 @@ def plan_push(
 
 def _adapter_files(folder: LoadedRun, base: str | None) -> list[PushFile]:
     adapter = folder.path / "adapter"
-    missing = [name for name in _ADAPTER if not (adapter / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"run_dir should hold the adapter of a finished run; {adapter} lacks "
-            f"{', '.join(missing)}. Run `fairtune finetune --run` on it."
-        )
-    config = json.loads((adapter / _ADAPTER[0]).read_text(encoding="utf-8"))
+    require_whole_adapter(RunFolder(folder.path), folder.part("choice"))
+    config = json.loads((adapter / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
     public = public_config(config, base, folder.part("model").get("revision"))
-    return [PushFile(_ADAPTER[0], public.encode()), PushFile(_ADAPTER[1], adapter / _ADAPTER[1])]
+    return [
+        PushFile(ADAPTER_FILES[0], public.encode()),
+        PushFile(ADAPTER_FILES[1], adapter / ADAPTER_FILES[1]),
+    ]
 
 
 def _base_to_be_had(folder: LoadedRun) -> str | None:
@@ -262,7 +262,7 @@ def _sha256(files: list[Path]) -> str:
 
 def _with_revision(file: PushFile, revision: str | None) -> PushFile:
     """Record the base's commit in the adapter's configuration, once it is known."""
-    if revision is None or file.name != _ADAPTER[0] or not isinstance(file.content, bytes):
+    if revision is None or file.name != ADAPTER_FILES[0] or not isinstance(file.content, bytes):
         return file
     config = json.loads(file.content)
     return PushFile(

@@ -45,7 +45,7 @@ def evaluate_run(run_dir: Path | str, *, n_resamples: int = 2000, seed: int = 0)
         ValueError: A validation group without both classes.
     """
     folder = RunFolder(run_dir)
-    record = folder.read()
+    record = folder.read_chosen()
     sensitive = record["dataset"]["sensitive"]
     predictions = _require_predictions(folder, record["choice"])
     options = {"sensitive": sensitive, "n_resamples": n_resamples, "seed": seed}
@@ -73,7 +73,7 @@ def evaluate_method(
         ValueError: A validation group without both classes.
     """
     folder = RunFolder(run_dir)
-    record = folder.read()
+    record = folder.read_chosen()
     options = {
         "sensitive": record["dataset"]["sensitive"],
         "n_resamples": n_resamples,
@@ -102,7 +102,7 @@ def compare_method(
         ValueError: The two were scored on different rows.
     """
     folder, reference_folder = RunFolder(run_dir), RunFolder(reference_dir)
-    record, reference = folder.read(), reference_folder.read()
+    record, reference = folder.read_chosen(), reference_folder.read_chosen()
     own, other = record["method"]["name"], reference["method"]["name"]
     record["comparisons"] = []
     if own != other:

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from fairtune_hf.data.small_cells import SMALL, hidden_cells
+from fairtune_hf.metrics.directions import is_small_good
 from fairtune_hf.run_folder import RunFolder
 
 from .numbers import is_number
@@ -55,11 +56,17 @@ class LoadedRun:
     def objectives(self) -> dict[str, int]:
         """The objectives of the search, the one that ranks its trials first: 1 where large is good, else -1.
 
-        The search of a method of a comparison names its objective alone, which is to be large.
+        Where the record does not tell the directions, they are those of the metrics.
         """
         search = self.part("search")
-        told = search.get("directions") or {search.get("objective") or "min_auc": "maximize"}
-        return {name: -1 if direction == "minimize" else 1 for name, direction in told.items()}
+        told = search.get("directions")
+        if isinstance(told, dict) and told:
+            return {name: -1 if way == "minimize" else 1 for name, way in told.items()}
+        found = {}
+        for word in str(search.get("objective") or "min_auc").split(","):
+            way, _, name = word.strip().rpartition(":")
+            found[name] = -1 if way == "minimize" or is_small_good(name) else 1
+        return found
 
     @property
     def objective(self) -> tuple[str, int]:

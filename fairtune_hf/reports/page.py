@@ -23,13 +23,14 @@ from .templating import page_environment
 from .verdict import flag_words, method_name, run_verdict, worst_group
 
 
-def render_report(run_dir: Path | str) -> Path:
-    """Write `report.html` and the figures' data (`figures/*.csv`) into a run's folder.
+def render_report(run_dir: Path | str, out: Path | str | None = None) -> Path:
+    """Write `report.html` and the figures' data (`figures/*.csv`) into a run's folder, or another.
 
     A run that has only been searched gives a page that says what is still to do.
 
     Args:
         run_dir: Folder of a run, with at least `run.json`.
+        out: Folder to write to, for a run that may only be read; the run's own if not given.
 
     Returns:
         The path of the page.
@@ -39,11 +40,18 @@ def render_report(run_dir: Path | str) -> Path:
         ValueError: A file of the run cannot be read.
     """
     folder = read_run(run_dir)
-    drawn = draw_figures(folder)
-    html = page_environment().get_template("report.html.jinja").render(page_content(folder, drawn))
+    to, drawn = folder.path if out is None else Path(out), draw_figures(folder)
     for figure in drawn.values():
-        write_figure_data(folder.path / "figures", figure)
-    return write_text(folder.path / "report.html", html)
+        write_figure_data(to / "figures", figure)
+    return write_text(to / "report.html", report_text(folder, drawn))
+
+
+def report_text(folder: LoadedRun, drawn: dict[str, Figure] | None = None) -> str:
+    """Return the whole page as text; nothing is written."""
+    figures = draw_figures(folder) if drawn is None else drawn
+    return (
+        page_environment().get_template("report.html.jinja").render(page_content(folder, figures))
+    )
 
 
 def draw_figures(folder: LoadedRun) -> dict[str, Figure]:
@@ -135,9 +143,10 @@ def missing_steps(folder: LoadedRun) -> list[tuple[str, str]]:
             ("No controls to compare with; they are trained by", "fairtune finetune --run DIR")
         )
     if not folder.part("test"):
-        steps.append(
-            ("Test rows not read yet; they are read, once, by", "fairtune evaluate --run DIR")
-        )
+        words = "Test rows not scored yet; they are measured, once scored, by"
+        if not folder.predictions.empty:
+            words = "Test rows are scored and not measured yet; they are measured by"
+        steps.append((words, "fairtune evaluate --run DIR"))
     return steps
 
 

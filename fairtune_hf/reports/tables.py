@@ -209,7 +209,13 @@ def search_rows(folder: LoadedRun) -> list[tuple[str, str]]:
         "failed": "Failed",
         "trained_epochs": "Epochs trained",
     }
-    rows = [(label, _plain(search[key])) for key, label in names.items() if key in search]
+    told = dict(search)
+    if "objective" in search:
+        told["objective"] = ", ".join(
+            name + (" (lower is better)" if sign < 0 else "")
+            for name, sign in folder.objectives.items()
+        )
+    rows = [(label, _plain(told[key])) for key, label in names.items() if key in search]
     epochs, train = (
         search.get("trained_epochs"),
         (folder.part("dataset").get("rows") or {}).get("train"),

@@ -19,7 +19,7 @@ from fairtune_hf.data import ImageTable
 from fairtune_hf.run_folder import EVALUATED, RunFolder
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.budget import busy_seconds
-from fairtune_hf.search.record import describe_choice
+from fairtune_hf.search.record import describe_choice, selected_by
 from fairtune_hf.search.run import run_study
 from fairtune_hf.search.sampling import startup_points
 from fairtune_hf.search.space import FREE, RANDOM, Candidate, SearchSpace
@@ -70,7 +70,7 @@ class MethodRun:
 
     @property
     def objective(self) -> str:
-        """What the search maximises."""
+        """What the search looks for."""
         return self.spec.objective or self.search.objective
 
     def search_choice(self, table: ImageTable, *, show_progress: bool = True) -> None:
@@ -95,6 +95,7 @@ class MethodRun:
             raise RuntimeError(
                 f"No trial of {self.spec.name} completed ({'; '.join(sorted(filter(None, reasons))) or 'see trials.csv'})."
             )
+        study.write_tables()  # also where nothing was left to try, and the tables were damaged
         self._write_record(study, best, table)
 
     def refit_choice(
@@ -105,7 +106,7 @@ class MethodRun:
         datasets: dict[str, ImageDataset] | None = None,
     ) -> None:
         """Train the choice of run.json at each seed and keep predictions and the first adapter."""
-        entry = self.folder.read()["choice"]
+        entry = self.folder.read_chosen()["choice"]
         candidate = read_candidate(entry)
         method = self.spec.method.from_values(candidate.hyperparameters)
 
@@ -198,14 +199,13 @@ class MethodRun:
         candidate = self.space.suggest(best)
         config = candidate_config(candidate)
         method = self.spec.method.from_values(candidate.hyperparameters)
-        complete = study.trials(TrialState.COMPLETE)
         choice = describe_choice(
             mask=study.mask_of(best),
             layout=candidate.layout,
             learning_rate=candidate.learning_rate,
             blocks=self.backbone.blocks,
             training=self.training,
-            selected_by=f"highest validation {self.objective} of {len(complete)} complete trials",
+            selected_by=selected_by(study),
             trial=best.number,
         )
         choice |= {
@@ -257,15 +257,16 @@ class MethodRun:
             "pruner": self.search.pruner,
             "judge_after": self.search.judge_after,
             "objective": self.objective,
+            "directions": {o.name: o.direction for o in study.objectives},
             "learning_rate_range": [self.search.learning_rate_min, self.search.learning_rate_max],
             "best_value": best_value(study),
         }
 
 
 def best_value(study: SearchStudy) -> float | None:
-    """Return the best validation value of a study, None where nothing completed."""
+    """Return the best validation value of a study's first objective, None where nothing completed."""
     best = study.best()
-    return None if best is None or best.value is None else float(best.value)
+    return None if best is None else float(best.values[0])
 
 
 def candidate_config(candidate: Candidate) -> FairMaskConfig:
@@ -288,7 +289,7 @@ def read_candidate(choice: dict[str, Any]) -> Candidate:
 
 def record_failure(folder: RunFolder, spec: MethodSpec, table: ImageTable, reason: str) -> None:
     """Write that a method failed and why, as a row of the comparison."""
-    before = folder.read()["method"] if folder.record_file.is_file() else None
+    before = (folder.read_if_whole() or {}).get("method")
     folder.update(
         dataset=describe_dataset(table),
         method={

@@ -20,6 +20,7 @@ import numpy as np
 from fairtune_hf.data import ImageTable
 from fairtune_hf.metrics import METRICS, ComputeMetrics, bootstrap_interval, choose_operating_point
 from fairtune_hf.metrics.arrays import GroupCodes
+from fairtune_hf.metrics.directions import BOUND, is_small_good
 from fairtune_hf.metrics.groups import measure, one_sided
 from fairtune_hf.metrics.resampled_table import ResampledTable, point_value, statistic
 from fairtune_hf.metrics.resampling import draw_counts, patient_design, rarer_class_patients
@@ -27,21 +28,6 @@ from fairtune_hf.metrics.trainer import positive_probability
 
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
 TRAINABLE = "trainable_parameters"
-_SMALL_IS_GOOD = frozenset(
-    [
-        "auc_gap",
-        "equalized_odds_difference",
-        "demographic_parity_difference",
-        "equal_opportunity_difference",
-        "max_group_loss",
-        "log_loss",
-        "brier",
-        "ece",
-        "fnr",
-        "fpr",
-        TRAINABLE,
-    ]
-)
 # Of a model that calls nobody, or everybody, positive these are undefined: they would be 0, the best
 # value there is. Such an epoch counts as the worst instead, so that a search never ends on one.
 _PARITY = frozenset(
@@ -54,7 +40,6 @@ _PARITY = frozenset(
 _WORST_PARITY = 1.0
 _NO_DIRECTION = frozenset(["selection_rate"])  # neither large nor small is good
 _AT_SPECIFICITY = re.compile(r"min_sensitivity_at_specificity(?:_(0?\.\d+))?")
-_BOUND = "_lcb"
 _BOUND_CONFIDENCE = 0.8  # two-sided, so that one value in ten lies beyond the bound
 _RESAMPLES = 200
 
@@ -77,12 +62,12 @@ class Objective:
     @property
     def is_bound(self) -> bool:
         """Whether this is a confidence bound of a metric."""
-        return self.function is None and self.name.endswith(_BOUND)
+        return self.function is None and self.name.endswith(BOUND)
 
     @property
     def metric(self) -> str:
         """The metric behind a bound; else the name."""
-        return self.name.removesuffix(_BOUND) if self.is_bound else self.name
+        return self.name.removesuffix(BOUND) if self.is_bound else self.name
 
 
 def parse_objectives(text: str) -> tuple[Objective, ...]:
@@ -107,12 +92,12 @@ def _parse_one(word: str) -> Objective:
         raise ValueError(
             f"--objective: expected maximize: or minimize: before the name, got {given!r}: in {word!r}."
         )
-    plain = name.removesuffix(_BOUND)
+    plain = name.removesuffix(BOUND)
     known = {*METRICS, TRAINABLE, "min_sensitivity_at_specificity"} - _NO_DIRECTION
-    bounded = name.endswith(_BOUND)
+    bounded = name.endswith(BOUND)
     is_metric = plain in (known & set(METRICS) if bounded else known)
     if is_metric or plain.startswith("auc_") or (not bounded and _AT_SPECIFICITY.fullmatch(name)):
-        own = MINIMIZE if plain in _SMALL_IS_GOOD else MAXIMIZE
+        own = MINIMIZE if is_small_good(plain) else MAXIMIZE
         if given and given != own:
             raise ValueError(
                 f"--objective: {name} is to be {own}d, got {word!r}. Leave the direction out."

@@ -80,13 +80,14 @@ def write_record(
         learning_rate=chosen.params["learning_rate"],
         blocks=backbone.blocks,
         training=replace(training, epochs=study.epochs_of(chosen)),
-        selected_by=_selected_by(study, judged),
+        selected_by=selected_by(study, judged),
         trial=chosen.number,
     )
-    earlier = folder.read() if folder.record_file.is_file() else {}
+    earlier = folder.read_if_whole() or {}
     changed = _refits_of(earlier) != _refits_of({"choice": choice, "controls": controls})
     # Refits of an earlier, shorter search stay counted.
-    before = earlier.get("cost") or {}
+    held = earlier.get("cost")
+    before = held if isinstance(held, dict) else {}
     record = folder.update(
         **(dict.fromkeys(EVALUATED) if changed else {}),
         dataset=describe_dataset(table),
@@ -141,7 +142,8 @@ def describe_choice(
     }
 
 
-def _selected_by(study: SearchStudy, judged: Sequence[Judged]) -> str:
+def selected_by(study: SearchStudy, judged: Sequence[Judged] = ()) -> str:
+    """Say by which value, and which way of it, a study's trial was chosen."""
     objective = study.objectives[0]
     extreme = "highest" if objective.direction == MAXIMIZE else "lowest"
     complete = len(study.trials(TrialState.COMPLETE))

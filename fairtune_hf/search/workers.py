@@ -6,14 +6,15 @@ workers that are lost, and takes them with it when it ends.
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 import torch
 from tqdm.auto import tqdm
@@ -22,7 +23,8 @@ from fairtune_hf.search.interrupt import PARENT, end_processes
 from fairtune_hf.search.progress import Progress
 from fairtune_hf.search.study import REPLACEMENT, SearchStudy
 
-WORKER = "FAIRTUNE_WORKER"  # number of a worker, set in its environment
+WORKER = "FAIRTUNE_WORKER"  # number of a worker of a search, set in its environment
+DISK_FULL = 74  # exit code of a worker that could not write: another would fare no better
 _REPLACEMENTS = 3  # a worker lost more often than that is not started again
 _POLL_SECONDS = 0.5
 
@@ -52,10 +54,14 @@ class WorkerPool:
         command: What each worker runs.
         count: How many.
         logs: Folder for what the workers say, one file each.
+        variable: Name in each worker's environment of its number, by which it knows what it is.
     """
 
-    def __init__(self, command: Sequence[str], count: int, logs: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], count: int, logs: Path, variable: str = WORKER
+    ) -> None:
         self._command, self._count, self._logs = list(command), count, logs
+        self._variable = variable
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> WorkerPool:
@@ -78,7 +84,7 @@ class WorkerPool:
         """
         ended = -1
         while not study.is_done():
-            self.look_after(study)
+            self.look_after(study.is_done)
             if study.finished() != ended:
                 ended = study.finished()
                 study.write_tables()
@@ -87,11 +93,23 @@ class WorkerPool:
         study.write_tables()
         progress.refresh()
 
-    def look_after(self, study: SearchStudy) -> None:
-        """Start lost workers again, up to a limit."""
+    def has_ended(self) -> bool:
+        """Whether every worker has ended as it should."""
+        return all(worker.process.poll() == 0 for worker in self._workers)
+
+    def look_after(self, is_done: Callable[[], bool]) -> None:
+        """Start lost workers again, up to a limit.
+
+        Args:
+            is_done: Tells whether what the workers are for is done, so that all may have ended.
+
+        Raises:
+            RuntimeError: No worker is left, and it is not done.
+            OSError: The last one ended because a disk is full.
+        """
         for worker in self._workers:
             code = worker.process.poll()
-            if code in (None, 0) or worker.starts > _REPLACEMENTS:
+            if code in (None, 0, DISK_FULL) or worker.starts > _REPLACEMENTS:
                 continue
             tqdm.write(
                 f"Worker {worker.number} ended with exit code {code} and is started again ({worker.starts} of "
@@ -100,13 +118,19 @@ class WorkerPool:
             )
             worker.starts += 1
             worker.process = self._start(worker.number, worker.log, replaces=True)
-        if all(w.process.poll() is not None for w in self._workers) and not study.is_done():
-            lost = [w for w in self._workers if w.process.returncode != 0] or self._workers
-            last = max(lost, key=lambda w: os.fstat(w.log.fileno()).st_mtime_ns)
-            raise RuntimeError(
-                f"All {self._count} workers have ended (exit codes {[w.process.returncode for w in self._workers]}) before "
-                f"the search was done. The study is saved. The last words of worker {last.number}:\n{_last_words(last)}"
-            )
+        if all(w.process.poll() is not None for w in self._workers) and not is_done():
+            self._give_up()
+
+    def _give_up(self) -> NoReturn:
+        lost = [w for w in self._workers if w.process.returncode != 0] or self._workers
+        last = max(lost, key=lambda w: os.fstat(w.log.fileno()).st_mtime_ns)
+        words = (
+            f"All {self._count} workers have ended (exit codes {[w.process.returncode for w in self._workers]}) before "
+            f"all was done. What was finished is saved. The last words of worker {last.number}:\n{_last_words(last)}"
+        )
+        if last.process.returncode == DISK_FULL:
+            raise OSError(errno.ENOSPC, words)
+        raise RuntimeError(words)
 
     def _start(
         self, number: int, log: IO[bytes], *, replaces: bool = False
@@ -122,7 +146,7 @@ class WorkerPool:
         )
 
     def _environment(self, number: int) -> dict[str, str]:
-        environment = {**os.environ, WORKER: str(number), PARENT: str(os.getpid())}
+        environment = {**os.environ, self._variable: str(number), PARENT: str(os.getpid())}
         gpus = torch.cuda.device_count()
         if gpus:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))

@@ -1,6 +1,7 @@
 """Training one model: the backbone, the Trainer, the refit and the run's folder."""
 
 from fairtune_hf.run_folder import RunFolder
+from fairtune_hf.training.adapter import require_whole_adapter
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone, load_backbone
 from fairtune_hf.training.dataset import ImageDataset, collate_batch
@@ -31,5 +32,6 @@ __all__ = [
     "finetune",
     "load_backbone",
     "refit",
+    "require_whole_adapter",
     "score_external",
 ]

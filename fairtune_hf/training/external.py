@@ -8,6 +8,7 @@ from peft import PeftModel
 
 from fairtune_hf.data import ImageTable
 from fairtune_hf.run_folder import RunFolder
+from fairtune_hf.training.adapter import require_whole_adapter
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.dataset import ImageDataset
@@ -30,7 +31,8 @@ def score_external(
         Predictions laid out like the run's own, with the split called `external`.
 
     Raises:
-        FileNotFoundError: The run has no adapter.
+        FileNotFoundError: The run has no adapter of its choice.
+        ValueError: The adapter is damaged.
     """
     require_adapter(folder)
     model = PeftModel.from_pretrained(backbone.copy_with_new_head(), str(folder.adapter))
@@ -50,13 +52,10 @@ def score_external(
 
 
 def require_adapter(folder: RunFolder) -> None:
-    """Refuse a run without an adapter.
+    """Refuse a run without the whole adapter of its choice.
 
     Raises:
-        FileNotFoundError: The run has no adapter.
+        FileNotFoundError: The run has no adapter of its choice.
+        ValueError: The search has made no choice, or the adapter is damaged.
     """
-    if not (folder.adapter / "adapter_config.json").is_file():
-        raise FileNotFoundError(
-            f"--run: expected an adapter in {folder.adapter}, and there is none. "
-            f"Run `fairtune finetune --run {folder.path}` first."
-        )
+    require_whole_adapter(folder, folder.read_chosen()["choice"])

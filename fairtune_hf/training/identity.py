@@ -31,6 +31,7 @@ from fairtune_hf.data.fingerprint import (
 from fairtune_hf.run_folder import RunFolder, write_text
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
+from fairtune_hf.whole_files import replacing
 
 FILE, ROWS = "identity.json", "identity.parquet"
 SCHEMA_VERSION = 1
@@ -122,9 +123,8 @@ def record_identity(folder: RunFolder, identity: Identity, table: ImageTable) ->
         return
     key = new_key()
     folder.path.mkdir(parents=True, exist_ok=True)
-    partial = folder.path / f".{ROWS}.partial"
-    _fingerprint(table).keyed_rows(key).to_parquet(partial, index=False)
-    partial.replace(folder.path / ROWS)
+    with replacing(folder.path / ROWS) as partial:
+        _fingerprint(table).keyed_rows(key).to_parquet(partial, index=False)
     content = {"schema_version": SCHEMA_VERSION, "digest": identity.digest, "key": key}
     content |= dataclasses.asdict(identity)
     write_text(folder.path / FILE, json.dumps(content, indent=1) + "\n")

@@ -22,7 +22,8 @@ from tqdm.auto import tqdm
 from transformers import set_seed
 
 from fairtune_hf.data import ImageTable
-from fairtune_hf.run_folder import RunFolder
+from fairtune_hf.run_folder import EVALUATED, RunFolder
+from fairtune_hf.training.adapter import adapter_fault
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.cost import add_costs, expected_operations
@@ -33,6 +34,7 @@ from fairtune_hf.training.identity import keep_identity
 from fairtune_hf.training.trainer import FairTrainer
 from fairtune_hf.tuner import FairMaskConfig
 from fairtune_hf.turn import FileTurn
+from fairtune_hf.whole_files import replacing_folder
 
 _SCORED_SPLITS = ("validation", "test")
 
@@ -111,7 +113,8 @@ def refit(
 
     Seeds whose predictions of this very choice are already in the folder are not trained again, so an
     interrupted refit goes on where it stopped. Predictions of another choice, left there by a shorter
-    search, are replaced.
+    search, are replaced, and so are damaged ones; where the adapter is missing or damaged, the first seed
+    is trained again.
 
     Args:
         choice: What to train.
@@ -138,21 +141,41 @@ def refit(
         )
         train = functools.partial(_train, choice, table, backbone, arguments, folder.path, compiled)
     entry = entry or asdict(choice)
-    done = folder.read_refits(entry)
-    frames = [] if done is None else [done[done["seed"].isin(seeds)]]
-    trained = set() if done is None else set(done["seed"])
+    done = read_done(folder, entry, seeds)
+    adapter = None if done is None else folder.noted_adapter(done)
+    frames = {} if done is None else {seed: done[done["seed"] == seed] for seed in seeds}
+    frames = {seed: frame for seed, frame in frames.items() if len(frame)}
     for seed in seeds:
-        if seed not in trained:
-            save_to = folder.adapter if seed == seeds[0] else None
+        if seed not in frames:
+            save_to = folder if seed == seeds[0] else None
             trainer = train(seed, datasets)
-            frames.append(_score_and_save(trainer, table, seed, datasets, save_to))
+            frames[seed] = _score_and_save(trainer, table, seed, datasets, save_to)
             if PartialState().is_main_process:
-                folder.write_refits(pd.concat(frames, ignore_index=True), entry)
+                if save_to is not None:
+                    adapter = folder.digest_adapter()
+                folder.write_refits(_join(frames, seeds), entry, adapter)
             if on_cost is not None:
                 on_cost(trainer.cost.record())
         if on_seed is not None:
             on_seed(seed)
-    return pd.concat(frames, ignore_index=True)
+    return _join(frames, seeds)
+
+
+def read_done(
+    folder: RunFolder, entry: Mapping[str, Any], seeds: Sequence[int]
+) -> pd.DataFrame | None:
+    """Read the predictions of a choice that need not be made again; None where all have to be.
+
+    Without a whole adapter of theirs, those of the first seed count as not there.
+    """
+    done = folder.read_whole_refits(entry)
+    if done is None or adapter_fault(folder, done) is None:
+        return done
+    return done[done["seed"] != seeds[0]]
+
+
+def _join(frames: Mapping[int, pd.DataFrame], seeds: Sequence[int]) -> pd.DataFrame:
+    return pd.concat([frames[seed] for seed in seeds if seed in frames], ignore_index=True)
 
 
 def finetune(
@@ -196,10 +219,12 @@ def _finetune(
     show_progress: bool,
 ) -> None:
     """Do what `finetune` says, alone in the folder."""
-    record = folder.read()
+    record = folder.read_chosen()
     check_same_inputs(record, table, backbone)
     keep_identity(folder, table, backbone, arguments)
     methods = folder.refits(record)
+    measured = record["test"] is not None and PartialState().is_main_process
+    before = {name: w.read_whole_refits(e) for name, (w, e) in methods.items()} if measured else {}
     datasets = build_datasets(table, backbone, arguments)
     with (
         quick_collections() as settle,
@@ -235,11 +260,23 @@ def _finetune(
                 trainings=len(methods) * len(seeds),
             )
     if PartialState().is_main_process:
+        again = any(_differ(before[name], methods[name]) for name in before)
         folder.update(
+            **(dict.fromkeys(EVALUATED) if again else {}),
             dataset=describe_dataset(table),
             warnings=list(dict.fromkeys([*(record["warnings"] or []), *table.warnings])),
         )
     PartialState().wait_for_everyone()
+
+
+def _differ(before: pd.DataFrame | None, refit_now: tuple[RunFolder, Mapping[str, Any]]) -> bool:
+    """Whether a mended refit has other scores than those that were measured."""
+    where, entry = refit_now
+    now = where.read_refits(entry)
+    if before is None or now is None:
+        return True
+    same = now[now["seed"].isin(before["seed"])].reset_index(drop=True)
+    return not same.equals(before[before["seed"].isin(same["seed"])].reset_index(drop=True))
 
 
 def _take_refits(folder: RunFolder, twin: RunFolder) -> None:
@@ -252,7 +289,8 @@ def _take_refits(folder: RunFolder, twin: RunFolder) -> None:
 def _add_refit_cost(folder: RunFolder, cost: dict[str, Any]) -> None:
     """Add a training to the refits' entry of run.json, at once, so that an interruption loses none."""
     if PartialState().is_main_process:
-        before = folder.read().get("cost") or {}
+        held = folder.read()["cost"]
+        before = held if isinstance(held, dict) else {}
         folder.update(cost={**before, "refit": add_costs([before.get("refit"), cost])})
 
 
@@ -318,7 +356,7 @@ def _score_and_save(
     table: ImageTable,
     seed: int,
     datasets: dict[str, ImageDataset],
-    save_to: Path | None,
+    save_to: RunFolder | None,
 ) -> pd.DataFrame:
     """Score validation and test rows with a trained model, and keep its adapter where asked."""
     frames = [
@@ -329,7 +367,8 @@ def _score_and_save(
     ]
     if save_to is not None and trainer.is_world_process_zero():
         model: Any = trainer.model
-        model.save_pretrained(str(save_to))
+        with replacing_folder(save_to.adapter) as partial:
+            model.save_pretrained(str(partial))
     return pd.concat(frames, ignore_index=True)
 
 
