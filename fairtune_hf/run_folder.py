@@ -125,7 +125,7 @@ class RunFolder:
                 f"--run: expected {self.record_file} to be the record of a run, and {error}. {self._how_to_rebuild()}"
             ) from error
         version = record.get("schema_version", SCHEMA_VERSION)
-        if not isinstance(version, int) or version > SCHEMA_VERSION:
+        if version > SCHEMA_VERSION:
             raise ValueError(
                 f"--run: {self.record_file} has schema version {version!r}; this release reads up to "
                 f"{SCHEMA_VERSION}. Install a newer fairtune_hf."

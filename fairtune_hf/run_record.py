@@ -18,8 +18,8 @@ _LIMITED = {"wall_seconds?": _NUMBER, "trained_epochs?": _NUMBER}
 # Part -> the kind of value, or the entries it must have where it is not null. "*" stands for every entry, a
 # name with a question mark for one that may be missing or null.
 _SHAPE: Mapping[str, Any] = {
-    "dataset": {"sensitive": str},
-    "model": {},
+    "dataset": {"sensitive": str, "split_hash": str},
+    "model": {"sha256": str},
     "choice": {**_TRAINED, "seed": int},
     "method": {"name": str},
     "search": {"trials?": int, "completed?": int, "pruned?": int, "objective?": str, **_LIMITED},
@@ -47,12 +47,13 @@ def parse_record(text: str) -> dict[str, Any]:
         raise ValueError("it nests without end") from error
     except ValueError as error:
         raise ValueError(
-            f"it is empty or cut off: {error}" if text.strip() else "it is empty"
+            f"it is no JSON, as when it was cut off ({error})" if text.strip() else "it is empty"
         ) from error
     if _is_deep(record):
         raise ValueError(f"it nests deeper than {_DEEPEST} levels")
     if not isinstance(record, dict):
-        raise ValueError(f"it holds one {_kind(record)}, not an object")
+        raise ValueError(f"it holds {_kind(record)}, not an object")
+    _check_kind("schema_version", record.get("schema_version", 1), int)
     for part, shape in _SHAPE.items():
         if record.get(part) is not None:
             _check(part, record[part], shape)

@@ -196,7 +196,7 @@ def require_run(run: RunArguments) -> RunFolder:
     """Return the folder `--run` names.
 
     Raises:
-        ValueError: No `--run`.
+        ValueError: No `--run`, or a search that has not come to its end.
         FileNotFoundError: No run there.
         ValueError: Its config.yaml was edited since it began.
     """
@@ -205,7 +205,8 @@ def require_run(run: RunArguments) -> RunFolder:
             "--run: expected the folder of an earlier step, got none. Example: --run runs/demo"
         )
     folder = RunFolder(run.run)
-    folder.read()
+    if folder.read()["dataset"] is None:
+        folder.read_chosen()  # says what is missing
     check_settings(folder)
     return folder
 

@@ -38,14 +38,14 @@ def require_whole_adapter(folder: RunFolder, choice: Mapping[str, Any]) -> None:
     predictions = folder.read_refits(choice)
     if predictions is None:
         raise FileNotFoundError(
-            f"--run: expected the adapter of what the search chose in {folder.adapter}, and the choice has not been "
-            f"trained: {folder.predictions_file} is missing or of another choice. {command}"
+            f"--run: expected an adapter in {folder.adapter} of what the search chose, and that has not been trained: "
+            f"{folder.predictions_file} is missing or of another choice. {command}"
         )
     fault = adapter_fault(folder, predictions)
     if fault is not None:
         kind = FileNotFoundError if "missing" in fault else ValueError
         raise kind(
-            f"--run: expected the adapter of the run in {folder.adapter}, and {fault}. {command}"
+            f"--run: expected an adapter in {folder.adapter} that is the run's, and {fault}. {command}"
         )
 
 

@@ -31,6 +31,7 @@ from fairtune_hf.training.dataset import ImageDataset
 from fairtune_hf.training.description import describe_dataset
 from fairtune_hf.training.garbage import quick_collections
 from fairtune_hf.training.identity import keep_identity
+from fairtune_hf.training.mending import Measured
 from fairtune_hf.training.trainer import FairTrainer
 from fairtune_hf.tuner import FairMaskConfig
 from fairtune_hf.turn import FileTurn
@@ -223,8 +224,7 @@ def _finetune(
     check_same_inputs(record, table, backbone)
     keep_identity(folder, table, backbone, arguments)
     methods = folder.refits(record)
-    measured = record["test"] is not None and PartialState().is_main_process
-    before = {name: w.read_whole_refits(e) for name, (w, e) in methods.items()} if measured else {}
+    measured = Measured(folder, record) if record["test"] is not None else None
     datasets = build_datasets(table, backbone, arguments)
     with (
         quick_collections() as settle,
@@ -260,23 +260,13 @@ def _finetune(
                 trainings=len(methods) * len(seeds),
             )
     if PartialState().is_main_process:
-        again = any(_differ(before[name], methods[name]) for name in before)
+        is_other = measured is not None and not measured.holds()
         folder.update(
-            **(dict.fromkeys(EVALUATED) if again else {}),
+            **(dict.fromkeys(EVALUATED) if is_other else {}),
             dataset=describe_dataset(table),
             warnings=list(dict.fromkeys([*(record["warnings"] or []), *table.warnings])),
         )
     PartialState().wait_for_everyone()
-
-
-def _differ(before: pd.DataFrame | None, refit_now: tuple[RunFolder, Mapping[str, Any]]) -> bool:
-    """Whether a mended refit has other scores than those that were measured."""
-    where, entry = refit_now
-    now = where.read_refits(entry)
-    if before is None or now is None:
-        return True
-    same = now[now["seed"].isin(before["seed"])].reset_index(drop=True)
-    return not same.equals(before[before["seed"].isin(same["seed"])].reset_index(drop=True))
 
 
 def _take_refits(folder: RunFolder, twin: RunFolder) -> None:

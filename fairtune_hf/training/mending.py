@@ -1,0 +1,61 @@
+"""Whether what was measured still holds after refits were trained again because files were damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from fairtune_hf.metrics import evaluate_predictions
+from fairtune_hf.run_folder import RunFolder
+
+# Of a block of run.json, those that need no resampling to be compared.
+_PLAIN = (
+    *("overall_auc", "min_auc", "max_auc", "auc_gap"),
+    *("equalized_odds_difference", "demographic_parity_difference"),
+)
+
+
+class Measured:
+    """What an evaluation is of: taken before refits are mended, and asked about after.
+
+    Args:
+        folder: The run.
+        record: Its run.json.
+    """
+
+    def __init__(self, folder: RunFolder, record: Mapping[str, Any]) -> None:
+        self._record, self._refits = record, folder.refits(record)
+        self._before = {
+            name: where.read_whole_refits(entry) for name, (where, entry) in self._refits.items()
+        }
+
+    def holds(self) -> bool:
+        """Whether every refit that was measured has the scores, or gives the numbers, that it had."""
+        return all(self._is_same(name) for name in self._refits)
+
+    def _is_same(self, name: str) -> bool:
+        where, entry = self._refits[name]
+        before, now = self._before[name], where.read_refits(entry)
+        if now is None:
+            return False
+        if before is None:
+            measured = self._record if name == "fairtune" else entry
+            return self._gives(now, measured.get("seeds") or [])
+        same = now[now["seed"].isin(before["seed"])].reset_index(drop=True)
+        return same.equals(before[before["seed"].isin(same["seed"])].reset_index(drop=True))
+
+    def _gives(self, now: pd.DataFrame, seeds: list[dict[str, Any]]) -> bool:
+        """Whether predictions give the numbers of run.json's `seeds`."""
+        sensitive = self._record["dataset"]["sensitive"]
+        for item in seeds:
+            for split in ("validation", "test"):
+                rows = now[now["seed"].eq(item["seed"]) & now["split"].eq(split)]
+                told = item.get(split) or {}
+                if rows.empty:
+                    return False
+                found = evaluate_predictions(rows, sensitive=sensitive, n_resamples=100)
+                if any(found.get(key) != told.get(key) for key in _PLAIN):
+                    return False
+        return bool(seeds)
