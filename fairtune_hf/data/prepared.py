@@ -16,10 +16,10 @@ import pandas as pd
 from PIL import Image
 
 from fairtune_hf.data.declaration import DatasetSpec, Pictures, RawTable, ReadRequest
+from fairtune_hf.data.picture_store import DamagedStoreError, PictureStore, open_store
 from fairtune_hf.data.pixels import digest_bytes
 from fairtune_hf.data.prepared_checks import check_table, describe_table, sign, was_signed
 from fairtune_hf.data.splits import hash_split
-from fairtune_hf.data.store import DamagedStoreError, PictureStore, open_store
 from fairtune_hf.data.table import FIXED_COLUMNS
 from fairtune_hf.data.tabular import read_table
 

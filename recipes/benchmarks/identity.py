@@ -24,8 +24,9 @@ import numpy as np
 import pandas as pd
 
 from fairtune_hf.data.fingerprint import fingerprint, new_key
+from fairtune_hf.data.picture_store import IMAGES, PictureStore, open_store
 from fairtune_hf.data.pixels import VERIFIED
-from fairtune_hf.data.store import IMAGES, PictureStore, build_store, open_store
+from fairtune_hf.data.store import build_store
 
 BLOCK, LIMIT = 256, 0.05
 

@@ -10,7 +10,7 @@ import pytest
 import fairtune_hf.data as data
 from fairtune_hf.data import DATASETS, dataset_spec, list_datasets, prepare
 from fairtune_hf.data.declaration import COMMON_OPTIONS, OptionSpec, ReadRequest
-from fairtune_hf.data.store import PictureStore
+from fairtune_hf.data.picture_store import PictureStore
 
 NAMES = {
     "fitzpatrick17k",

@@ -133,6 +133,7 @@ def as_an_earlier_release_wrote_it(root):
     (root / "prepared.json").write_text(json.dumps(content))
     record = json.loads((root / "pictures/store.json").read_text())
     record.pop("checksums")
+    record |= {"version": 1, "key": "of that release"}
     (root / "pictures/store.json").write_text(json.dumps(record))
     for name in ("pixels.npy", "verified.json"):
         (root / "pictures" / name).unlink()

@@ -17,7 +17,8 @@ import pytest
 from fairtune_hf.data import load_dataset_table
 from fairtune_hf.data import store as store_module
 from fairtune_hf.data.images import ImageError
-from fairtune_hf.data.store import build_store, open_store, store_key
+from fairtune_hf.data.picture_store import open_store
+from fairtune_hf.data.store import build_store, store_key
 
 SIDE = 8
 BUILDER = """
@@ -182,7 +183,7 @@ def test_failures_leave_nothing_unless_skipped(tmp_path):
 def test_too_little_room_is_said_before_decoding(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     sources, calls = drawn(100)
-    with pytest.raises(OSError, match=r"GB were expected to be free .* FAIRTUNE_CACHE"):
+    with pytest.raises(OSError, match=r"MB were expected to be free .* FAIRTUNE_CACHE"):
         build_store(tmp_path / "s", sources, SIDE, progress=False)
     assert calls == []
 
