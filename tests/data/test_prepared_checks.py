@@ -90,7 +90,7 @@ def test_damage_that_keeps_size_and_time_of_change_is_found(folder):
         load(folder)
 
 
-def test_a_copy_is_compared_whole_and_a_read_only_one_is_read(folder, tmp_path):
+def test_a_copy_is_compared_whole(folder, tmp_path):
     before = load(folder)
     copied = shutil.copytree(folder, tmp_path / "copy")
     np.testing.assert_array_equal(load(copied).images, before.images)
