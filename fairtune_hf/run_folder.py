@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +58,8 @@ OURS = frozenset(
         *("run.json", "config.yaml", "trials.csv", "curves.csv", "predictions.parquet"),
         *("report.html", "README.md", "claim", "best_trial.lock", "study.sqlite3.lock"),
         *("finetune.lock", "config.yaml.lock", "identity.json", "identity.parquet"),
+        # Halves of the one process that holds the lock of their kind.
+        *(".study.sqlite3.partial", ".best_trial.partial", ".best_trial.old"),
         *(f"comparison.{kind}" for kind in ("csv", "html", "md", "tex")),
         *(f"study.sqlite3{end}" for end in ("", "-wal", "-shm", "-journal")),
         *("adapter", "best_trial", "figures", "tensorboard", "wandb", "workers"),
@@ -73,7 +74,6 @@ _OF_RUNS = (
     "methods",
 )  # folders of folders like a run's
 _TRAINED = ("mask", "layout", "learning_rate", "epochs", "train_also", "hyperparameters")
-_BEST_LEFT = re.compile(r"\.?best_trial\.(\d+\.)?(partial|old)")  # of a killed search
 
 
 class RunFolder:
@@ -337,7 +337,7 @@ class RunFolder:
         for entry in list(self.path.iterdir()):
             if entry.name == "confirm":
                 RunFolder(entry).clear()
-            elif entry.name in OURS or _BEST_LEFT.fullmatch(entry.name):
+            elif entry.name in OURS:
                 _remove(entry)
         _remove_if_empty(self.path)
 

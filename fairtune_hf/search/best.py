@@ -20,9 +20,9 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from fairtune_hf.search.objectives import Objective, ObjectiveMetrics
-from fairtune_hf.search.study_file import sync
 from fairtune_hf.training.trainer import FairTrainer
 from fairtune_hf.turn import FileTurn
+from fairtune_hf.whole_files import flush
 
 FOLDER = "best_trial"
 _RECORD, _SCORES, _WEIGHTS = "trial.json", "scores.npy", "adapter_model.safetensors"
@@ -84,7 +84,7 @@ class KeepBest(TrainerCallback):
                 np.save(partial / _SCORES, self._metrics.last.scores)
             (partial / _RECORD).write_text(json.dumps(record))  # last: with it the folder is whole
             for file in [*partial.iterdir(), partial]:
-                sync(file)
+                flush(file)
             _put_in_place(self._folder)
 
     def _is_better(self, trial: Trial, record: dict[str, Any]) -> bool:
@@ -109,7 +109,7 @@ def _put_in_place(folder: Path) -> None:
     if os.path.lexists(target):
         target.rename(old)
     (folder / _PARTIAL).rename(target)
-    sync(folder)
+    flush(folder)
     _remove(old)
 
 

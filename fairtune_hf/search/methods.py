@@ -20,7 +20,7 @@ from fairtune_hf.run_folder import EVALUATED, RunFolder
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.budget import busy_seconds
 from fairtune_hf.search.record import describe_choice, selected_by
-from fairtune_hf.search.run import run_study
+from fairtune_hf.search.run import run_study, set_aside_if_damaged
 from fairtune_hf.search.sampling import startup_points
 from fairtune_hf.search.space import FREE, RANDOM, Candidate, SearchSpace
 from fairtune_hf.search.study import SearchStudy
@@ -88,6 +88,7 @@ class MethodRun:
             raise ValueError(
                 'table: expected training and validation rows only, got test rows too. Load it with splits=("train", "validation").'
             )
+        set_aside_if_damaged(self.folder)  # one method's damage is not the comparison's end
         study = self._run_study(table, show_progress)
         best = study.best()
         if best is None:

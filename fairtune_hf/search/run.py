@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import optuna
+from tqdm.auto import tqdm
 
 from fairtune_hf.data import ImageTable
 from fairtune_hf.run_folder import RunFolder
@@ -32,6 +34,7 @@ from fairtune_hf.search.shared import join_shared
 from fairtune_hf.search.space import Candidate, SearchSpace
 from fairtune_hf.search.storage import read_trials, told_apart, without_password
 from fairtune_hf.search.study import STUDY_NAME, SearchStudy
+from fairtune_hf.search.study_file import set_aside
 from fairtune_hf.search.tables import are_whole, read_listed, require_trials
 from fairtune_hf.search.workers import WorkerPool, is_worker
 from fairtune_hf.training.arguments import FitArguments
@@ -334,3 +337,16 @@ def check_study(folder: RunFolder, search: SearchArguments) -> bool:
         require_trials(where, listed, states, without_password(url))
         whole &= not trials or are_whole(where, trials)
     return whole
+
+
+def set_aside_if_damaged(folder: RunFolder) -> None:
+    """Where a folder's own study is damaged or lost trials, give its files other names and say so: it begins anew."""
+    try:
+        check_study(folder, SearchArguments())
+    except ValueError as error:
+        moved = set_aside(folder.study_file, folder.trials_file, folder.curves_file)
+        names = ", ".join(path.name for path in moved)
+        tqdm.write(
+            f"The search in {folder.path} begins anew, its files are now {names}. {error}",
+            file=sys.stderr,
+        )

@@ -16,6 +16,8 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import BaseModel
 
+from fairtune_hf.whole_files import flush
+
 _HEADER_BYTES = 100  # a shorter file holds no database
 _TIMEOUT_SECONDS = 60.0
 _ALEMBIC = "alembic_version"
@@ -48,9 +50,9 @@ def make_whole(path: Path) -> None:
     rdb.engine.dispose()
     for left in _family(path)[1:]:
         left.unlink(missing_ok=True)  # a log of the old file would be replayed into the new one
-    sync(partial)
+    flush(partial)
     partial.replace(path)
-    sync(path.parent)
+    flush(path.parent)
 
 
 def is_whole(path: Path) -> bool:
@@ -128,15 +130,6 @@ def _make(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _family(path: Path) -> list[Path]:
     return [path.with_name(path.name + end) for end in ("", "-wal", "-shm", "-journal")]
 
@@ -150,18 +143,17 @@ def _damaged(path: Path, why: str) -> ValueError:
     )
 
 
-def set_aside(path: Path) -> list[Path]:
-    """Give a damaged study's file, and what belongs to it, other names; return those.
+def set_aside(path: Path, *others: Path) -> list[Path]:
+    """Give a damaged study's file, what belongs to it and its tables other names, `.damaged-N`; return those.
 
     For a caller that makes the study again by itself and says so.
     """
+    there = [left for left in (*_family(path), *others) if left.exists()]
     number = 1
-    while any(left.exists() for left in _family(path.with_name(f"{path.name}.damaged-{number}"))):
+    while any(_damaged_name(left, number).exists() for left in there):
         number += 1
-    moved = []
-    for left, new in zip(
-        _family(path), _family(path.with_name(f"{path.name}.damaged-{number}")), strict=True
-    ):
-        if left.exists():
-            moved.append(left.rename(new))
-    return moved
+    return [left.rename(_damaged_name(left, number)) for left in there]
+
+
+def _damaged_name(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.damaged-{number}")

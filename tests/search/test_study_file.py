@@ -245,3 +245,26 @@ def test_another_storage_is_refused_where_the_table_lists_trials(run: Path, tmp_
             RunFolder(run), SPACE, SearchArguments(), epochs=3, seed=0, storage=f"sqlite:///{tmp_path}/other.db"
         )  # fmt: skip
     assert len(pd.read_csv(run / "trials.csv")) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"no database" * 500])
+def test_a_method_of_a_comparison_sets_a_damaged_study_aside_and_begins_anew(
+    content: bytes, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fairtune_hf.search.run import set_aside_if_damaged
+
+    set_aside_if_damaged(RunFolder(run))
+    assert open_study(run).finished() == 3  # nothing is wrong yet
+    table = (run / "trials.csv").read_bytes()
+    for number in (1, 2):
+        for end in ("", "-wal", "-shm"):
+            (run / f"study.sqlite3{end}").unlink(missing_ok=True)
+        (run / "study.sqlite3").write_bytes(content)
+        (run / "trials.csv").write_bytes(table)
+        set_aside_if_damaged(RunFolder(run))
+        assert "begins anew" in capsys.readouterr().err
+        assert (run / f"study.sqlite3.damaged-{number}").read_bytes() == content
+        assert (run / f"trials.csv.damaged-{number}").read_bytes() == table
+        study = open_study(run)
+        assert study.finished() == 0
+        close(study)
