@@ -1,11 +1,13 @@
 """From a checkpoint's config and weights to a classifier of two classes whose body is all the file's.
 
 The classification head may be new; nothing else may: whatever of the body is missing in the file, or
-has another shape there, would be drawn at random, so it is refused by name.
+has another shape there, would be drawn at random, so it is refused by name. What blocks hold in the
+file and not in the model would be left out of what they compute, and is refused too.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -36,6 +38,17 @@ _REFUSED_TIMM_ARGUMENTS = (
     "pretrained_cfg_overlay",
     "features_only",
 )
+# Worked out from the architecture, not trained; earlier releases of the libraries saved them too.
+_DERIVED = frozenset(
+    {
+        "attn_mask",
+        "freqs_cos",
+        "freqs_sin",
+        "inv_freq",
+        "relative_coords_table",
+        "relative_position_index",
+    }
+)
 # A vision tower's kind -> the dual encoder's config and its classifier, which has no text tower.
 _TOWERS: dict[str, tuple[Any, Any]] = {
     "clip_vision_model": (CLIPConfig, CLIPForImageClassification),
@@ -55,7 +68,7 @@ def load_classifier(
 
     Raises:
         ValueError: There is no such checkpoint; it cannot be an image classifier of three colours; its blocks are not
-            known; or some of its body is not in the file.
+            known; some of its body is not in the file; or its blocks in the file hold more than the config builds.
     """
     config = _read_config(path, revision)
     kind = config.model_type
@@ -65,10 +78,12 @@ def load_classifier(
     if block_pattern is not None:
         setattr(model, PATTERN_ATTRIBUTE, block_pattern)
     try:
-        heads = [leaf.name for leaf in describe(model).leaves if leaf.region == "head"]
+        anatomy = describe(model)
     except ValueError as error:
         raise ValueError(f"--model: {str(error).removeprefix('model: ')}") from error
+    heads = [leaf.name for leaf in anatomy.leaves if leaf.region == "head"]
     _check_body(model, loading, set(heads), path)
+    _check_nothing_spare(loading["unexpected_keys"], anatomy.blocks, path)
     check_heads(model, head_modules(heads), path)
     # The base is never trained; every copy starts frozen and the tuner decides what trains.
     return model.eval()
@@ -250,6 +265,27 @@ def _check_body(
             f"--model: expected every weight but the classification head's in {path!r}, and they would be drawn at random: "
             f"{'; '.join(faults)}.{hint} The weights and config.json (architecture, image_size, model_args) describe different "
             "models: restore the config that came with them, or save model and config together with save_pretrained."
+        )
+
+
+def _check_nothing_spare(unexpected: Iterable[str], blocks: Iterable[str], path: str) -> None:
+    """Refuse a file that has more in its blocks, or more blocks, than the config builds.
+
+    Beside the blocks a file may hold what a classifier does not need: a pooler, a decoder, a text tower.
+
+    Raises:
+        ValueError: Naming what would be left out of the computation.
+    """
+    places = {re.sub(r"\d+", r"\\d+", re.escape(name)) for name in blocks}
+    in_block = re.compile(rf"(?:{'|'.join(sorted(places))})\.")
+    spare = sorted(
+        key for key in unexpected if in_block.match(key) and key.rpartition(".")[2] not in _DERIVED
+    )
+    if spare:
+        raise ValueError(
+            f"--model: expected blocks in {path!r} as its config.json builds them, and the file holds {_some(spare)}, which "
+            "would be left out, so that the model computes something else than it was trained for. Restore the config "
+            "that came with the weights, or save model and config together with save_pretrained."
         )
 
 

@@ -268,6 +268,40 @@ def test_a_body_that_is_not_all_in_the_file_is_refused_by_name(
     assert "config.json" in str(caught.value)
 
 
+def scaled(folder: Path) -> Path:
+    """A network with layer scale, which is a keyword of timm's, beside a config without it."""
+    checkpoints.save_timm("vit_base_patch16_224", folder)
+    shape = {**checkpoints.TIMM, "init_values": 0.1}
+    network = timm.create_model("vit_base_patch16_224", num_classes=0, **shape)
+    save_file(network.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("write", "named"),
+    [
+        (scaled, "blocks.0.ls1.gamma"),
+        (lambda f: edit(plain_vit(f), num_hidden_layers=2), "layers.2.attention.k_proj.bias"),
+    ],
+    ids=["layer scale", "depth"],
+)
+def test_blocks_that_hold_more_in_the_file_are_refused_by_name(
+    write: Any, named: str, tmp_path: Path
+) -> None:
+    folder = write(tmp_path)
+    with pytest.raises(ValueError, match="computes something else") as caught:
+        load_backbone(folder)
+    assert named in str(caught.value)
+
+
+def test_tables_of_places_that_were_saved_with_the_blocks_are_no_weights(tmp_path: Path) -> None:
+    name = "encoder.layers.0.blocks.0.attention.self.relative_position_index"
+    folder = edit_weights(
+        checkpoints.write("swin", tmp_path), lambda w: {**w, name: torch.zeros(16, 16).long()}
+    )
+    assert load_backbone(folder).blocks == 3
+
+
 def lost_shard(folder: Path) -> Path:
     sorted(shards(folder).glob("model-*"))[1].unlink()
     return folder
