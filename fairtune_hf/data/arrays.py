@@ -21,6 +21,7 @@ from fairtune_hf.data.images import (
     DECODER,
     ImageError,
     Pixels,
+    file_stamp,
     note,
     noted,
     scale_to_uint8,
@@ -77,6 +78,10 @@ class H5Source:
             return f"{self.name} missing"
         return f"{file_signature(self.path)} {self.key} {self.window}"
 
+    def stamp(self) -> str:
+        """Return the file's stamp."""
+        return file_stamp(self.path)
+
     def read(self, side: int) -> tuple[Pixels, bytes]:
         """Read the dataset; see `ImageSource.read`."""
         try:
@@ -90,11 +95,23 @@ class H5Source:
         return grey_to_square(values, side), digest
 
 
-@lru_cache(maxsize=4)
+_OPEN_H5: dict[Path, tuple[str, Any]] = {}
+_OPEN_AT_MOST = 4
+
+
 def _open_h5(path: Path) -> Any:
+    """Open a file, or take it from the few that are kept open; one that has been replaced is opened anew."""
     import h5py
 
-    return h5py.File(path, "r")
+    stamp = file_stamp(path)
+    held, file = _OPEN_H5.pop(path, ("", None))
+    if file is not None and held != stamp:
+        file.close()  # else the library gives what it has read of the earlier file
+        file = None
+    _OPEN_H5[path] = (stamp, file or h5py.File(path, "r"))
+    while len(_OPEN_H5) > _OPEN_AT_MOST:
+        _OPEN_H5.pop(next(iter(_OPEN_H5)))[1].close()
+    return _OPEN_H5[path][1]
 
 
 def h5_keys(path: Path) -> frozenset[str]:
@@ -136,9 +153,13 @@ class SliceSource:
         end = " missing" if pair.endswith("missing") else ""
         return f"{pair} {self.name} {self.index} {self.axis} {self.scale} {DECODER}{end}"
 
+    def stamp(self) -> str:
+        """Return the stamps of header and voxels."""
+        return f"{file_stamp(self.path)} {file_stamp(self.path.with_suffix('.img'))}"
+
     def read(self, side: int) -> tuple[Pixels, bytes]:
         """Cut the slice, the third axis upwards; see `ImageSource.read`."""
-        volume, digest, told = _volume(self.path, self.scale)
+        volume, digest, told = _volume(self.path, self.scale, self.stamp())
         for text in told:
             note(text)
         if self.index >= volume.shape[self.axis]:
@@ -151,8 +172,11 @@ class SliceSource:
 
 
 @lru_cache(maxsize=6)
-def _volume(path: Path, scale: str) -> tuple[Pixels, bytes, tuple[str, ...]]:
-    """Load a volume as uint8, scaled by its own percentiles or range; with its digest and notes."""
+def _volume(path: Path, scale: str, stamp: str) -> tuple[Pixels, bytes, tuple[str, ...]]:
+    """Load a volume as uint8, scaled by its own percentiles or range; with its digest and notes.
+
+    The stamp is there so that a volume that has been replaced is not taken from memory.
+    """
     import nibabel
 
     try:
@@ -220,6 +244,10 @@ class NpzSource:
         """Return the file's signature, the array and the bounds."""
         told = file_signature(self.path)
         return told if told.endswith(" missing") else f"{told} {self.key} {self.bounds}"
+
+    def stamp(self) -> str:
+        """Return the file's stamp."""
+        return file_stamp(self.path)
 
     def read(self, side: int) -> tuple[Pixels, bytes]:
         """Read the array; see `ImageSource.read`."""

@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.compute as pc
 
-from fairtune_hf.data.images import DECODER, ImageError, Pixels, decode_bytes, square
+from fairtune_hf.data.images import (
+    DECODER,
+    ImageError,
+    Pixels,
+    decode_bytes,
+    file_stamp,
+    square,
+)
 from fairtune_hf.data.naming import closest
 from fairtune_hf.data.split_names import split_of
 from fairtune_hf.data.tabular import arrow_frame, as_text
@@ -31,7 +39,7 @@ FOLDER_NAMES = {
 
 @dataclass(frozen=True)
 class HfSource:
-    """The picture of one row of a `datasets.Dataset`, kept as the file's bytes."""
+    """The picture of one row of a `datasets.Dataset`, which holds the file's bytes or its path."""
 
     data: Any = field(repr=False)
     column: str
@@ -39,10 +47,18 @@ class HfSource:
     name: str
     fingerprint: str
     depth16: str = "minmax"
+    stored: str = ""
+    """The stamps of the files that hold the data set."""
+    path: str | None = None
+    """The picture's own file, where the data set holds no bytes."""
 
     def signature(self) -> str:
         """Return the data set's fingerprint and the row."""
         return f"{self.fingerprint} {self.column} {self.index} {self.depth16} {DECODER}"
+
+    def stamp(self) -> str:
+        """Return the stamps of the data set's files, and of the picture's own."""
+        return self.stored if self.path is None else f"{self.stored} {file_stamp(self.path)}"
 
     def read(self, side: int) -> tuple[Pixels, bytes]:
         """Decode the row's picture; see `ImageSource.read`."""
@@ -104,8 +120,9 @@ def read_hf(root: Path, depth16: str) -> tuple[pd.DataFrame, dict[str, HfSource]
         tables.append(told)
         raw = _undecoded(data, column)
         mark = f"{split} {data._fingerprint}"
-        for i, name in enumerate(names):
-            sources[name] = HfSource(raw, column, i, name, mark, depth16)
+        stored = " ".join(file_stamp(held["filename"]) for held in data.cache_files)
+        for i, (name, path) in enumerate(zip(names, _own_files(raw, column), strict=True)):
+            sources[name] = HfSource(raw, column, i, name, mark, depth16, stored, path)
     return pd.concat(tables, ignore_index=True), sources
 
 
@@ -150,6 +167,16 @@ def _undecoded(data: Any, column: str) -> Any:
     import datasets
 
     return data.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+
+
+def _own_files(raw: Any, column: str) -> list[str | None]:
+    """Return the path of each picture that the data set holds no bytes of; no picture is read."""
+    pictures = raw.data.column(column)
+    is_outside = pc.is_null(pc.struct_field(pictures, "bytes"))
+    paths = pc.if_else(is_outside, pc.struct_field(pictures, "path"), None).to_pylist()
+    if raw._indices is None:
+        return list(paths)
+    return [paths[i] for i in raw._indices.column(0).to_pylist()]
 
 
 def _as_text(data: Any, column: str) -> pd.DataFrame:

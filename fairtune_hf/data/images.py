@@ -1,6 +1,7 @@
 """From a picture file to a square uint8 array: one `ImageSource` per row.
 
-A source knows its name for messages, a signature for the cache's key, and how to give its pixels.
+A source knows its name for messages, a signature and a stamp for the cache's key, and how to give
+its pixels.
 Values are scaled or windowed to 0..255, never wrapped.
 """
 
@@ -81,7 +82,10 @@ class ImageSource(Protocol):
         """The name a message calls the picture by."""
 
     def signature(self) -> str:
-        """Return what changes when the picture changes (path, size, time of change)."""
+        """Return what changes when the picture changes and stays when its folder moves (name, size, time)."""
+
+    def stamp(self) -> str:
+        """Return what tells the picture's file from every other on this machine; see `file_stamp`."""
 
     def read(self, side: int) -> tuple[Pixels, bytes]:
         """Return (side, side, 3) uint8 pixels and a digest of the picture's bytes.
@@ -89,6 +93,19 @@ class ImageSource(Protocol):
         Raises:
             ImageError: if there is no usable picture.
         """
+
+
+def file_stamp(path: str | Path) -> str:
+    """Return where a file lies, its inode and when it last changed in any way.
+
+    Two files differ in it even where an archive or a copy gave them one name, size and time. So
+    does a file from its own copy: it says which file this is, and nothing of what is in it.
+    """
+    try:
+        told = os.stat(path)  # noqa: PTH116  a Path a picture is slow over many thousands
+    except (OSError, ValueError):
+        return "missing"
+    return f"{os.path.abspath(path)} {told.st_ino} {told.st_ctime_ns}"  # noqa: PTH100
 
 
 @dataclass(frozen=True)
@@ -106,6 +123,10 @@ class FileSource:
         except (OSError, ValueError):
             return f"{self.name} missing"
         return f"{self.name} {told.st_size} {told.st_mtime_ns} {self.depth16} {DECODER}"
+
+    def stamp(self) -> str:
+        """Return the file's own stamp."""
+        return file_stamp(self.path)
 
     def read(self, side: int) -> tuple[Pixels, bytes]:
         """Decode the file; see `ImageSource.read`."""

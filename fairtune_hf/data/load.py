@@ -160,7 +160,7 @@ def _decode(
 ) -> Pictures:
     sources = plan.raw.sources or []
     skip = bool(plan.request.options["skip_corrupt"])
-    key = store_key(signatures, side)
+    key = store_key(signatures, (s.stamp() for s in sources), side)
     if place is None and cache is not None:
         place = _writable(cache, f"{plan.spec.name}-{side}-{key[:16]}", plan)
     if place is not None:

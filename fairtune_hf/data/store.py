@@ -1,7 +1,7 @@
 """The prepared pictures on disk: one folder, built once, complete or not there.
 
-Its files are those of `picture_store`. Its key is a hash of what the pixels follow from: the sources' signatures, the
-side, the version of this code. It is built beside its place, in `NAME.partial`, chunk by chunk,
+Its files are those of `picture_store`. Its key is a hash of what the pixels follow from: the sources' signatures and
+stamps, the side, the version of this code. It is built beside its place, in `NAME.partial`, chunk by chunk,
 each chunk recorded with a checksum; a later run takes over the chunks that check out, and the
 folder is renamed to its place when all is written. So the bytes do not depend on interruptions.
 """
@@ -48,11 +48,11 @@ except ImportError:  # Windows: two processes may then prepare the same set at o
 PROGRESS, LOCK = "progress.jsonl", "lock"
 
 
-def store_key(signatures: Iterable[str], side: int) -> str:
-    """Return the hash that names a store, from the signatures of its sources."""
+def store_key(signatures: Iterable[str], stamps: Iterable[str], side: int) -> str:
+    """Return the hash that names a store, from the signatures and the stamps of its sources."""
     digest = hashlib.sha256(f"fairtune_hf store {STORE_VERSION} side {side}\n".encode())
-    for signature in signatures:
-        digest.update(signature.encode() + b"\n")
+    for signature, stamp in zip(signatures, stamps, strict=True):
+        digest.update(f"{signature}\n{stamp}\n".encode(errors="surrogatepass"))
     return digest.hexdigest()
 
 
@@ -83,7 +83,7 @@ def build_store(
         ValueError: if pictures cannot be decoded and `skip_corrupt` is not set; nothing is left.
         OSError: if the disk has too little room.
     """
-    key = key or store_key((s.signature() for s in sources), side)
+    key = key or store_key((s.signature() for s in sources), (s.stamp() for s in sources), side)
     with _locked(path.with_name(path.name + ".partial")) as partial:
         found = _open_or_tell(path, key)
         if found is None:

@@ -34,6 +34,7 @@ from fairtune_hf.data.store import build_store
 class Slow:
     def __init__(self, i): self.i, self.name = i, f"row {i}"
     def signature(self): return f"row {self.i}"
+    def stamp(self): return ""
     def read(self, side):
         time.sleep(0.0002)
         rng = np.random.default_rng(self.i)
@@ -57,6 +58,9 @@ class Drawn:
     def signature(self) -> str:
         return f"row {self.number}"
 
+    def stamp(self) -> str:
+        return "here"
+
     def read(self, side):
         self.calls.append(self.number)
         if self.bad:
@@ -72,7 +76,7 @@ def drawn(rows, bad=()):
 
 
 def key_of(sources, side):
-    return store_key([s.signature() for s in sources], side)
+    return store_key([s.signature() for s in sources], ["here"] * len(sources), side)
 
 
 def contents(folder):
