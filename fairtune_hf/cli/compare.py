@@ -43,6 +43,7 @@ from fairtune_hf.search import BudgetArguments, SearchArguments
 from fairtune_hf.search.arguments import check_workers
 from fairtune_hf.search.interrupt import prompt_exit
 from fairtune_hf.search.methods import MethodRun, record_failure
+from fairtune_hf.search.objectives import ObjectiveMetrics, parse_objectives
 from fairtune_hf.search.workers import WorkerPool, count_workers
 from fairtune_hf.training import Backbone, FitArguments, RunFolder, check_same_inputs
 from fairtune_hf.training.refit import read_done
@@ -279,6 +280,8 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
         evaluation=evaluation,
         seeds=range(training.seed, training.seed + compare.seeds),
     )
+    validation = comparison.tables["search"].subset("validation")
+    ObjectiveMetrics(parse_objectives(search.objective), validation)
     if WORKER in os.environ:
         return comparison.work
 

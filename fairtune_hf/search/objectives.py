@@ -20,10 +20,17 @@ import numpy as np
 from fairtune_hf.data import ImageTable
 from fairtune_hf.metrics import METRICS, ComputeMetrics, bootstrap_interval, choose_operating_point
 from fairtune_hf.metrics.arrays import GroupCodes
+from fairtune_hf.metrics.bootstrap import FEWEST_PATIENTS
+from fairtune_hf.metrics.comparison import GROUP_METRICS
 from fairtune_hf.metrics.directions import BOUND, is_small_good
 from fairtune_hf.metrics.groups import measure, one_sided
 from fairtune_hf.metrics.resampled_table import ResampledTable, point_value, statistic
-from fairtune_hf.metrics.resampling import draw_counts, patient_design, rarer_class_patients
+from fairtune_hf.metrics.resampling import (
+    class_patients,
+    draw_counts,
+    patient_design,
+    rarer_class_patients,
+)
 from fairtune_hf.metrics.trainer import positive_probability
 
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
@@ -181,6 +188,40 @@ class Rows:
         counts = draw_counts(self._design, _RESAMPLES, np.random.default_rng(0))
         return np.concatenate([value(table, chunk) for chunk in counts])
 
+    def require_bound(self, objective: Objective) -> None:
+        """Refuse a bound that too few patients stand behind to say how far a value may be off.
+
+        Raises:
+            ValueError: Naming what has too few patients with or without the label, and how many.
+        """
+        clusters = self._design.clusters
+        counts = {
+            name: class_patients(self.labels[rows], clusters[rows])
+            for name, rows in self._judged(objective.metric).items()
+        }
+        few = [
+            f"{name} has {positives} with the label and {negatives} without"
+            for name, (negatives, positives) in counts.items()
+            if min(negatives, positives) < FEWEST_PATIENTS
+        ]
+        if few:
+            raise ValueError(
+                f"--objective: expected at least {FEWEST_PATIENTS} validation patients with and without the label behind "
+                f"{objective.name}, and {'; '.join(few)}. Choose {objective.metric} itself, put more patients into the "
+                "validation split, or join small groups."
+            )
+
+    def _judged(self, metric: str) -> dict[str, np.ndarray]:
+        """Return the rows of each group that a metric depends on by itself, else all rows."""
+        names, codes = self.groups.names, self.groups.codes
+        if metric in METRICS and metric not in GROUP_METRICS:
+            return {"the split": np.ones(self.labels.size, dtype=np.bool_)}
+        return {
+            f"group {name!r}": codes == code
+            for code, name in enumerate(names)
+            if metric in (*GROUP_METRICS, f"auc_{name}")
+        }
+
     @property
     def _design(self) -> Any:
         return patient_design(self.labels, self.groups, self.patients)
@@ -223,7 +264,8 @@ class ObjectiveMetrics:
         table: The validation rows, in the order they are evaluated.
 
     Raises:
-        ValueError: An objective of a group that the table does not have.
+        ValueError: An objective of a group that the table does not have, or a bound that too few
+            patients stand behind.
     """
 
     def __init__(self, objectives: Sequence[Objective], table: ImageTable) -> None:
@@ -234,6 +276,8 @@ class ObjectiveMetrics:
         for objective in objectives:
             if objective.function is None and objective.metric.startswith("auc_"):
                 statistic(objective.metric, self._groups)  # says which groups there are
+            if objective.is_bound:
+                self.rows(np.zeros(len(table.labels))).require_bound(objective)
 
     def rows(self, scores: np.ndarray) -> Rows:
         """Return the validation rows with these scores."""

@@ -248,3 +248,21 @@ def test_a_storage_that_does_not_answer_is_bad_input(
     said = capsys.readouterr().err
     assert "fairtune search: --storage: expected a database that answers" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("command", ["search", "compare"])
+def test_a_bound_of_an_objective_needs_patients_in_validation(
+    command: str,
+    pictures: Path,
+    tiny_vit: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    flags = [f"--{n}={v}" for n, v in base_flags(pictures).items()]
+    words = ["--objective=min_auc_lcb", f"--model={tiny_vit}", "--epochs=1", "--trials=1"]
+    assert main([command, *flags, *words, f"--out={out}"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "at least 5 validation patients with and without the label behind min_auc_lcb" in said
+    assert "Choose min_auc itself" in said
+    assert not out.exists()

@@ -120,3 +120,34 @@ def test_an_epoch_that_calls_nobody_positive_has_the_worst_parity_not_the_best(r
         )
         found = metrics(evaluated)
         assert [found[name] == 1.0 for name in names] == [told, told, False]
+
+
+def few_rows(labels: str, codes: str) -> SimpleNamespace:
+    """A validation table of one row a patient, from digits."""
+    both = [np.array([int(digit) for digit in text]) for text in (labels, codes)]
+    return SimpleNamespace(
+        labels=both[0], groups=("f", "m"), group_codes=both[1], patients=np.arange(len(labels))
+    )
+
+
+FEW = few_rows(labels="1111" + "0" * 9 + "1" * 9 + "0" * 9, codes="0" * 13 + "1" * 18)
+
+
+@pytest.mark.parametrize("name", ["min_auc", "auc_gap", "auc_f", "demographic_parity_difference"])
+def test_a_bound_that_too_few_patients_stand_behind_is_refused_before_any_trial(name: str) -> None:
+    words = (
+        rf"at least 5 validation patients .* {name}_lcb, and group 'f' has 4 with the label and 9 "
+        rf"without\. Choose {name} itself"
+    )
+    with pytest.raises(ValueError, match=words):
+        ObjectiveMetrics(parse_objectives(f"overall_auc,{name}_lcb"), FEW)  # type: ignore[arg-type]
+    ObjectiveMetrics(parse_objectives(name), FEW)  # type: ignore[arg-type]
+
+
+def test_a_bound_is_judged_by_the_patients_that_it_is_of() -> None:
+    for name in ("overall_auc_lcb", "auc_m_lcb"):
+        ObjectiveMetrics(parse_objectives(name), FEW)  # type: ignore[arg-type]
+    pictures = few_rows(labels="1" * 12 + "0" * 12, codes="01" * 12)
+    pictures.patients = np.repeat(np.arange(8), 3)  # many pictures of four patients with the label
+    with pytest.raises(ValueError, match="the split has 4 with the label and 4 without"):
+        ObjectiveMetrics(parse_objectives("overall_auc_lcb"), pictures)  # type: ignore[arg-type]
