@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from fairtune_hf.cli.messages import say
 from fairtune_hf.data import ImageTable
@@ -61,14 +60,3 @@ def _turn(table: ImageTable) -> ImageTable:
         # What was taken to be label 1 is decided by the run.
         warnings=tuple(w for w in table.warnings if not w.startswith("label 1 of ")),
     )
-
-
-def below_half(found: Mapping[str, Any]) -> list[str]:
-    """Say that a whole interval of an AUC lies below one half: the labels may be upside down."""
-    limits = found.get("overall_auc_ci")
-    if not limits or limits[1] is None or limits[1] >= 0.5:
-        return []
-    return [
-        f"the interval of the overall AUC, {limits[0]:.3f} to {limits[1]:.3f}, lies wholly below one half: worse than "
-        "chance. Labels 0 and 1 may have changed places; compare the label's names"
-    ]

@@ -18,10 +18,11 @@ from fairtune_hf.cli.arguments import (
     restore,
 )
 from fairtune_hf.cli.inputs import load_model, load_table, place_data
-from fairtune_hf.cli.label_names import agree_labels, below_half
+from fairtune_hf.cli.label_names import agree_labels
 from fairtune_hf.cli.messages import is_first_process, say
 from fairtune_hf.data import ImageTable
 from fairtune_hf.metrics import evaluate_predictions
+from fairtune_hf.metrics.evaluation import upside_down
 from fairtune_hf.reports import evaluate_run, format_table
 from fairtune_hf.training import (
     Backbone,
@@ -71,8 +72,7 @@ def plan_evaluation(folder: RunFolder, evaluation: EvaluateArguments) -> Callabl
         )
         print(format_table(record))
         print(record["verdict"])
-        for warning in below_half(record["test"]):
-            print(f"Warning: {warning}")
+        _say_upside_down(record["test"])
         say(f"Next: fairtune report --run {folder.path}")
 
     return execute
@@ -150,13 +150,17 @@ def _keep_external(
     where: RunFolder, table: ImageTable, found: dict[str, Any], overlap: Overlap
 ) -> None:
     """Write and print the numbers of the other data set."""
-    doubts = below_half(found)
     described = {**describe_dataset(table), "external": external_title(table.name, overlap)}
-    warnings = [*table.warnings, *overlap.notes, *doubts]
+    warnings = [*table.warnings, *overlap.notes]
     print(format_table(where.update(dataset=described, test=found, warnings=warnings)))
-    for doubt in doubts:
-        print(f"Warning: {doubt}")
+    _say_upside_down(found)
     say(f"All rows of {table.name} were scored; numbers in {where.record_file}")
+
+
+def _say_upside_down(test: dict[str, Any]) -> None:
+    """Print beside the table the one warning of a test that may turn all its numbers round."""
+    for warning in upside_down(test["overall_auc_ci"]):
+        print(f"Warning: {warning}")
 
 
 def external_title(name: str, overlap: Overlap) -> str:

@@ -109,7 +109,7 @@ def evaluate_predictions(
     messages += few_patients(labels, groups, design)
     table = ResampledTable(labels, scores, groups, design, point.threshold)
     block = _as_block(point, _resample(table, design, n_patients, settings), messages)
-    messages += _upside_down(block["overall_auc_ci"])
+    messages += upside_down(block["overall_auc_ci"])
     return block
 
 
@@ -245,12 +245,14 @@ _NO_INTERVAL = (
 _WHAT_A_GROUP_ENTERS = "its AUC, nor for a minimum, gap or difference that it enters"
 
 
-def _upside_down(ci: list[float] | None) -> list[str]:
+def upside_down(ci: list[float] | None) -> list[str]:
+    """Return the warning of an AUC whose whole interval lies below one half, or nothing."""
     if ci is None or ci[1] >= 0.5:
         return []
     return [
-        "The whole interval of the overall AUC lies below 0.5: the scores rank upside down. Check "
-        "which value of the label is 1 and whether a high score means it."
+        f"The interval of the overall AUC, {ci[0]:.3f} to {ci[1]:.3f}, lies wholly below one half: "
+        "the scores rank upside down. Check which value of the label is 1, whether labels 0 and 1 "
+        "have changed places, and whether a high score means label 1."
     ]
 
 

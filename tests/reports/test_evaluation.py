@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from fairtune_hf.hub import render_card
 from fairtune_hf.metrics import collapse_flag, compare_predictions, holm_p_values
-from fairtune_hf.reports import evaluate_run
+from fairtune_hf.reports import evaluate_run, render_report
 from fairtune_hf.run_folder import RunFolder
 
 RESAMPLES = 100
@@ -84,3 +85,16 @@ def test_refits_of_another_choice_are_not_measured(folder):
     folder.update(controls=record["controls"])
     with pytest.raises(FileNotFoundError, match=r"none of this choice.*fairtune finetune"):
         evaluate_run(folder.path, n_resamples=RESAMPLES)
+
+
+def test_a_test_that_ranks_upside_down_is_said_in_the_record_the_report_and_the_card(folder):
+    change(folder, lambda table: table.assign(score=1 - table["score"]))
+    record = evaluate_run(folder.path, n_resamples=RESAMPLES)
+    low, high = record["test"]["overall_auc_ci"]
+    assert high < 0.5
+    words = f"The interval of the overall AUC, {low:.3f} to {high:.3f}, lies wholly below one half"
+    assert [w for w in record["warnings"] if w.startswith(f"the chosen mask, test: {words}")]
+    page = render_report(folder.path).read_text(encoding="utf-8")
+    card = render_card(folder.path).read_text(encoding="utf-8")
+    for text in (page, card):
+        assert words in " ".join(text.split())
