@@ -21,15 +21,17 @@ MANY = 10
 OLDEST_CODE = 20.0  # numbers up to it may be codes of age groups
 DEFAULT_THRESHOLD = "60"
 BOUNDARIES = ("gt", "ge")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+"""A word of a column's name, also where a capital letter alone begins it."""
 
 
 def is_age_name(column: str) -> bool:
     """Tell whether a column's name says that it holds ages.
 
-    >>> is_age_name("patient_age"), is_age_name("stage")
-    (True, False)
+    >>> [is_age_name(c) for c in ("patient_age", "PatientAge", "age(years)", "stage")]
+    [True, True, True, False]
     """
-    return "age" in column.lower().replace("_", " ").split()
+    return "age" in (word.lower() for word in _WORD.findall(column))
 
 
 def read_ages(values: pd.Series) -> tuple[pd.Series, list[str]]:
@@ -53,6 +55,21 @@ def read_ages(values: pd.Series) -> tuple[pd.Series, list[str]]:
         f"{len(odd)} ages are not a number of years between 0 and {OLDEST:g} and count as unknown"
     )
     return ages, [message]
+
+
+def without_impossible(text: pd.Series, name: str) -> tuple[pd.Series, list[str]]:
+    """Blank the numbers among groups of ages that are no age, such as 999, and say how many they were.
+
+    >>> without_impossible(pd.Series(["30", "999", "40-60"]), "age")[0].tolist()
+    ['30', '', '40-60']
+    """
+    numbers = pd.to_numeric(text, errors="coerce")
+    odd = (numbers < 0) | (numbers > OLDEST)
+    if not odd.any():
+        return text, []
+    return text.mask(odd, ""), [
+        f"{int(odd.sum())} values of {name!r} are numbers that are no age, and count as unknown"
+    ]
 
 
 def parse_thresholds(value: object) -> tuple[float, ...]:

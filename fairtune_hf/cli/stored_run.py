@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from fairtune_hf.cli.label_names import agree_labels
 from fairtune_hf.cli.messages import is_first_process, say
 from fairtune_hf.data import ImageTable
 from fairtune_hf.metrics import evaluate_predictions
-from fairtune_hf.metrics.evaluation import upside_down
 from fairtune_hf.reports import evaluate_run, format_table
 from fairtune_hf.training import (
     Backbone,
@@ -72,7 +71,7 @@ def plan_evaluation(folder: RunFolder, evaluation: EvaluateArguments) -> Callabl
         )
         print(format_table(record))
         print(record["verdict"])
-        _say_upside_down(record["test"])
+        _print_doubts(record["test"])
         say(f"Next: fairtune report --run {folder.path}")
 
     return execute
@@ -153,14 +152,14 @@ def _keep_external(
     described = {**describe_dataset(table), "external": external_title(table.name, overlap)}
     warnings = [*table.warnings, *overlap.notes]
     print(format_table(where.update(dataset=described, test=found, warnings=warnings)))
-    _say_upside_down(found)
+    _print_doubts(found)
     say(f"All rows of {table.name} were scored; numbers in {where.record_file}")
 
 
-def _say_upside_down(test: dict[str, Any]) -> None:
-    """Print beside the table the one warning of a test that may turn all its numbers round."""
-    for warning in upside_down(test["overall_auc_ci"]):
-        print(f"Warning: {warning}")
+def _print_doubts(found: Mapping[str, Any]) -> None:
+    """Print what is to be known of test numbers: why an interval is not given, or that they rank upside down."""
+    for doubt in found["warnings"]:
+        print(f"Warning: {doubt}")
 
 
 def external_title(name: str, overlap: Overlap) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from fairtune_hf.ages import MANY, is_age_name, needs_cut
+from fairtune_hf.ages import MANY, is_age_name, needs_cut, without_impossible
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
 from fairtune_hf.data.folder_hf import SPLIT_COLUMN, is_hf_folder, is_hub_id, read_hf
 from fairtune_hf.data.folder_layouts import (
@@ -232,6 +232,9 @@ def _add_attribute(rows: Rows, name: str, options: Any) -> None:
             f"{name!r} holds many numbers and is cut into {', '.join(threshold_groups(cuts, options['age_boundary']))}"
         )
         return
+    if is_age:
+        text, told = without_impossible(text, name)
+        rows.warnings += told
     found = sorted(set(text) - {""}, key=lambda v: (_number(v), v))
     if len(found) > 2 * MANY:
         raise ValueError(

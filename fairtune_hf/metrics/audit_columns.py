@@ -21,6 +21,7 @@ from fairtune_hf.ages import (
     parse_thresholds,
     read_ages,
     threshold_groups,
+    without_impossible,
 )
 from fairtune_hf.label_values import binary_label, missing_label, say_positive
 from fairtune_hf.metrics.arrays import IntArray, check_choice, check_labels, joined_groups
@@ -144,6 +145,7 @@ def _groups(text: pd.Series, name: str, rules: ColumnRules) -> tuple[pd.Series, 
         named = ", ".join(threshold_groups(cuts, rules.age_boundary))
         notes.append(f"{name!r} holds many numbers and is cut into {named}.")
         return bin_values(numbers, cuts, rules.age_boundary), notes
+    text, notes = without_impossible(text, name) if is_age else (text, [])
     found = text[text != ""].value_counts()
     if len(found) > 2 * MANY:
         shown = ", ".join(f"{value!r}: {n}" for value, n in found.head(8).items())
@@ -151,7 +153,7 @@ def _groups(text: pd.Series, name: str, rules: ColumnRules) -> tuple[pd.Series, 
             f"{name}: expected a few groups, got {len(found)} values ({shown}, and more). "
             f"Choose another column, or merge values into a new one."
         )
-    return text, []
+    return text, notes
 
 
 def _settle_unknown(groups: pd.Series, name: str, rules: ColumnRules) -> pd.Series:

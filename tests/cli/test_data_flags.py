@@ -132,6 +132,20 @@ def test_the_runs_own_words_cannot_be_turned_round(
     assert "'sick', which is label 1 in the run" in words_of(capsys.readouterr().err)
 
 
+def test_what_stands_behind_external_numbers_is_printed(
+    finished_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = pictures.rename(pictures.parent / "few")
+    rows = pd.read_csv(few / "metadata.csv").groupby(["diagnosis", "sex"]).head(3)
+    rows.assign(person=range(len(rows))).to_csv(few / "metadata.csv", index=False)
+    assert evaluate(finished_run, few) == 0
+    said = words_of(capsys.readouterr().out)
+    record = json.loads((finished_run / "external" / "folder-few" / "run.json").read_text())
+    assert record["test"]["min_auc_ci"] is None
+    assert "too few for an interval, so none is given for its AUC" in said
+    assert all(words_of(warning) in said for warning in record["test"]["warnings"])
+
+
 def test_an_external_set_of_test_rows_alone_is_scored(finished_run: Path, pictures: Path) -> None:
     rewrite(pictures, part="test")
     assert evaluate(finished_run, pictures, "--split-column=part") == 0

@@ -54,6 +54,21 @@ def test_numbers_with_minus_one_for_unknown(rows, make_folder):
     assert found.dropped == {"sex unknown": 40}
 
 
+@pytest.mark.parametrize("name", ["PatientAge", "Patient Age", "age(years)", "age-at-scan"])
+def test_a_column_of_ages_is_known_by_its_name_however_written(rows, make_folder, name):
+    rows[name] = [f"{58 + i // 4 % 6:03d}Y" for i in range(len(rows))]
+    assert load(make_folder(rows), sensitive_column=name).groups == ("<=60", ">60")
+
+
+def test_a_number_that_is_no_age_is_no_group(rows, make_folder):
+    rows["age"] = rows["sex"].map({"M": 30, "F": 70})
+    rows.loc[rows["person"] < "p020", "age"] = 999
+    found = load(make_folder(rows), sensitive_column="age")
+    assert found.groups == ("30", "70")
+    assert found.dropped == {"age unknown": 40}
+    assert any("40 values of 'age' are numbers that are no age" in w for w in found.warnings)
+
+
 def test_a_negation_is_label_0_and_is_recorded(rows, make_folder):
     rows["diagnosis"] = rows["diagnosis"].map({"malignant": "glaucoma", "benign": "no glaucoma"})
     found = load(make_folder(rows))

@@ -106,6 +106,18 @@ def test_ages_in_single_years_are_never_groups(ages):
         audit(frame, sensitive_column="age", age_threshold="90")
 
 
+def test_a_number_that_is_no_age_is_unknown():
+    frame = table()
+    frame["PatientAge"] = ["30", "70", "70", "999"] * 60
+    got = audit(frame, sensitive_column="PatientAge")
+    assert {name: row["n"] for name, row in got["evaluation"]["groups"].items()} == {
+        "30": 60, "70": 120,
+    }  # fmt: skip
+    assert any(
+        "60 values of 'PatientAge' are numbers that are no age" in t for t in got["warnings"]
+    )
+
+
 def test_many_values_that_are_no_ages_are_refused():
     frame = table().assign(site=[f"s{i % 50}" for i in range(240)])
     with pytest.raises(ValueError, match="site: expected a few groups, got 50 values"):
