@@ -166,13 +166,18 @@ def other_activation(case: Case) -> str:
     return "model config.hidden_act relu, was gelu"
 
 
-CHANGES = [
-    flip_labels, drop_rows, add_row, merge_patients, change_group, move_to_test, swap_pictures,
-    rename_label, turn_round, other_weights, other_mean, other_activation,
+CHANGES = [flip_labels, swap_pictures, other_weights]
+MORE_CHANGES = [
+    drop_rows, add_row, merge_patients, change_group, move_to_test, rename_label, turn_round,
+    other_mean, other_activation,
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("change", CHANGES)
+def slow(case: object) -> object:
+    return pytest.param(case, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("change", [*CHANGES, *map(slow, MORE_CHANGES)])
 def test_a_search_or_refit_of_something_else_is_refused_in_words(
     case: Case, change: Callable[[Case], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,7 +204,7 @@ EDITS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.parametrize("name", ["seed", *(slow(name) for name in EDITS if name != "seed")])
 def test_an_edited_config_is_refused_by_every_later_step(
     case: Case, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,6 +221,7 @@ def test_an_edited_config_is_refused_by_every_later_step(
     assert case.files() == before
 
 
+@pytest.mark.slow
 def test_what_may_change_goes_on(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     """The fixture has moved data and model already."""
     case.vit = Path(shutil.move(case.vit, case.home / "elsewhere"))
@@ -229,6 +235,7 @@ def test_what_may_change_goes_on(case: Case, capsys: pytest.CaptureFixture[str])
     assert case.evaluate() == 0
 
 
+@pytest.mark.slow
 def test_a_prepared_folder_of_the_same_pictures_is_the_same_data(
     case: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,6 +247,7 @@ def test_a_prepared_folder_of_the_same_pictures_is_the_same_data(
     assert "nothing to do" in said(capsys)
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_release_goes_on_and_says_so_once(
     case: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -290,6 +298,7 @@ def test_a_damaged_identity_is_not_taken_for_none(
     assert "other labels" in said(capsys)
 
 
+@pytest.mark.slow
 def test_a_comparison_of_something_else_is_refused(
     case: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -304,6 +313,7 @@ def test_a_comparison_of_something_else_is_refused(
     assert told in said(capsys)
 
 
+@pytest.mark.slow
 def test_another_machine_joins_a_shared_study_with_the_same_data_alone(
     case: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -321,12 +331,14 @@ def test_another_machine_joins_a_shared_study_with_the_same_data_alone(
     assert not case.run.exists()
 
 
+@pytest.mark.slow
 def test_overwriting_compares_nothing(case: Case) -> None:
     flip_labels(case)
     assert case.search(1, "--overwrite") == 0
     assert case.search(2) == 0
 
 
+@pytest.mark.slow
 def test_python_callers_are_refused_too(case: Case) -> None:
     def search(**fit: int) -> None:
         table = load_dataset_table(
@@ -381,6 +393,7 @@ def test_an_external_test_on_the_runs_own_rows_is_refused(
     assert "NOT INDEPENDENT" in record["dataset"]["external"]
 
 
+@pytest.mark.slow
 def test_test_rows_of_the_run_and_new_pictures_are_no_overlap(
     case: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -392,6 +405,7 @@ def test_test_rows_of_the_run_and_new_pictures_are_no_overlap(
     assert "48 patient ids also stand in the run's training or validation rows" in told
 
 
+@pytest.mark.slow
 def test_patients_that_the_run_has_seen_are_refused(
     case: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
