@@ -33,7 +33,7 @@ from fairtune_hf.search.storage import open_storage
 from fairtune_hf.search.workers import WorkerPool, count_workers, is_worker
 from fairtune_hf.training import Backbone, FitArguments, RunFolder
 from fairtune_hf.training.identity import MAY_CHANGE, identify
-from fairtune_hf.tuner import FairMaskConfig, count_trained
+from fairtune_hf.tuner import FairMaskConfig, check_layout_of, count_trained
 
 PARSER = RecipeParser(
     "search",
@@ -75,6 +75,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
         )
     backbone = load_model(model)
     say(_describe_model(backbone))
+    check_layout_of(backbone.model, search.layout)
     table = load_table(data, options, training, backbone, splits=("train", "validation"))
     check_run(folder, output, table, backbone)
     _check_shared(search, table, backbone)

@@ -43,6 +43,7 @@ from fairtune_hf.training.dataset import ImageDataset
 from fairtune_hf.training.identity import identify, keep_identity
 from fairtune_hf.training.refit import Choice, build_datasets, class_weights, compiling_pays
 from fairtune_hf.training.trainer import FairTrainer
+from fairtune_hf.tuner import check_layout_of
 
 
 def search_masks(
@@ -70,13 +71,15 @@ def search_masks(
         The choice written to run.json; None in a process that only helps another.
 
     Raises:
-        ValueError: The table holds test rows; or the folder's run is of other data, weights or settings.
+        ValueError: The table holds test rows; the layout has bits of parts that the model has not; or the
+            folder's run is of other data, weights or settings.
         RuntimeError: No trial completed, ten in a row failed, or all workers ended.
     """
     if "test" in table.splits:
         raise ValueError(
             'table: expected training and validation rows only, got test rows too. Load it with splits=("train", "validation").'
         )
+    check_layout_of(backbone.model, search.layout)
     training.join_processes()
     keep_identity(folder, table, backbone, search, training)
     if search.storage is not None and table.fingerprint is not None:

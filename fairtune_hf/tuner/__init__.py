@@ -10,7 +10,7 @@ from .config import FairMaskConfig
 from .layer import FairMaskLayer
 from .mask import LAYOUTS, PRESETS, TRAIN_ALSO, Mask, mask_bit_names
 from .model import FairMaskModel
-from .plan import count_trained
+from .plan import check_layout_of, count_trained
 
 __all__ = [
     "ARCHITECTURES",
@@ -23,6 +23,7 @@ __all__ = [
     "FairMaskLayer",
     "FairMaskModel",
     "Mask",
+    "check_layout_of",
     "count_blocks",
     "count_trained",
     "describe",

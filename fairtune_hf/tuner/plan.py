@@ -14,8 +14,11 @@ from torch import nn
 from .anatomy import Anatomy, Leaf, describe
 from .architectures import own_pattern
 from .config import FairMaskConfig
-from .mask import PRESETS, TRAIN_ALSO
+from .mask import LAYOUTS, PRESETS, TRAIN_ALSO, UNITS, Mask
 from .names import plain_modules, plain_parameters
+
+# Classes that hold a part and never compute with it: the classifier takes the mean of the patches before this norm.
+_OUTSIDE_FORWARD = {"CLIPForImageClassification": {"final_norm"}}
 
 
 def build_plan(config: FairMaskConfig, model: nn.Module) -> tuple[Leaf, ...]:
@@ -23,16 +26,20 @@ def build_plan(config: FairMaskConfig, model: nn.Module) -> tuple[Leaf, ...]:
 
     Raises:
         ValueError: If the mask does not fit the model, nothing at all would be trained, or something
-            that `train_also` or a preset names is not in the model.
+            that `train_also`, a preset or a bit names is not in the model, or not in its forward.
     """
     if config.target_modules is not None:
         return tuple(_leaves_of_targets(config, model))
     if config.block_pattern is None:
         config.block_pattern = own_pattern(model)  # saved, so that the adapter alone says it
     anatomy = describe(model, config.block_pattern)
-    units = config.resolve_mask(len(anatomy.blocks)).units()
+    mask = config.resolve_mask(len(anatomy.blocks))
+    units = mask.units()
     also = set(config.train_also)
     _check_all_found(also, anatomy, model)
+    if not config.inference_mode:  # an adapter that is only used may have been trained before
+        _check_in_forward(also, model)
+        _check_bits(mask, anatomy, model)
     leaves = tuple(leaf for leaf in anatomy.leaves if _is_trained(leaf, units, also))
     if not leaves:
         raise ValueError(
@@ -68,6 +75,64 @@ def _check_all_found(also: set[str], anatomy: Anatomy, model: nn.Module) -> None
             f"train_also: expected parts that this model has, and {type(model).__name__} (read as "
             f"{anatomy.architecture}) has no {' and no '.join(absent)}. Leave that out"
             + (f"; the preset {' or '.join(users)} asks for it too." if users else ".")
+        )
+
+
+def _check_in_forward(also: set[str], model: nn.Module) -> None:
+    """Refuse names of parameters that the model holds and never computes with."""
+    for module in plain_modules(model).values():
+        idle = also & _OUTSIDE_FORWARD.get(type(module).__name__, set())
+        if idle:
+            raise ValueError(
+                f"train_also: expected parts that the model computes with, and {type(module).__name__} leaves its "
+                f"{' and '.join(sorted(idle))} out of its forward, so that it would never be trained. Leave that out; in "
+                "place of the preset layernorm_tuning use layernorm."
+            )
+
+
+def check_layout_of(model: nn.Module, layout: str) -> None:
+    """Refuse a layout with bits that select no parameter of a model: a search would switch nothing by them.
+
+    Raises:
+        ValueError: Naming the bits.
+    """
+    anatomy = describe(model)
+    mask = Mask.parse([1] * len(LAYOUTS[layout]) * len(anatomy.blocks), layout, len(anatomy.blocks))
+    _refuse_idle(_idle_bits(mask, anatomy), anatomy, model)
+
+
+def _check_bits(mask: Mask, anatomy: Anatomy, model: nn.Module) -> None:
+    """Refuse bits that are set and select nothing; all of a kind, as a preset sets them, need find only some."""
+    idle = _idle_bits(mask, anatomy)
+    rows = [set(mask.row(part)) for part in mask.parts]
+    if all(len(row) == 1 for row in rows) and len(idle) < mask.count():
+        return
+    _refuse_idle(idle, anatomy, model)
+
+
+def _idle_bits(mask: Mask, anatomy: Anatomy) -> list[str]:
+    """Name the bits that are set and select no parameter."""
+    blocks: dict[int | None, list[Leaf]] = {}
+    for leaf in anatomy.leaves:
+        blocks.setdefault(leaf.block, []).append(leaf)
+    return [
+        f"blocks.{block}.{part}"
+        for part in mask.parts
+        for block, bit in enumerate(mask.row(part))
+        if bit
+        and not any(
+            leaf.in_unit(u) for leaf in blocks.get(block, []) for u in UNITS.get(part, (part,))
+        )
+    ]
+
+
+def _refuse_idle(idle: list[str], anatomy: Anatomy, model: nn.Module) -> None:
+    if idle:
+        more = f" and {len(idle) - 4} more" if len(idle) > 4 else ""
+        raise ValueError(
+            f"mask: expected bits of parts that this model has, and {type(model).__name__} (read as "
+            f"{anatomy.architecture}) has no parameter for {', '.join(idle[:4])}{more}. Set these bits to 0, choose a "
+            "layout without them, or name the part in block_pattern."
         )
 
 

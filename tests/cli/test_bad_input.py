@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -265,4 +266,18 @@ def test_a_bound_of_an_objective_needs_patients_in_validation(
     said = " ".join(capsys.readouterr().err.split())
     assert "at least 5 validation patients with and without the label behind min_auc_lcb" in said
     assert "Choose min_auc itself" in said
+    assert not out.exists()
+
+
+def test_a_layout_with_bits_of_parts_that_the_model_has_not_is_refused(
+    pictures: Path, tiny_vit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = {"norm1": "layernorm_before", "norm2": "layernorm_after", "attention": "attention"}
+    pattern = json.dumps({"block": "vit.layers.*", **parts})
+    out = tmp_path / "out"
+    flags = [f"--{n}={v}" for n, v in base_flags(pictures).items()]
+    words = [f"--block-pattern={pattern}", f"--model={tiny_vit}", f"--out={out}"]
+    assert main(["search", *flags, *words]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no parameter for blocks.0.mlp, blocks.1.mlp. Set these bits to 0" in said
     assert not out.exists()

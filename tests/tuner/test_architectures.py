@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from fairtune_hf.tuner import ARCHITECTURES, FairMaskConfig, count_blocks, describe
+from fairtune_hf.tuner import (
+    ARCHITECTURES,
+    FairMaskConfig,
+    check_layout_of,
+    count_blocks,
+    describe,
+)
 
 # Width 16 and MLP 32 (timm: 64), three blocks: written out, not asked of the code under test.
 LN = 3 * 2 * (16 + 16)
@@ -338,3 +344,49 @@ def test_a_model_may_carry_where_its_blocks_are(tmp_path, perturb):
     loaded = peft.PeftModel.from_pretrained(copy.deepcopy(base).eval(), tmp_path)
     assert loaded.peft_config["default"].block_pattern == BY_HAND
     assert torch.equal(loaded(x), model(x))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"mask": "layernorm_tuning"}, {"mask": "none", "train_also": "final_norm"}],
+    ids=["preset", "train_also"],
+)
+def test_a_norm_that_the_model_leaves_out_of_its_forward_is_an_error(config, zoo):
+    """CLIP's classifier takes the mean of the patches before the last norm; SigLIP's after it."""
+    images = torch.randn(2, 3, 16, 16)
+    for name, trained in (("clip_vision", False), ("siglip_vision", True)):
+        model = zoo.build(name)
+        norm = model.vision_model.post_layernorm.weight
+        model(pixel_values=images).logits.sum().backward()
+        assert (norm.grad is not None) is trained
+        if trained:
+            adapt(zoo.build(name), **config)
+            continue
+        with pytest.raises(
+            ValueError, match="CLIPForImageClassification leaves its final_norm out"
+        ):
+            adapt(zoo.build(name), **config)
+
+
+def without_biases(model):
+    for name, module in model.named_modules():
+        if re.search(r"\.attn\.(?:qkv|proj)$", name):
+            module.bias = None
+    return model
+
+
+def test_bits_that_select_no_parameter_are_an_error(zoo):
+    config = {"mask": "0100" + "1000" * 2, "layout": "attention_params"}
+    adapt(zoo.build("timm_vit"), **config)
+    bare = without_biases(zoo.build("timm_vit"))
+    with pytest.raises(ValueError, match=r"no parameter for blocks\.0\.attention\.qkv\.bias\. Set"):
+        adapt(bare, **config)
+    with pytest.raises(ValueError, match=r"blocks\.0\.attention\.qkv\.bias, .* and 2 more"):
+        check_layout_of(bare, "attention_params")
+    check_layout_of(bare, "block3")
+    # A preset, also written in bits, is all there is of what it names.
+    found = [
+        own(adapt(without_biases(zoo.build("timm_vit")), mask=mask, layout="attention_params"))
+        for mask in ("attention", "1" * 12)
+    ]
+    assert found == [3 * 4 * 16 * 16 + HEAD] * 2
