@@ -119,6 +119,7 @@ def test_a_command_that_was_killed_before_its_claim_leaves_a_folder_that_can_be_
     assert main(search_words(folder_flags, tiny_vit, out)) == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_somebody_works_on_is_not_overwritten(
     folder_flags: list[str], tiny_vit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -334,6 +334,7 @@ def test_the_loss_of_an_epoch_is_the_same_however_often_it_is_recorded(
     assert epoch_loss(plain)["loss"] == [e["loss"] for e in plain if "loss" in e][-1]
 
 
+@pytest.mark.slow
 def test_the_curves_of_a_search_hold_the_loss_of_whole_epochs(
     search_table: ImageTable, tiny_vit: Path, tmp_path: Path
 ) -> None:
