@@ -53,6 +53,7 @@ def trained_names(model: Any) -> set[str]:
     return {name for name, p in model.named_parameters() if p.requires_grad}
 
 
+@pytest.mark.slow
 def test_the_placeholder_is_scored_but_not_trained(
     search_table: ImageTable, backbone: Backbone, tmp_path: Path
 ) -> None:
@@ -67,6 +68,7 @@ def test_the_placeholder_is_scored_but_not_trained(
         trainer.train()
 
 
+@pytest.mark.slow
 def test_the_best_trial_is_trained_again_to_its_very_value(
     search_table: ImageTable, backbone: Backbone, tmp_path: Path
 ) -> None:
