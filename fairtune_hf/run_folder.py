@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
-from fairtune_hf.run_record import parse_record
+from fairtune_hf.run_record import parse_record, parse_yaml
 from fairtune_hf.whole_files import (
     is_left_over,
     remove_left_overs,
@@ -223,10 +223,10 @@ class RunFolder:
                 "Give the --out folder of `fairtune search` or `fairtune finetune`."
             )
         try:
-            config = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            config = parse_yaml(self.config_file.read_text(encoding="utf-8"))
+        except ValueError as error:
             raise ValueError(
-                f"--run: expected {self.config_file} to be YAML, and it is not ({error}). "
+                f"--run: expected {self.config_file} to hold the settings of a run, and {error}. "
                 "Restore the file or run the search again into an empty folder."
             ) from error
         if not isinstance(config, dict):

@@ -1,6 +1,6 @@
-"""What a `run.json` may look like: read from text, with the reason where it is none.
+"""What a `run.json` and a configuration may look like: read from text, with the reason where it is none.
 
-A record that was cut off, emptied, nested without end or filled with other kinds of values is told
+A file that was cut off, emptied, nested without end or filled with other kinds of values is told
 apart here, before any step works with it. Imports nothing of the package.
 """
 
@@ -10,7 +10,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+import yaml
+
 _DEEPEST = 30  # the records that are written here nest 8 levels
+_MOST_ALIASES = 20
 _NUMBER = (int, float)
 _BLOCK = {"groups?": {"*": dict}}
 _TRAINED = {"mask": str, "layout": str, "learning_rate": _NUMBER}
@@ -58,6 +61,39 @@ def parse_record(text: str) -> dict[str, Any]:
         if record.get(part) is not None:
             _check(part, record[part], shape)
     return record
+
+
+def parse_yaml(text: str) -> Any:
+    """Read the text of a YAML file of settings.
+
+    Raises:
+        ValueError: It is no YAML, or nests or, by its aliases, holds more than settings do.
+    """
+    try:
+        _check_yaml_depth(text)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"it is no YAML ({error})") from error
+    if _is_deep(content):  # an alias within itself
+        raise ValueError(f"it nests deeper than {_DEEPEST} levels")
+    return content
+
+
+def _check_yaml_depth(text: str) -> None:
+    """Look at the levels before anything is built of them: PyYAML takes seconds for thousands.
+
+    Raises:
+        ValueError: It nests too deep, or repeats itself by too many aliases.
+    """
+    depth = aliases = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        aliases += isinstance(event, yaml.AliasEvent)
+        if depth > _DEEPEST:
+            raise ValueError(f"it nests deeper than {_DEEPEST} levels")
+        if aliases > _MOST_ALIASES:
+            raise ValueError(f"it has more than {_MOST_ALIASES} aliases")
 
 
 def _refuse_constant(name: str) -> NoReturn:

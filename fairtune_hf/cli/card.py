@@ -8,6 +8,7 @@ from fairtune_hf.cli.arguments import CardArguments, RunArguments
 from fairtune_hf.cli.parser import RecipeParser
 from fairtune_hf.cli.stored_run import require_run, require_writable
 from fairtune_hf.hub import render_card
+from fairtune_hf.reports.loaded_run import read_run
 
 PARSER = RecipeParser(
     "card",
@@ -27,4 +28,5 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
             f"Run `fairtune evaluate --run {folder.path}` first."
         )
     to = require_writable(folder, card.out)
+    read_run(folder.path)  # says what is damaged
     return lambda: print(f"Card: {render_card(folder.path, out=to)}")

@@ -142,7 +142,7 @@ def _raise_if_of_output(error: Exception) -> None:
     if isinstance(error, BrokenPipeError) and _has_no_reader():
         raise error
     if is_full(error):
-        sys.stdout.flush()  # fails again where it is this that cannot be written
+        print(flush=True)  # fails as well where it is this that cannot be written
 
 
 def _has_no_reader() -> bool:

@@ -15,14 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
 from fairtune_hf.data.folder_hf import is_hub_id
+from fairtune_hf.run_record import parse_yaml
 
 _WIDTH = 100
-_DEEPEST, _MOST_VALUES = 5, 10_000
 
 
 class RecipeParser(HfArgumentParser):
@@ -127,24 +126,16 @@ class RecipeParser(HfArgumentParser):
                 "come with the package."
             )
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            content = parse_yaml(path.read_text(encoding="utf-8"))
+        except ValueError as error:
             raise ValueError(
-                f"--config: expected YAML in {path}, and it cannot be read ({error}). Correct the file; `fairtune recipes` "
-                "lists some that work."
+                f"--config: expected YAML in {path}, and {error}. Correct the file; `fairtune recipes` lists some that work."
             ) from error
         if not isinstance(content, dict):
             raise ValueError(
                 f"--config: expected `key: value` lines in {path}, got {type(content).__name__}."
             )
         keys = [str(key).replace("-", "_") for key in content]
-        if nested := [
-            key for key, value in zip(keys, content.values(), strict=True) if _is_deep(value)
-        ]:
-            raise ValueError(
-                f"--config: expected values, lists of values and at most {_DEEPEST} levels of mappings in {path}, got more in "
-                f"{', '.join(nested)}. Write one value, or a plain list."
-            )
         unknown = [key for key in keys if key not in self._field_names()]
         if unknown:
             self._refuse_unknown(unknown, f"key in {path.name}")
@@ -179,22 +170,6 @@ class RecipeParser(HfArgumentParser):
         if not (field.default is None or isinstance(field.default, bool)):
             words.append(f"[{field.default}]")
         return _help_line(_flag(field), " ".join(words))
-
-
-def _is_deep(value: Any) -> bool:
-    """Tell whether a value of YAML nests too deep or, by aliases, holds too much to be written out."""
-    level, count = [value], 0
-    for _ in range(_DEEPEST + 1):
-        level = [
-            item
-            for held in level
-            if isinstance(held, list | dict)
-            for item in (held.values() if isinstance(held, dict) else held)
-        ]
-        count += len(level)
-        if not level or count > _MOST_VALUES:
-            return count > _MOST_VALUES
-    return True
 
 
 def _flag(field: dataclasses.Field[Any]) -> str:

@@ -16,6 +16,7 @@ from fairtune_hf.reports import (
     render_methods,
     render_report,
 )
+from fairtune_hf.reports.loaded_run import read_run
 from fairtune_hf.training import RunFolder
 
 PARSER = RecipeParser(
@@ -34,6 +35,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
         return _plan_comparison(report)
     folder = require_run(run)
     to = require_writable(folder, report.out)
+    read_run(folder.path)  # says what is damaged before anything is drawn
 
     def execute() -> None:
         page = render_report(folder.path, to)
