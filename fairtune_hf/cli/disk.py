@@ -44,13 +44,12 @@ def full_words(error: BaseException, arguments: Sequence[str]) -> str:
         error: One of which `is_full` holds.
         arguments: Words of the command line, which name the folders it writes to.
     """
-    first = next(each for each in _chain(error) if _says_full(each))
-    if isinstance(first, OSError) and first.strerror and first.errno in _FULL:
-        usual = first.strerror == os.strerror(first.errno)
-        if not usual:  # said by ourselves, with what was needed
-            return first.strerror
-    named = [str(f) for f in (getattr(first, "filename", None),) if f]
-    said = str(getattr(first, "strerror", None) or first).strip().splitlines()[0]
+    found = [each for each in _chain(error) if _says_full(each)]
+    for each in found:
+        if "MB" in str(getattr(each, "strerror", None)):  # said by ourselves, with what was needed
+            return str(getattr(each, "strerror", None))
+    named = [str(f) for f in (getattr(each, "filename", None) for each in found) if f][:1]
+    said = str(getattr(found[-1], "strerror", None) or found[-1]).strip().splitlines()[0]
     what = f" {named[0]}" if named else " what the step makes"
     rooms = _rooms([*named, *_folders(arguments)])
     if resource is not None:
