@@ -249,7 +249,7 @@ def check_run(
         return
     check_settings(folder)
     check_identity(folder, table, backbone)
-    record = folder.read() if folder.record_file.is_file() else {}
+    record = folder.read_if_whole() or {}
     if record.get("dataset") and record.get("model"):
         check_same_inputs(record, table, backbone)
 

@@ -82,7 +82,9 @@ class GroupRow:
 
 
 def method_results(run: Mapping[str, Any], split: str) -> dict[str, Mapping[str, Any]]:
-    """Return the results of the chosen mask and of every control on a split, in table order."""
+    """Return the results of the chosen mask and of every control on a split, in table order; none without its own."""
+    if not run.get(split):
+        return {}
     results: dict[str, Mapping[str, Any]] = {"fairtune": run.get(split) or {}}
     for name, control in (run.get("controls") or {}).items():
         results[str(name)] = (control or {}).get(split) or {}

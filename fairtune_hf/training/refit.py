@@ -262,11 +262,20 @@ def _finetune(
     if PartialState().is_main_process:
         is_other = measured is not None and not measured.holds()
         folder.update(
-            **(dict.fromkeys(EVALUATED) if is_other else {}),
+            **(_without_evaluation(record) if is_other else {}),
             dataset=describe_dataset(table),
             warnings=list(dict.fromkeys([*(record["warnings"] or []), *table.warnings])),
         )
     PartialState().wait_for_everyone()
+
+
+def _without_evaluation(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts of run.json that an evaluation fills, of the choice and of each control, as before it."""
+    controls = {
+        name: {key: value for key, value in entry.items() if key not in EVALUATED}
+        for name, entry in (record["controls"] or {}).items()
+    }
+    return {**dict.fromkeys(EVALUATED), "controls": controls}
 
 
 def _take_refits(folder: RunFolder, twin: RunFolder) -> None:
