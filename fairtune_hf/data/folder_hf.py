@@ -155,12 +155,23 @@ def _picture_column(data: Any, root: Path) -> str:
     found = [n for n, kind in data.features.items() if isinstance(kind, datasets.Image)]
     if len(found) == 1:
         return str(found[0])
-    hint = closest("image", list(data.features)) if not found else " Remove the others."
+    hint = " Remove the others." if found else _cast_hint(data.features)
     raise ValueError(
         f"the data set {root} must have one column of pictures (datasets.Image); it has "
         f"{len(found)}: {', '.join(found) or 'none'}.{hint} Its columns: "
         f"{', '.join(data.features)}."
     )
+
+
+def _cast_hint(features: Any) -> str:
+    """Say how a column that holds the bytes of files is told to be pictures; else the likely name."""
+    for name, kind in features.items():
+        if getattr(kind, "dtype", "") == "binary" or (isinstance(kind, dict) and "bytes" in kind):
+            return (
+                f" {name!r} holds bytes: call cast_column({name!r}, datasets.Image()) on it and save "
+                "the data set again."
+            )
+    return closest("image", list(features))
 
 
 def _undecoded(data: Any, column: str) -> Any:

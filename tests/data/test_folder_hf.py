@@ -60,6 +60,20 @@ def test_prepare_and_reload(source, tmp_path):
     assert_same(load_dataset_table("folder", tmp_path / "out", image_size=20), source)
 
 
+@pytest.mark.parametrize(
+    "kind", [datasets.Value("binary"), {"bytes": datasets.Value("binary")}], ids=["bytes", "struct"]
+)
+def test_a_column_of_bytes_is_told_how_to_become_pictures(tmp_path, kind):
+    cell = {"bytes": b"x"} if isinstance(kind, dict) else b"x"
+    data = datasets.Dataset.from_list(
+        [{"scan": cell, "label": 0}] * 2,
+        features=datasets.Features(scan=kind, label=datasets.Value("int64")),
+    )
+    data.save_to_disk(str(tmp_path / "hf"))
+    with pytest.raises(ValueError, match=r"call cast_column\('scan', datasets.Image\(\)\)"):
+        load_dataset_table("folder", tmp_path / "hf", image_size=20, **COLUMNS)
+
+
 def test_without_a_picture_column(tmp_path):
     frame = pd.DataFrame({"pixels": ["a", "b"], "label": [0, 1], "sex": ["M", "F"]})
     datasets.Dataset.from_pandas(frame).save_to_disk(str(tmp_path / "hf"))
