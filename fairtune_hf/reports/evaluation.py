@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -205,11 +206,8 @@ def _collect_warnings(record: dict[str, Any]) -> list[str]:
     for item in record["comparisons"] or []:
         where = f"the chosen mask minus {item['reference']}, {item['split']}: "
         found += [(where, text) for text in item.pop("warnings") if text not in told]
-    own = tuple(
-        f"{name}, {split}: "
-        for method in methods
-        for name in (method, f"the chosen mask minus {method}")
-        for split in _SPLITS
-    )
-    kept = [text for text in record["warnings"] or [] if not text.startswith(own)]
+    # Of a comparison with any method: that of an earlier one may have been with another.
+    names, splits = "|".join(map(re.escape, methods)), "|".join(_SPLITS)
+    own = re.compile(f"(?:{names}|the chosen mask minus .+?), (?:{splits}): ")
+    kept = [text for text in record["warnings"] or [] if not own.match(text)]
     return list(dict.fromkeys([*kept, *(where + text for where, text in found)]))

@@ -311,7 +311,7 @@ def _lasting(value: Any) -> Any:
 
 
 def _passes(key: str) -> bool:
-    return key in PASSING or key.endswith("seconds") or key in ("trial", "trials")
+    return key in PASSING or key.endswith("seconds") or key in ("trial", "trials", "number")
 
 
 def _digest(content: bytes) -> str:

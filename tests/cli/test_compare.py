@@ -102,8 +102,10 @@ def test_done_is_done(compared: Path, flags: list[str]) -> None:
     before = study.read_bytes()
     methods = ["--methods", "linear_readout", "full", "groupdro+fairtune_attention"]
     shown = (compared / "comparison.csv").read_text()
+    records = {file: file.read_text() for file in compared.glob("methods/*/run.json")}
     assert main(["compare", *flags, *methods, "--workers=auto", f"--out={compared}"]) == 0
     assert study.read_bytes() == before
+    assert {file: file.read_text() for file in records} == records
     assert (compared / "comparison.csv").read_text() == shown
 
 
