@@ -56,7 +56,7 @@ def loading_lines(text):
 def test_three_lines_load_the_adapter(make_run, model, expected):
     path = make_run(stage="searched")
     run = json.loads((path / "run.json").read_text())
-    (path / "run.json").write_text(json.dumps(run | {"model": model}))
+    (path / "run.json").write_text(json.dumps(run | {"model": {**model, "sha256": "ab" * 32}}))
     lines = loading_lines(render_card(path, repo_id="org/name").read_text())
     assert len(ast.parse(lines).body) == 3
     assert lines.startswith("import fairtune_hf")
@@ -68,7 +68,7 @@ def test_a_path_of_this_machine_is_not_told(make_run):
     path = make_run(stage="searched")
     run = json.loads((path / "run.json").read_text())
     model = {"id": "/home/someone/models/my_vit", "revision": None}
-    (path / "run.json").write_text(json.dumps(run | {"model": model}))
+    (path / "run.json").write_text(json.dumps(run | {"model": {**model, "sha256": "ab" * 32}}))
     card = ModelCard.load(render_card(path))
     assert "someone" not in card.content
     assert card.data.base_model is None

@@ -256,7 +256,7 @@ def test_predictions_go_without_ids_and_only_when_asked(hub_run):
 
 
 def test_predictions_of_small_groups_alone_are_refused(run):
-    change(run, model={"id": "google/vit-base", "revision": "a" * 40})
+    change(run, model={"id": "google/vit-base", "revision": "a" * 40, "sha256": "b" * 64})
     with pytest.raises(ValueError, match="fewer than ten people"):
         plan_push(run, REPO, with_predictions=True)
 

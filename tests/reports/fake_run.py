@@ -134,8 +134,9 @@ def comparison(own: pd.DataFrame, other: pd.DataFrame, reference: str, sensitive
         "split": "test",
         "metric": "min_auc",
         "difference": result.difference,
-        "ci": list(result.ci),
-        "p_value": result.p_value,
+        # As in a run's own record: null where there is none.
+        "ci": [None if np.isnan(bound) else bound for bound in result.ci],
+        "p_value": None if np.isnan(result.p_value) else result.p_value,
         "n_seeds": result.n_seeds,
         "n_patients": result.n_patients,
         "levelling_down": result.levelling_down,

@@ -186,10 +186,10 @@ def test_broken_files_are_named(make_run, tmp_path):
         render_report(tmp_path / "nowhere")
     path = make_run(stage="searched")
     (path / "run.json").write_text("{")
-    with pytest.raises(ValueError, match=r"run\.json to be JSON"):
+    with pytest.raises(ValueError, match=r"run\.json to be the record of a run, and it is no JSON"):
         render_report(path)
     (path / "run.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"one JSON object, and it holds a list"):
+    with pytest.raises(ValueError, match=r"it holds a list, not an object"):
         render_report(path)
     (path / "run.json").write_text('{"schema_version": 99}')
     with pytest.raises(ValueError, match="schema version 99"):

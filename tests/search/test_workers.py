@@ -89,7 +89,7 @@ def test_a_pool_says_what_it_does_and_shows_the_words_of_the_worker_that_died(
     def look_on() -> None:
         with WorkerPool([sys.executable, "-c", WORKER], 2, logs) as pool:
             while True:
-                pool.look_after(study)
+                pool.look_after(study.is_done)
                 time.sleep(0.02)
 
     with pytest.raises(RuntimeError, match=r"The last words of worker 1:\nwhat an earlier"):
