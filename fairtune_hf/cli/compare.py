@@ -328,12 +328,21 @@ def is_done(folder: RunFolder, trials: int, seeds: range) -> bool:
 
 
 def has_tables(folder: RunFolder) -> bool:
-    """Whether the tables of a searched method can be read and hold the trials that its record counts."""
+    """Whether the tables of a searched method are whole: the trials that its record counts, and every epoch of them."""
     try:
-        trials = read_run(folder.path).trials
+        run = read_run(folder.path)
     except ValueError:
         return False
-    return bool(trials["state"].isin(["COMPLETE", "PRUNED"]).sum() == _ended(folder.read()))
+    if not all(map(_ends_with_a_line, (folder.trials_file, folder.curves_file))):
+        return False
+    ended = run.trials["state"].isin(["COMPLETE", "PRUNED"]).sum()
+    epochs = run.trials.set_index("number")["epochs"]
+    listed = run.curves["number"].value_counts().reindex(epochs.index, fill_value=0)
+    return bool(ended == _ended(folder.read()) and epochs.eq(listed).all())
+
+
+def _ends_with_a_line(file: Path) -> bool:
+    return file.is_file() and file.read_bytes().endswith(b"\n")
 
 
 def _ended(record: dict[str, Any]) -> int:
