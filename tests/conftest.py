@@ -24,12 +24,12 @@ from fairtune_hf.data import ImageTable, load_dataset_table
 PATIENTS, PICTURES_EACH = 60, 3
 
 
-def draw_folder(root: Path, *, seed: int = 0) -> Path:
-    """Write 180 noisy pictures of 60 patients whose brightness carries the label, and metadata.csv."""
+def draw_folder(root: Path, *, seed: int = 0, patients: int = PATIENTS) -> Path:
+    """Write three noisy pictures a patient whose brightness carries the label, and metadata.csv; patients past 48 are test."""
     generator = np.random.default_rng(seed)
     rows = []
     root.mkdir(parents=True, exist_ok=True)
-    for patient in range(PATIENTS):
+    for patient in range(patients):
         sex = "F" if patient % 2 else "M"
         label = int(generator.random() < 0.5)
         split = "train" if patient < 36 else "validation" if patient < 48 else "test"

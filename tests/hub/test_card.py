@@ -104,7 +104,7 @@ def test_small_groups_and_patients_are_hidden(nasty):
     row = next(line for line in text.splitlines() if line.startswith("| tiny"))
     assert row.count("&lt;10") == 3
     run = json.loads((nasty / "run.json").read_text())
-    assert f"{run['test']['groups']['tiny']['auc']:.3f} [" in row, "the headline is made of it"
+    assert f"{run['test']['groups']['tiny']['auc']:.3f} |" in row, "the headline is made of it"
     second = next(line for line in text.splitlines() if "quoted" in line and "not shown" in line)
     assert second.count("not shown") == 3
     codes = pd.read_parquet(nasty / "predictions.parquet")["patient"].unique()

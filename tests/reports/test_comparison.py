@@ -2,6 +2,7 @@ import csv
 import json
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -27,7 +28,8 @@ def test_the_csv_holds_what_the_runs_say(compared, evaluated, nasty):
         for method, part in {"fairtune": run, **run["controls"]}.items():
             row = held[(held["method"] == method) & (held["metric"] == "min_auc")].iloc[0]
             assert row["value"] == pytest.approx(part["test"]["min_auc"], abs=1e-12)
-            assert [row["low"], row["high"]] == pytest.approx(part["test"]["min_auc_ci"])
+            interval = part["test"]["min_auc_ci"] or [np.nan, np.nan]  # none of a group of eight
+            assert [row["low"], row["high"]] == pytest.approx(interval, nan_ok=True)
             means = [seed["test"]["min_auc"] for seed in part["seeds"]]
             assert row["mean_over_seeds"] == pytest.approx(sum(means) / 3)
 
