@@ -44,6 +44,7 @@ def same(first: GroupMetrics, second: GroupMetrics, names=SUMMARY):
         ), name
 
 
+@pytest.mark.slow
 @given(TABLES, st.randoms(use_true_random=False))
 def test_order_of_rows_does_not_matter(rows, random):
     labels, scores, groups, _ = columns(rows)
@@ -75,6 +76,7 @@ def test_rising_transforms_leave_aucs(rows, transform):
     same(first, second, ("overall_auc", "min_auc", "max_auc", "auc_gap", "equity_scaled_auc"))
 
 
+@pytest.mark.slow
 @given(TABLES)
 def test_swapping_classes_and_order_leaves_aucs(rows):
     labels, scores, groups, _ = columns(rows)
@@ -89,6 +91,7 @@ def test_swapping_classes_and_order_leaves_aucs(rows):
     assert turned.auc_gap == pytest.approx(first.auc_gap, abs=1e-12, nan_ok=True)
 
 
+@pytest.mark.slow
 @given(TABLES)
 def test_bounds(rows):
     labels, scores, groups, _ = columns(rows)
@@ -106,6 +109,7 @@ def test_bounds(rows):
     assert sum(row.n for row in found.by_group.values()) == len(rows)
 
 
+@pytest.mark.slow
 @given(TABLES, st.integers(2, 4))
 def test_weights_are_repetitions(rows, times):
     labels, scores, groups, _ = columns(rows)
@@ -130,6 +134,7 @@ def test_rows_of_weight_0_are_not_there(rows):
     same(first, group_metrics(labels[1::2], scores[1::2], sensitive_features=groups[1::2]))
 
 
+@pytest.mark.slow
 @given(TABLES, st.integers(0, 5))
 def test_a_resample_is_a_weighted_table(rows, seed):
     labels, scores, groups, patients = columns(rows)

@@ -69,6 +69,7 @@ def test_a_grown_model_is_the_same_function_until_it_is_trained(script: ModuleTy
     assert all(p.grad.any() for p in weights)  # and they learn
 
 
+@pytest.mark.slow
 def test_what_it_writes_loads_as_a_backbone_and_follows_from_the_seed(tmp_path: Path) -> None:
     tiny = ["--shallow-steps=2", "--steps=2", "--hidden=24", "--heads=3", "--batch-size=4"]
     for name in ("one", "two"):

@@ -135,6 +135,7 @@ def test_the_last_step_comes_once_after_the_last_epoch(table, backbone) -> None:
     np.testing.assert_allclose(np.log(twice / (1 - twice)), 2 * logit, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_seed_fixes_a_training_of_two_stages(table, backbone) -> None:
     training = training_of(table, backbone)
     one, same, other = (

@@ -48,6 +48,7 @@ def search_and_refit(pictures: Path, model: Path, to: Path, report_to: str) -> R
     return folder
 
 
+@pytest.mark.slow
 def test_one_tensorboard_run_a_trial_and_a_refit(
     pictures_template: Path, tiny_vit: Path, tmp_path: Path
 ) -> None:

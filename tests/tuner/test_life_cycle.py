@@ -212,6 +212,7 @@ def test_pickle_and_deepcopy(config, base, perturb, said):
     assert torch.equal(said(model), expected)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_loads_it(base, perturb, said, name, tmp_path):
     model = perturb(adapt(base, B))
     model.save_pretrained(tmp_path)
