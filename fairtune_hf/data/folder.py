@@ -24,6 +24,7 @@ from fairtune_hf.data.folder_layouts import (
 )
 from fairtune_hf.data.groups import JOINT, parse_thresholds, read_ages, threshold_groups
 from fairtune_hf.data.images import FileSource, ImageSource
+from fairtune_hf.data.links import say_links
 from fairtune_hf.data.naming import require_columns, shortened, value_counts
 from fairtune_hf.data.rows import Rows, absent
 from fairtune_hf.data.split_names import say_names, split_of
@@ -75,6 +76,8 @@ def read(root: Path, request: ReadRequest) -> RawTable:
         if pictures
         else _sources(root, table, origin, request)
     )
+    if not pictures:
+        rows.warnings += say_links(root, (source.name for source in sources))
     rows.warnings += told_of_volumes(table[FILE])
     return RawTable(
         frame=frame,

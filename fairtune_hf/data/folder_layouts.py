@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from fairtune_hf.data.links import walk_folders
 from fairtune_hf.data.naming import shortened
 from fairtune_hf.data.rows import PICTURES
 from fairtune_hf.data.split_names import split_of, split_of_path
@@ -62,13 +63,11 @@ def read_folder_table(root: Path) -> FolderTable | None:
 def metadata_files(root: Path) -> list[Path]:
     """Return the files called metadata.csv, .tsv, .xlsx, .jsonl or .parquet, the top ones first."""
     found = []
-    for folder, inner, names in os.walk(root):
-        depth = len(Path(folder).relative_to(root).parts)
-        inner[:] = sorted(d for d in inner if not d.startswith(".")) if depth < DEPTH else []
-        for name in sorted(names):
+    for folder, names in walk_folders(root, DEPTH):
+        for name in names:
             stem, suffix = os.path.splitext(name.lower())  # noqa: PTH122  over many thousand names
             if stem == "metadata" and suffix in SUFFIXES:
-                found.append(Path(folder) / name)
+                found.append(folder / name)
     return sorted(found, key=lambda f: (len(f.parts), str(f)))
 
 
@@ -203,11 +202,9 @@ def label_folders(names: pd.Series) -> pd.Series | None:
 def say_picture_folders(root: Path) -> str:
     """Describe a folder without metadata whose pictures lie in folders of labels; else nothing."""
     found: set[str] = set()
-    for folder, inner, names in os.walk(root):
-        if len(Path(folder).relative_to(root).parts) >= DEPTH:
-            inner[:] = []
+    for folder, names in walk_folders(root, DEPTH):
         if any(n.lower().endswith(PICTURES) for n in names):
-            found.add(Path(folder).name if Path(folder) != root else "")
+            found.add(folder.name if folder != root else "")
     if len(found) < 2 or "" in found:
         return ""
     return (

@@ -67,7 +67,10 @@ def find_table(root: Path, names: Iterable[str]) -> Path | None:
 
 
 def safe_relative(name: str) -> str | None:
-    """Return `name` as a relative path with forward slashes, or None if it leaves its folder."""
+    """Return `name` as a relative path with forward slashes, or None if it leaves its folder.
+
+    The name alone counts: a link in the folder is followed wherever it leads (see `links`).
+    """
     cleaned = name.strip().replace("\\", "/")
     if not cleaned or "\0" in cleaned or cleaned[0] == "/" or cleaned[1:2] == ":":
         return None
