@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from fairtune_hf.data import load_dataset_table
-from fairtune_hf.data.folder_layouts import metadata_files
 
 COLUMNS = {"label_column": "diagnosis", "sensitive_column": "sex", "patient_column": "person"}
 
@@ -70,6 +69,8 @@ def test_links_within_the_folder_are_not_counted(make_folder, table_of):
 
 
 def test_linked_folders_of_splits_are_entered_and_circles_are_not(make_folder, table_of, tmp_path):
+    from fairtune_hf.data.folder_layouts import metadata_files
+
     table = table_of(160)
     table["split"] = ["test" if int(p[1:]) % 3 == 0 else "train" for p in table["person"]]
     whole = make_folder(table, "whole")
