@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fairtune_hf.data.dicom_tables import Numbers, read_table
+from fairtune_hf.data.dicom_tables import Numbers, Table, read_table
 from fairtune_hf.data.images import ImageError, Pixels
 
 PER_FRAME, SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
@@ -74,17 +74,21 @@ def _as_stored(value: float, encoding: Encoding) -> float:
     return value + 2**16 if not encoding.signed and value < 0 else value
 
 
+def _read_item(item: Any, encoding: Encoding, lowest: float) -> Table:
+    """Read the table of a LUT sequence's item."""
+    return read_table(
+        item.get("LUTDescriptor"),
+        item.get("LUTData"),
+        big_endian=encoding.big_endian,
+        lowest=lowest,
+    )
+
+
 def rescaled(values: Numbers, told: Any, encoding: Encoding) -> tuple[Numbers, float]:
     """Apply the modality table, or slope and intercept; also return the least value possible."""
     for scope in _scopes(told, TRANSFORMATION):
         if scope.get("ModalityLUTSequence"):
-            item = scope.ModalityLUTSequence[0]
-            table = read_table(
-                item.get("LUTDescriptor"),
-                item.get("LUTData"),
-                big_endian=encoding.big_endian,
-                lowest=encoding.lowest,
-            )
+            table = _read_item(scope.ModalityLUTSequence[0], encoding, encoding.lowest)
             return table.look_up(values), 0.0
         slope, intercept = _number(scope, "RescaleSlope"), _number(scope, "RescaleIntercept")
         if slope is not None or intercept is not None:
@@ -98,13 +102,7 @@ def shown(numbers: Numbers, told: Any, encoding: Encoding, lowest: float) -> Num
     """Apply the first VOI table, else the first window, as shares in [0, 1]; None without one."""
     for scope in _scopes(told, VOI):
         if scope.get("VOILUTSequence"):
-            item = scope.VOILUTSequence[0]
-            table = read_table(
-                item.get("LUTDescriptor"),
-                item.get("LUTData"),
-                big_endian=encoding.big_endian,
-                lowest=lowest,
-            )
+            table = _read_item(scope.VOILUTSequence[0], encoding, lowest)
             return table.look_up(numbers) / table.top
         center, width = _number(scope, "WindowCenter"), _number(scope, "WindowWidth")
         # Writers that know no window put a width of 0; it is as good as none.
