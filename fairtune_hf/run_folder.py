@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
+from fairtune_hf.checksums import LOCK, NOTES, read_noted, write_noted
 from fairtune_hf.run_record import parse_record, parse_yaml
 from fairtune_hf.whole_files import (
     is_left_over,
@@ -57,7 +58,7 @@ OURS = frozenset(
     [
         *("run.json", "config.yaml", "trials.csv", "curves.csv", "predictions.parquet"),
         *("report.html", "README.md", "claim", "best_trial.lock", "study.sqlite3.lock"),
-        *("finetune.lock", "config.yaml.lock", "identity.json", "identity.parquet"),
+        *("finetune.lock", "config.yaml.lock", "identity.json", "identity.parquet", NOTES, LOCK),
         # Halves of the one process that holds the lock of their kind.
         *(".study.sqlite3.partial", ".best_trial.partial", ".best_trial.old"),
         *(f"comparison.{kind}" for kind in ("csv", "html", "md", "tex")),
@@ -119,7 +120,7 @@ class RunFolder:
         if not self.record_file.is_file():
             raise FileNotFoundError(f"--run: {self._why_no_record()}")
         try:
-            record = parse_record(self.record_file.read_text(encoding="utf-8"))
+            record = self._parse_record()
         except ValueError as error:
             raise ValueError(
                 f"--run: expected {self.record_file} to be the record of a run, and {error}. {self._how_to_rebuild()}"
@@ -132,6 +133,9 @@ class RunFolder:
             )
         return {**dict.fromkeys(_PARTS), **record}
 
+    def _parse_record(self) -> dict[str, Any]:
+        return parse_record(read_noted(self.record_file).decode("utf-8"))
+
     def read_if_whole(self) -> dict[str, Any] | None:
         """Read run.json; None where there is none or a damaged one, which the caller is about to make anew.
 
@@ -141,7 +145,7 @@ class RunFolder:
         if not self.record_file.is_file():
             return None
         try:
-            parse_record(self.record_file.read_text(encoding="utf-8"))
+            self._parse_record()
         except ValueError:
             return None
         return self.read()
@@ -208,7 +212,8 @@ class RunFolder:
     def write(self, record: dict[str, Any]) -> dict[str, Any]:
         """Write run.json whole and return what was written."""
         record = {"schema_version": SCHEMA_VERSION, **record}
-        write_text(self.record_file, json.dumps(record, indent=1, allow_nan=False) + "\n")
+        text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+        write_noted(self.path, {self.record_file.name: text})
         return record
 
     def write_config(self, config: dict[str, Any]) -> None:

@@ -19,9 +19,15 @@ from types import FrameType
 
 from fairtune_hf import __version__
 from fairtune_hf.cli.disk import closed_words, full_words, is_closed, is_full
-
-DONE, FAILED, BAD_INPUT, DISK_FULL, INTERRUPTED, NO_READER = 0, 1, 2, 74, 130, 141
-PARENT = "FAIRTUNE_PARENT"  # in the environment of a worker, which tells whoever started it of a full disk by 74
+from fairtune_hf.exit_codes import (
+    BAD_INPUT,
+    DISK_FULL,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    NO_READER,
+    PARENT,
+)
 
 COMMANDS = {
     "demo": "Search, refit, evaluate and report on the embedded demo set; no download.",

@@ -29,7 +29,7 @@ from fairtune_hf.search.arguments import apply_protocol
 from fairtune_hf.search.objectives import ObjectiveMetrics, parse_objectives
 from fairtune_hf.search.run import check_study
 from fairtune_hf.search.shared import check_shared
-from fairtune_hf.search.storage import open_storage
+from fairtune_hf.search.storage import open_storage, read_trials, without_password
 from fairtune_hf.search.workers import WorkerPool, count_workers, is_worker
 from fairtune_hf.training import Backbone, FitArguments, RunFolder
 from fairtune_hf.training.identity import MAY_CHANGE, identify
@@ -112,6 +112,8 @@ def _check_storage(folder: RunFolder, search: SearchArguments, *, begins_anew: b
     if search.storage is not None:
         open_storage(search.storage)
     if begins_anew:
+        if search.storage is not None and folder.is_a_run():
+            _require_no_trials(search.storage, str(search.study_name))
         return
     if search.storage is None and folder.trials_file.is_file() and not folder.study_file.is_file():
         raise ValueError(
@@ -122,6 +124,18 @@ def _check_storage(folder: RunFolder, search: SearchArguments, *, begins_anew: b
         raise ValueError(
             f"--storage: expected none, since the trials of this search are in {folder.study_file}. Leave it out (and unset "
             "FAIRTUNE_STORAGE), or choose another --out."
+        )
+
+
+def _require_no_trials(storage: str, study_name: str) -> None:
+    """Refuse to begin anew in a study that others may share, from which nothing is deleted."""
+    trials = read_trials(storage, study_name)
+    if trials:
+        raise ValueError(
+            f"--overwrite: expected a study without trials to begin anew in, and {study_name!r} in "
+            f"{without_password(storage)} holds {len(trials)}, which other machines may share; only files in --out are ever "
+            "deleted. Give another --study-name; or delete that study with `optuna delete-study --storage URL --study-name "
+            f"{study_name}`; or leave --overwrite out to go on with it."
         )
 
 

@@ -185,10 +185,8 @@ def _check_overlap(folder: RunFolder, table: ImageTable, external: ExternalArgum
 
 
 def _refuse_another(where: RunFolder, split_hash: str) -> None:
-    if not where.record_file.is_file():
-        return
-    held = (where.read()["dataset"] or {}).get("split_hash")
-    if held != split_hash:
+    record = where.read_if_whole()
+    if record is not None and (record["dataset"] or {}).get("split_hash") != split_hash:
         raise ValueError(
             f"--data-root: {where.path} holds the numbers of another data set of the same name. "
             "Move that folder away, or rename the data's."

@@ -6,12 +6,14 @@ is an error that names the file. Nothing here imports torch.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from fairtune_hf.checksums import read_noted
 from fairtune_hf.data.small_cells import SMALL, hidden_cells
 from fairtune_hf.metrics.directions import is_small_good
 from fairtune_hf.run_folder import RunFolder
@@ -124,22 +126,22 @@ def read_run(run_dir: Path | str) -> LoadedRun:
     return LoadedRun(
         path=folder.path,
         run=folder.read(),
-        trials=_read_csv(folder.trials_file, TRIAL_COLUMNS),
-        curves=_read_csv(folder.curves_file, CURVE_COLUMNS),
+        trials=_read_csv(folder, folder.trials_file, TRIAL_COLUMNS),
+        curves=_read_csv(folder, folder.curves_file, CURVE_COLUMNS),
         predictions=pd.DataFrame() if predictions is None else predictions,
         config=folder.read_config() if folder.config_file.is_file() else {},
     )
 
 
-def _read_csv(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+def _read_csv(folder: RunFolder, file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     if not file.is_file():
         return pd.DataFrame(columns=list(columns))
     text_columns = dict.fromkeys({"mask", "state", "preset"} & set(columns), "string")
     try:
-        frame = pd.read_csv(file, dtype=text_columns)
+        frame = pd.read_csv(io.BytesIO(read_noted(file)), dtype=text_columns)
     except (ValueError, pd.errors.ParserError) as error:
         raise ValueError(
             f"{file} should be a table with the columns {', '.join(columns)} and could not be "
-            f"read ({error}). Run the search on its own folder again; it writes the table anew."
+            f"read ({error}). `{folder.maker()}` writes the table anew."
         ) from error
     return frame.reindex(columns=[*columns, *(c for c in frame.columns if c not in columns)])

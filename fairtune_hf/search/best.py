@@ -5,6 +5,7 @@ A search that is cut short leaves a model to use, not only a mask to train again
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from fairtune_hf.checksums import digest_of, read_noted, write_noted
 from fairtune_hf.search.objectives import Objective, ObjectiveMetrics
 from fairtune_hf.training.trainer import FairTrainer
 from fairtune_hf.turn import FileTurn
@@ -80,9 +82,12 @@ class KeepBest(TrainerCallback):
             partial.mkdir(parents=True)
             model: Any = self._trainer.model
             model.save_pretrained(str(partial))
+            noted = {}
             if self._metrics.last is not None:
                 np.save(partial / _SCORES, self._metrics.last.scores)
-            (partial / _RECORD).write_text(json.dumps(record))  # last: with it the folder is whole
+                noted[_SCORES] = [digest_of((partial / _SCORES).read_bytes())]
+            # Last: with it the folder is whole.
+            write_noted(partial, {_RECORD: json.dumps(record)}, **noted)
             for file in [*partial.iterdir(), partial]:
                 flush(file)
             _put_in_place(self._folder)
@@ -140,13 +145,13 @@ def why_unreadable(folder: Path) -> str | None:
 
 def _why_not_whole(kept: Path) -> str | None:
     try:
-        record = json.loads((kept / _RECORD).read_text(encoding="utf-8"))
+        record = json.loads(read_noted(kept / _RECORD))
         if not (isinstance(record["number"], int) and isinstance(record["params"], dict)):
             return f"{_RECORD}: not a trial"
         if not math.isfinite(record["value"]):
             return f"{_RECORD}: its value is not finite"
         if (kept / _SCORES).exists():
-            np.load(kept / _SCORES, allow_pickle=False)
+            np.load(io.BytesIO(read_noted(kept / _SCORES)), allow_pickle=False)
         json.loads((kept / "adapter_config.json").read_text(encoding="utf-8"))
         with safe_open(kept / _WEIGHTS, framework="np"):
             pass

@@ -17,10 +17,10 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-INTERRUPTED = 130
+from fairtune_hf.exit_codes import INTERRUPTED, PARENT
+
 GRACE_SECONDS = 8.0
 _NOTICE_SECONDS = 0.2  # in which the thread hears of a signal that has come
-PARENT = "FAIRTUNE_PARENT"  # pid whose end is to be ours too
 _installed = threading.Lock()
 
 

@@ -35,7 +35,7 @@ from fairtune_hf.search.space import Candidate, SearchSpace
 from fairtune_hf.search.storage import read_trials, told_apart, without_password
 from fairtune_hf.search.study import STUDY_NAME, SearchStudy
 from fairtune_hf.search.study_file import set_aside
-from fairtune_hf.search.tables import are_whole, read_listed, require_trials
+from fairtune_hf.search.tables import are_whole, noted_study, read_listed, require_trials
 from fairtune_hf.search.workers import WorkerPool, is_worker
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
@@ -331,13 +331,15 @@ def check_study(folder: RunFolder, search: SearchArguments) -> bool:
     names = {folder.path: name}
     for control in SEARCHED:
         names[folder.path / "control_searches" / control] = f"{name}-{control}"
+    repetitions = RunFolder(folder.path / "confirm")
+    if confirmed := noted_study(repetitions):
+        names[repetitions.path] = confirmed
     whole = True
     for path, its_name in names.items():
         where = RunFolder(path)
-        listed = read_listed(where.trials_file)
+        listed = read_listed(where, its_name)
         trials = read_trials(url, its_name)
-        states = {t.number: t.state.name for t in trials}
-        require_trials(where, listed, states, without_password(url))
+        require_trials(where, listed, trials, without_password(url))
         whole &= not trials or are_whole(where, trials)
     return whole
 

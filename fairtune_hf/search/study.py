@@ -31,7 +31,7 @@ from fairtune_hf.search.storage import (
     told_apart,
     without_password,
 )
-from fairtune_hf.search.tables import read_listed, require_trials, write_tables
+from fairtune_hf.search.tables import noted_study, read_listed, require_trials, write_tables
 from fairtune_hf.training.trainer import PRUNED
 
 STUDY_NAME = "fairtune"
@@ -108,10 +108,10 @@ class SearchStudy:
                 self.study = optuna.create_study(
                     directions=directions, **self.create_study_arguments()
                 )
-            listed = {} if tables_may_differ else read_listed(folder.trials_file)
+            is_theirs = not tables_may_differ or noted_study(folder) == name
+            listed = read_listed(folder, name) if is_theirs else {}
             trials = self.study.get_trials(deepcopy=False)
-            states = {t.number: t.state.name for t in trials}
-            require_trials(folder, listed, states, without_password(self.url))
+            require_trials(folder, listed, trials, without_password(self.url))
             # Whoever starts a replacement was there before it.
             if REPLACEMENT not in os.environ:
                 self._before = {t.number for t in trials if t.state != TrialState.WAITING}
@@ -268,7 +268,7 @@ class SearchStudy:
     def write_tables(self) -> None:
         """Write trials.csv and curves.csv, of what is then on the disk."""
         make_durable(self.storage)
-        write_tables(self.folder, self.space, self.objectives, self.trials())
+        write_tables(self.folder, self.space, self.objectives, self.trials(), self.name)
 
     def _on_claim(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Sign a new trial, and let the next worker take its turn."""

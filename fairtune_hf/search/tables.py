@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
-from fairtune_hf.run_folder import RunFolder, write_text
+from fairtune_hf.checksums import digest_of, read_fact, read_noted, write_noted
+from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.search.budget import CUT_SHORT, busy_seconds
 from fairtune_hf.search.objectives import Objective
 from fairtune_hf.search.space import SearchSpace
+from fairtune_hf.search.storage import BEAT
 
 _COLUMNS = [
     "number",
@@ -30,6 +32,7 @@ _COLUMNS = [
     "auc_gap",
     "reason",
 ]
+_STUDY = "study"  # what is noted of it: its name, and a digest of each trial that has ended
 _CURVE_COLUMNS = ["number", "epoch", "value", "overall_auc", "loss"]
 
 
@@ -38,14 +41,14 @@ def write_tables(
     space: SearchSpace,
     objectives: Sequence[Objective],
     trials: Sequence[FrozenTrial],
+    study_name: str,
 ) -> None:
-    """Write trials.csv and curves.csv of a study into its folder."""
+    """Write trials.csv and curves.csv of a study into its folder, and note what each trial that has ended is."""
     rows = [trial_row(t, space, objectives) for t in trials]
     extra = [o.name for o in objectives] if len(objectives) > 1 else []
     extra += [h.name for h in space.hyperparameters] + (["seed"] if space.seeds else [])
     columns = _COLUMNS + [name for name in extra if name not in _COLUMNS]
     frame = pd.DataFrame(rows, columns=columns)
-    write_text(folder.trials_file, frame.to_csv(index=False))
     curves = [
         {"number": t.number, **{name: value for name, value in row.items() if name != "values"}}
         for t in trials
@@ -53,7 +56,12 @@ def write_tables(
     ]
     further = sorted({name for row in curves for name in row} - set(_CURVE_COLUMNS))
     curve_frame = pd.DataFrame(curves).reindex(columns=_CURVE_COLUMNS + further)
-    write_text(folder.curves_file, curve_frame.to_csv(index=False))
+    texts = {
+        folder.trials_file.name: frame.to_csv(index=False),
+        folder.curves_file.name: curve_frame.to_csv(index=False),
+    }
+    study = {"name": study_name, "trials": {str(n): d for n, d in _digests(trials).items()}}
+    write_noted(folder.path, texts, **{_STUDY: study})
 
 
 def trial_row(
@@ -82,15 +90,103 @@ def trial_row(
     }
 
 
-def read_listed(file: Path) -> dict[int, str] | None:
-    """Return the state of each trial that trials.csv lists, by its number; None where it is no such table.
+def read_listed(folder: RunFolder, study_name: str) -> dict[int, str | None] | None:
+    """Return the trials of a study that have ended, as its folder's tables tell; None where trials.csv is no table.
 
-    What can be read of a damaged one counts: it tells what there was.
+    By their numbers, each with its digest where one was noted, which earlier releases did not. What can be read
+    of a damaged table counts: it tells what there was. Without a trials.csv nothing is told.
     """
-    if not file.is_file():
+    if not folder.trials_file.is_file():
         return {}
-    text = file.read_bytes().decode("utf-8", errors="replace").replace("\0", "")
-    rows = csv.DictReader(io.StringIO(text))
+    states = _read_states(folder.trials_file.read_bytes())
+    listed = {number for number, state in (states or {}).items() if state in _ENDED}
+    held = read_fact(folder.path, _STUDY)
+    noted = held["trials"] if held and held["name"] == study_name else {}
+    if noted and len(listed) <= len(noted):  # else the table is of a longer search than the notes
+        return {int(number): digest for number, digest in noted.items()}
+    return None if states is None else dict.fromkeys(listed)
+
+
+def noted_study(folder: RunFolder) -> str | None:
+    """Return the name of the study whose trials were last noted in a folder."""
+    return (read_fact(folder.path, _STUDY) or {}).get("name")
+
+
+def require_trials(
+    folder: RunFolder,
+    listed: Mapping[int, str | None] | None,
+    trials: Sequence[FrozenTrial],
+    where: str,
+) -> None:
+    """Refuse a study that does not hold what its folder's tables list, so that nothing is trained again unasked.
+
+    Args:
+        folder: Whose tables they are.
+        listed: What `read_listed` gave before the study was read: a table tells only what the study holds already.
+        trials: The study's trials.
+        where: What the study is kept in, for the message.
+
+    Raises:
+        ValueError: Trials that have ended are not in the study, or other than they were when they ended.
+    """
+    file = folder.trials_file
+    if listed is None and not trials:
+        raise ValueError(
+            f"--out: {file} is no table of trials, and {where} holds none: what was trained is not known. "
+            f"Restore one of them, or move {file.name} away to train from the first trial on."
+        )
+    ended = _digests(trials)
+    lost = [number for number in listed or {} if number not in ended]
+    if lost:
+        raise ValueError(
+            f"--out: {file} lists {len(lost)} finished trials that {where} does not hold, as when it was copied without "
+            "its -wal file, or replaced. Restore it; or choose another --out, or add --overwrite to begin anew; or move "
+            f"{file.name} away to train the lost trials again."
+        )
+    changed = [
+        number for number, digest in (listed or {}).items() if digest not in (None, ended[number])
+    ]
+    if changed:
+        raise ValueError(
+            f"--storage: {where} is damaged: of its finished trials, {len(changed)} (the first is {changed[0]}) are other than "
+            f"they were when {file} was written. Restore it from a copy; or choose another --out, or add --overwrite, to "
+            "begin anew."
+        )
+
+
+_ENDED = {TrialState.COMPLETE.name, TrialState.PRUNED.name, TrialState.FAIL.name}
+
+
+def _digests(trials: Sequence[FrozenTrial]) -> dict[int, str]:
+    """Return a digest of all that a study holds of each trial that has ended, which nobody changes any more."""
+    return {t.number: _digest(t) for t in trials if t.state.name in _ENDED}
+
+
+def _digest(trial: FrozenTrial) -> str:
+    attributes = {name: value for name, value in trial.user_attrs.items() if name != BEAT}
+    held = [
+        *(trial.state.name, trial.values, trial.params, trial.intermediate_values),
+        *(attributes, trial.system_attrs, trial.datetime_start, trial.datetime_complete),
+    ]
+    return digest_of(json.dumps(held, sort_keys=True, default=str).encode())[:16]
+
+
+def are_whole(folder: RunFolder, trials: Sequence[FrozenTrial]) -> bool:
+    """Whether trials.csv and curves.csv are as they were written, and list just these trials and their epochs."""
+    try:
+        listed, curves = map(read_noted, (folder.trials_file, folder.curves_file))
+    except (FileNotFoundError, IsADirectoryError, ValueError):
+        return False
+    states = {t.number: t.state.name for t in trials}
+    epochs = Counter(row.get("number") for row in _rows(curves))
+    lengths = {str(t.number): len(t.user_attrs.get("curve", [])) for t in trials}
+    due = {number: length for number, length in lengths.items() if length}
+    return _read_states(listed) == states and dict(epochs) == due
+
+
+def _read_states(content: bytes) -> dict[int, str] | None:
+    """Return the state of each trial that a trials.csv lists, by its number; None where it is no such table."""
+    rows = _rows(content)
     if not {"number", "state"} <= set(rows.fieldnames or []):
         return None
     known = {state.name for state in TrialState}
@@ -101,51 +197,9 @@ def read_listed(file: Path) -> dict[int, str] | None:
     }
 
 
-def require_trials(
-    folder: RunFolder, listed: Mapping[int, str] | None, states: Mapping[int, str], where: str
-) -> None:
-    """Refuse a study that does not hold what its folder's trials.csv lists, so that nothing is trained again unasked.
-
-    Args:
-        folder: Whose trials.csv it is.
-        listed: What `read_listed` gave before the study was read: a table tells only what the study holds already.
-        states: States of the study's trials by their numbers.
-        where: What the study is kept in, for the message.
-
-    Raises:
-        ValueError: Trials that have ended are not in the study.
-    """
-    file = folder.trials_file
-    if listed is None and not states:
-        raise ValueError(
-            f"--out: {file} is no table of trials, and {where} holds none: what was trained is not known. "
-            f"Restore one of them, or move {file.name} away to train from the first trial on."
-        )
-    lost = [
-        number
-        for number, state in (listed or {}).items()
-        if state in _ENDED and states.get(number) not in _ENDED
-    ]
-    if lost:
-        raise ValueError(
-            f"--out: {file} lists {len(lost)} finished trials that {where} does not hold, as when it was copied without "
-            "its -wal file, or replaced. Restore it; or choose another --out, or add --overwrite to begin anew; or move "
-            f"{file.name} away to train the lost trials again."
-        )
-
-
-_ENDED = {TrialState.COMPLETE.name, TrialState.PRUNED.name, TrialState.FAIL.name}
-
-
-def are_whole(folder: RunFolder, trials: Sequence[FrozenTrial]) -> bool:
-    """Whether trials.csv and curves.csv list just these trials and their epochs."""
-    states = {t.number: t.state.name for t in trials}
-    if read_listed(folder.trials_file) != states or not folder.curves_file.is_file():
-        return False
-    text = folder.curves_file.read_bytes().decode("utf-8", errors="replace").replace("\0", "")
-    epochs = Counter(row.get("number") for row in csv.DictReader(io.StringIO(text)))
-    curves = {str(t.number): len(t.user_attrs.get("curve", [])) for t in trials}
-    return dict(epochs) == {number: length for number, length in curves.items() if length}
+def _rows(content: bytes) -> csv.DictReader[str]:
+    text = content.decode("utf-8", errors="replace").replace("\0", "")
+    return csv.DictReader(io.StringIO(text))
 
 
 def _reason(trial: FrozenTrial) -> str | None:

@@ -19,12 +19,12 @@ from typing import IO, NoReturn
 import torch
 from tqdm.auto import tqdm
 
-from fairtune_hf.search.interrupt import PARENT, end_processes
+from fairtune_hf.exit_codes import DISK_FULL, PARENT
+from fairtune_hf.search.interrupt import end_processes
 from fairtune_hf.search.progress import Progress
 from fairtune_hf.search.study import REPLACEMENT, SearchStudy
 
 WORKER = "FAIRTUNE_WORKER"  # number of a worker of a search, set in its environment
-DISK_FULL = 74  # exit code of a worker that could not write: another would fare no better
 _REPLACEMENTS = 3  # a worker lost more often than that is not started again
 _POLL_SECONDS = 0.5
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fairtune_hf.cli.main import main
+from fairtune_hf.run_folder import RunFolder
 
 Damage = Callable[[Path], object]
 
@@ -135,7 +136,7 @@ def test_an_evaluation_that_no_longer_holds_is_dropped(
 ) -> None:
     record = json.loads((run / "run.json").read_text())
     record["seeds"][0]["test"]["overall_auc"] = 0.123
-    (run / "run.json").write_text(json.dumps(record))
+    RunFolder(run).write(record)
     (run / "predictions.parquet").unlink()
     assert main(["finetune", f"--run={run}", "--seeds=2"]) == 0
     assert "its earlier evaluation was dropped" in said(capsys)
@@ -147,7 +148,7 @@ def test_an_adapter_of_an_older_choice_is_not_used_on_other_data_nor_pushed(
 ) -> None:
     record = json.loads((run / "run.json").read_text())
     record["choice"]["mask"] = "".join("10"[int(bit)] for bit in record["choice"]["mask"])
-    (run / "run.json").write_text(json.dumps(record))
+    RunFolder(run).write(record)
     for words in (["evaluate", *folder_flags, "--allow-overlap"], push):
         assert main([*words, f"--run={run}"]) == 2
         assert "missing or of another choice" in said(capsys)
@@ -234,7 +235,7 @@ def test_test_rows_that_were_scored_are_said_to_be_scored(run: Path) -> None:
     record = json.loads((run / "run.json").read_text())
     for part in ("validation", "test", "seeds", "comparisons", "verdict"):
         record[part] = None
-    (run / "run.json").write_text(json.dumps(record))
+    RunFolder(run).write(record)
     assert main(["report", f"--run={run}"]) == 0
     page = (run / "report.html").read_text()
     assert "Test rows are scored and not measured yet" in page
@@ -266,3 +267,79 @@ def test_a_dry_run_of_a_push_writes_nothing(run: Path, push: list[str]) -> None:
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
     assert main([*push, f"--run={run}"]) == 0
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+
+
+def change_digit(file: Path, after: str = "") -> None:
+    """Change the last digit of a file, or the third one after some words: it can still be read."""
+    content = bytearray(file.read_bytes())
+    digits = [i for i in range(len(content)) if chr(content[i]).isdecimal()]
+    place = (
+        next(i for i in digits if i > content.index(after.encode()) + 2) if after else digits[-1]
+    )
+    content[place] ^= 1
+    file.write_bytes(content)
+
+
+def again(run: Path) -> list[str]:
+    return ["search", f"--config={run / 'config.yaml'}", f"--out={run}"]
+
+
+@pytest.mark.parametrize("name", ["trials.csv", "curves.csv"])
+def test_a_table_with_a_changed_digit_is_not_shown_and_is_written_anew(
+    name: str, run: Path, finished_run: Path, push: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    change_digit(run / name)
+    record = (run / "run.json").read_bytes()
+    for words in (["report"], ["card"], push):
+        assert main([*words, f"--run={run}"]) == 2
+        words_said = said(capsys)
+        assert f"{run / name} should be a table" in words_said
+        assert f"`fairtune search --config {run / 'config.yaml'} --out {run}` writes" in words_said
+    assert main(again(run)) == 0
+    assert (run / name).read_bytes() == (finished_run / name).read_bytes()
+    assert json.loads((run / "run.json").read_text())["test"] == json.loads(record)["test"]
+    assert main(["report", f"--run={run}"]) == 0
+    assert main(again(run)) == 0
+    assert "nothing to do" in said(capsys)
+
+
+@pytest.mark.parametrize("where", ["learning_rate", "min_auc", "split_hash"])
+def test_a_record_with_a_changed_digit_is_refused_and_the_advice_works(
+    where: str, run: Path, push: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = json.loads((run / "run.json").read_text())
+    change_digit(run / "run.json", f'"{where}": ')
+    json.loads((run / "run.json").read_text())  # which is a valid file
+    for words in (["finetune"], ["evaluate"], ["report"], ["card"], push):
+        assert main([*words, f"--run={run}"]) == 2
+    assert main(["report", f"--runs={run}", f"--out={run / 'all'}"]) == 2
+    words_said = said(capsys)
+    assert "it was damaged or edited" in words_said
+    assert main(words_said.split("`fairtune ")[1].split("`")[0].split()) == 0
+    for words in (["finetune", "--seeds=2"], ["evaluate", "--resamples=200"]):
+        assert main([*words, f"--run={run}"]) == 0
+    record = json.loads((run / "run.json").read_text())
+    for part in ("choice", "search", "test", "seeds", "comparisons", "verdict"):
+        assert record[part] == whole[part]
+
+
+def test_a_run_of_an_earlier_release_has_no_checksums_and_goes_on(
+    run: Path, push: list[str]
+) -> None:
+    (run / ".checksums.json").unlink()
+    for words in (["report"], ["card"], push, ["finetune", "--seeds=2"], ["evaluate"]):
+        assert main([*words, f"--run={run}"]) == 0
+    change_digit(run / "run.json")  # which evaluate wrote, with its checksum
+    assert main(["report", f"--run={run}"]) == 2
+
+
+def test_a_damaged_record_of_another_data_set_is_made_again(
+    run: Path, folder_flags: list[str]
+) -> None:
+    words = ["evaluate", f"--run={run}", *folder_flags, "--allow-overlap"]
+    assert main(words) == 0
+    file = next((run / "external").glob("*/run.json"))
+    whole = json.loads(file.read_text())
+    change_digit(file, '"overall_auc": ')
+    assert main(words) == 0
+    assert json.loads(file.read_text())["test"] == whole["test"]

@@ -105,3 +105,19 @@ def test_trials_in_a_shared_storage_are_not_forgotten(
     assert "expected none, since the trials of this search" in " ".join(
         capsys.readouterr().err.split()
     )
+
+
+def test_overwrite_does_not_go_on_with_trials_in_a_shared_storage(
+    folder_flags: list[str], tiny_vit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["search", *folder_flags, f"--model={tiny_vit}", "--epochs=1", "--top-k=0"]
+    words += ["--trials=2", f"--storage=sqlite:///{tmp_path}/shared.db", "--overwrite"]
+    assert main([*words, f"--out={tmp_path / 'a'}"]) == 0  # a new folder: nothing to begin anew
+    before = (tmp_path / "a" / "trials.csv").read_bytes()
+    assert main([*words, f"--out={tmp_path / 'a'}"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--overwrite: expected a study without trials" in said
+    assert "holds 2, which other machines may share" in said
+    assert (tmp_path / "a" / "trials.csv").read_bytes() == before
+    assert main([*words, f"--out={tmp_path / 'a'}", "--study-name=second"]) == 0
+    assert (tmp_path / "a" / "trials.csv").read_bytes() != before

@@ -19,6 +19,7 @@ from transformers import AutoModelForImageClassification
 from fairtune_hf.hub import plan_push, push_run
 from fairtune_hf.hub.public import check_no_ids
 from fairtune_hf.reports.loaded_run import read_run
+from fairtune_hf.run_folder import RunFolder
 
 _file = Path(__file__).with_name("loopback_hub.py")
 _spec = importlib.util.spec_from_file_location("loopback_hub", _file)
@@ -54,8 +55,7 @@ def hub_run(run):
 
 
 def change(run, **parts):
-    file = run / "run.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | parts))
+    RunFolder(run).update(**parts)
 
 
 def names(plan):

@@ -13,6 +13,7 @@ import pytest
 from peft import get_peft_model
 from transformers import ViTForImageClassification
 
+from fairtune_hf.checksums import digest_of, write_noted
 from fairtune_hf.search.best import KeepBest, finish_interrupted, read_best, read_best_scores
 from fairtune_hf.search.objectives import parse_objectives
 from fairtune_hf.tuner import FairMaskConfig
@@ -115,8 +116,9 @@ def test_a_kill_between_any_two_steps_of_the_exchange_leaves_the_one_or_the_othe
 
         shutil.copytree(kept, new)
         record = json.loads((new / "trial.json").read_text()) | {"value": 0.8}
-        (new / "trial.json").write_text(json.dumps(record))
         np.save(new / "scores.npy", np.full(3, 0.8))
+        noted = {"scores.npy": [digest_of((new / "scores.npy").read_bytes())]}
+        write_noted(new, {"trial.json": json.dumps(record)}, **noted)
         if partial == "half":
             (new / "trial.json").unlink()
     if not target:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sqlite3
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
 from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.space import SearchSpace
 from fairtune_hf.search.storage import open_storage
 from fairtune_hf.search.study import SearchStudy
+from fairtune_hf.search.tables import are_whole
 
 SPACE = SearchSpace(blocks=2)
 
@@ -220,6 +225,7 @@ def test_a_short_table_is_known(name: str, run: Path) -> None:
 
 
 def test_a_table_that_tells_nothing_is_not_replaced_by_an_empty_study(run: Path) -> None:
+    (run / ".checksums.json").unlink()  # as in a run of an earlier release
     (run / "study.sqlite3").unlink()
     (run / "trials.csv").write_bytes(b"\x00\xff")
     with pytest.raises(ValueError, match="what was trained is not known"):
@@ -268,3 +274,78 @@ def test_a_method_of_a_comparison_sets_a_damaged_study_aside_and_begins_anew(
         study = open_study(run)
         assert study.finished() == 0
         close(study)
+
+
+PARTS = {
+    "value": struct.pack(">d", 0.51),  # as SQLite keeps it
+    "epoch": b'"loss": 1.0',
+    "overall_auc": b'"overall_auc": 0.5',
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_flipped_bit_in_a_page_of_the_study_is_refused_and_nothing_is_written(
+    part: str, run: Path
+) -> None:
+    file = run / "study.sqlite3"
+    content = bytearray(file.read_bytes())
+    place = content.rindex(PARTS[part]) + len(PARTS[part]) - 1
+    content[place] ^= 1
+    file.write_bytes(content)
+    before = {p: p.read_bytes() for p in run.iterdir() if p.suffix in (".csv", ".json")}
+    from fairtune_hf.search.run import check_study
+
+    for look in (open_study, lambda path: check_study(RunFolder(path), SearchArguments())):
+        with pytest.raises(
+            ValueError, match=r"is damaged: of its finished trials, [123] .* other than"
+        ):
+            look(run)
+    assert {p: p.read_bytes() for p in before} == before
+
+
+@pytest.mark.parametrize("name", ["trials.csv", "curves.csv"])
+def test_a_changed_digit_in_a_table_is_written_anew(name: str, run: Path) -> None:
+    whole, study = (run / name).read_bytes(), open_study(run)
+    for place in [i for i, byte in enumerate(whole) if chr(byte).isdecimal()]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        (run / name).write_bytes(damaged)
+        assert not are_whole(study.folder, study.trials())
+    study.write_tables()
+    assert (run / name).read_bytes() == whole
+    assert are_whole(study.folder, study.trials())
+
+
+def test_a_search_that_goes_on_keeps_what_it_noted_of_its_trials(run: Path) -> None:
+    """Trials that ended are noted for good; those that ended since are added, also by an older release's table."""
+    train(open_study(run), 2)
+    assert open_study(run).finished() == 5
+    (run / ".checksums.json").unlink()
+    study = open_study(run)
+    assert study.finished() == 5
+    study.write_tables()
+    assert open_study(run).finished() == 5
+
+
+def test_a_flipped_bit_in_the_kept_trial_makes_it_absent(tmp_path: Path) -> None:
+    from fairtune_hf.checksums import digest_of, write_noted
+    from fairtune_hf.search.best import why_unreadable
+
+    kept = tmp_path / "best_trial"
+    scores = io.BytesIO()
+    np.save(scores, np.linspace(0, 1, 9))
+    write_noted(
+        kept,
+        {"trial.json": '{"number": 1, "value": 0.5, "params": {}}', "adapter_config.json": "{}"},
+        **{"scores.npy": [digest_of(scores.getvalue())]},
+    )
+    (kept / "scores.npy").write_bytes(scores.getvalue())
+    save_file({"w": np.zeros(2)}, kept / "adapter_model.safetensors")
+    assert why_unreadable(tmp_path) is None
+    for name in ("trial.json", "scores.npy"):
+        whole = (kept / name).read_bytes()
+        damaged = bytearray(whole)
+        damaged[-20 if name == "trial.json" else -1] ^= 1  # the value: 0.5 becomes 0.4
+        (kept / name).write_bytes(damaged)
+        assert "damaged or edited" in str(why_unreadable(tmp_path))
+        (kept / name).write_bytes(whole)
