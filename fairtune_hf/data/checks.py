@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from fairtune_hf.data.naming import shortened, value_counts
+from fairtune_hf.naming import shortened, value_counts
 from fairtune_hf.data.table import SPLITS
 
 FEW = 10

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fairtune_hf.data.images import ImageSource
-from fairtune_hf.data.naming import unknown_name
+from fairtune_hf.naming import unknown_name
 
 TRUE_WORDS = ("1", "true", "yes", "on")
 FALSE_WORDS = ("0", "false", "no", "off")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from fairtune_hf.data.images import ImageError, ImageSource, noted
-from fairtune_hf.data.naming import shortened
+from fairtune_hf.naming import shortened
 
 CHUNK_ROWS = 64
 DIGEST_BYTES = 32

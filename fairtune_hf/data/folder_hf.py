@@ -24,7 +24,7 @@ from fairtune_hf.data.images import (
     file_stamp,
     square,
 )
-from fairtune_hf.data.naming import closest
+from fairtune_hf.naming import closest
 from fairtune_hf.data.split_names import split_of
 from fairtune_hf.data.tabular import arrow_frame, as_text
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from fairtune_hf.ages import bin_values, parse_thresholds, read_ages, threshold_groups
-from fairtune_hf.data.naming import unknown_name
+from fairtune_hf.naming import unknown_name
 
 __all__ = [
     "JOINT",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
-from fairtune_hf.data.naming import require_columns
+from fairtune_hf.naming import require_columns
 from fairtune_hf.data.rows import Rows, absent, stem_sources
 from fairtune_hf.data.tabular import find_table, read_table
 

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.fft import dctn
 
 from fairtune_hf.data.declaration import Pictures
-from fairtune_hf.data.naming import shortened
+from fairtune_hf.naming import shortened
 
 MAX_DISTANCE = 4
 THUMBNAIL, LOW = 32, 8

@@ -22,7 +22,7 @@ from fairtune_hf.data.checks import (
 from fairtune_hf.data.declaration import DatasetSpec, RawTable, ReadRequest
 from fairtune_hf.data.folder_hf import is_hub_id
 from fairtune_hf.data.groups import JOINT, attribute_parts, intersect
-from fairtune_hf.data.naming import closest, shortened
+from fairtune_hf.naming import closest, shortened
 from fairtune_hf.data.prepared import is_prepared, prepared_options, read_prepared
 from fairtune_hf.data.registry import DATASETS, dataset_spec
 from fairtune_hf.data.splits import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from fairtune_hf.data.declaration import DatasetSpec
-from fairtune_hf.data.naming import unknown_name
+from fairtune_hf.naming import unknown_name
 
 _MODULES = {
     "fitzpatrick17k": "fitzpatrick17k",

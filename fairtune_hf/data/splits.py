@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
-from fairtune_hf.data.naming import require_columns
+from fairtune_hf.naming import require_columns
 from fairtune_hf.data.table import SPLITS
 from fairtune_hf.data.tabular import read_table
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fairtune_hf.data.fingerprint import Fingerprint
-from fairtune_hf.data.naming import unknown_name
+from fairtune_hf.naming import unknown_name
 
 SPLITS = ("train", "validation", "test")
 FIXED_COLUMNS = ("row_id", "patient_id", "label", "split")

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import Trainer, set_seed
 from transformers.trainer_utils import BestRun
 
-from fairtune_hf.data.naming import shortened
+from fairtune_hf.naming import shortened
 from fairtune_hf.search.space import LEARNING_RATE_RANGE, Candidate, SearchSpace
 from fairtune_hf.training.backbone import Backbone, load_backbone
 

@@ -160,7 +160,7 @@ def suggest_mask(trial: Any, *, layout: str = "block3", blocks: int = 12) -> Mas
 
     Args:
         trial: An Optuna trial (or FixedTrial).
-        layout: Meaning of the bits, see `fairtune_hf.tuner.mask`.
+        layout: Meaning of the bits, see `fairtune_hf.mask`.
         blocks: Transformer blocks of the model.
     """
     bits = [_suggest_bit(trial, name) for name in mask_bit_names(layout, blocks)]

@@ -22,7 +22,7 @@ from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 from transformers.utils import is_torch_tf32_available
 
-from fairtune_hf.data.naming import closest
+from fairtune_hf.naming import closest
 from fairtune_hf.training.argument_rules import check_together, check_value, honoured, refuse
 from fairtune_hf.training.tracking import check_trackers
 

@@ -8,7 +8,7 @@ from .anatomy import describe
 from .architectures import ARCHITECTURES, PATTERN_ATTRIBUTE, BlockPattern, count_blocks, own_pattern
 from .config import FairMaskConfig
 from .layer import FairMaskLayer
-from .mask import LAYOUTS, PRESETS, TRAIN_ALSO, Mask, mask_bit_names
+from fairtune_hf.mask import LAYOUTS, PRESETS, TRAIN_ALSO, Mask, mask_bit_names
 from .model import FairMaskModel
 from .plan import check_layout_of, count_trained
 

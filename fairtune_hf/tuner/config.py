@@ -9,7 +9,7 @@ from typing import Any
 from peft.config import PeftConfig
 from peft.utils import PeftType
 
-from .mask import (
+from fairtune_hf.mask import (
     PRESETS,
     TRAIN_ALSO,
     Mask,

@@ -14,7 +14,7 @@ from torch import nn
 from .anatomy import Anatomy, Leaf, describe
 from .architectures import own_pattern
 from .config import FairMaskConfig
-from .mask import LAYOUTS, PRESETS, TRAIN_ALSO, UNITS, Mask
+from fairtune_hf.mask import LAYOUTS, PRESETS, TRAIN_ALSO, UNITS, Mask
 from .names import plain_modules, plain_parameters
 
 # Classes that hold a part and never compute with it: the classifier takes the mean of the patches before this norm.

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from fairtune_hf.data import load_dataset_table
-from fairtune_hf.data.naming import require_columns
+from fairtune_hf.naming import require_columns
 
 
 def load(root, columns, **more):

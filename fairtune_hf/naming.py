@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:  # a mistyped flag is answered from here, without pandas
+    import pandas as pd
 
 SHOWN = 5
 
