@@ -16,11 +16,17 @@ if TYPE_CHECKING:  # a mistyped flag is answered from here, without pandas
 SHOWN = 5
 
 
+def closest_name(name: str, valid: Iterable[str], *, cutoff: float = 0.5) -> str | None:
+    """Return the one of `valid` that is most like `name`, upper and lower case alike, if any is."""
+    by_lower = {v.lower(): v for v in valid}
+    found = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=cutoff)
+    return by_lower[found[0]] if found else None
+
+
 def closest(name: str, valid: Iterable[str]) -> str:
     """Return `" Did you mean 'x'?"` for the closest of `valid`, or an empty string."""
-    by_lower = {v.lower(): v for v in valid}
-    found = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
-    return f" Did you mean {by_lower[found[0]]!r}?" if found else ""
+    found = closest_name(name, valid)
+    return "" if found is None else f" Did you mean {found!r}?"
 
 
 def unknown_name(what: str, name: str, valid: Sequence[str]) -> ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,12 @@ NEUTRAL = {
     "ages",
     "exit_codes",
     "label_values",
+    "lazy",
+    "mask",
+    "naming",
     "turn",
     "unknown_values",
+    "version",
 }  # modules of words, locks and pandas alone, which every package may ask
 WITHOUT_TORCH = ["metrics", "reports"]
 
@@ -82,3 +87,17 @@ def test_every_package_is_in_the_order() -> None:
 def test_public_names_exist_and_are_documented() -> None:
     for name in fairtune_hf.__all__:
         assert getattr(fairtune_hf, name).__doc__, name
+
+
+@pytest.mark.parametrize("name", ORDER[:-1])
+def test_every_public_name_of_a_package_is_found_and_is_not_a_file_of_it(name: str) -> None:
+    """A file of the same name would hide it as soon as that file is imported."""
+    package = importlib.import_module(f"fairtune_hf.{name}")
+    files = {file.stem for file in (PACKAGE / name).glob("*.py")}
+    assert package.__all__
+    assert not files & set(package.__all__)
+    for public in package.__all__:
+        assert getattr(package, public) is not None
+        assert public in dir(package)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = package.no_such_name

@@ -1,29 +1,25 @@
 """The methods the paper compares with, one file each, over the same Trainer."""
 
-from fairtune_hf.baselines.fairprune import FairPrune
-from fairtune_hf.baselines.fscl import FSCL, FSCLPlus, fair_contrastive_loss
-from fairtune_hf.baselines.groupdro import GroupDRO
-from fairtune_hf.baselines.lora import LoRA
-from fairtune_hf.baselines.method import Hyperparameter, LabelledImages, Method, Stage
-from fairtune_hf.baselines.registry import METHODS, MethodSpec, listed_place, method_spec
-from fairtune_hf.baselines.resampling import Resampling
-from fairtune_hf.baselines.scratch import Scratch
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "FSCL",
-    "METHODS",
-    "FSCLPlus",
-    "FairPrune",
-    "GroupDRO",
-    "Hyperparameter",
-    "LabelledImages",
-    "LoRA",
-    "Method",
-    "MethodSpec",
-    "Resampling",
-    "Scratch",
-    "Stage",
-    "fair_contrastive_loss",
-    "listed_place",
-    "method_spec",
-]
+from fairtune_hf.lazy import attach
+
+if TYPE_CHECKING:
+    from .fairprune import FairPrune as FairPrune
+    from .fscl import FSCL as FSCL
+    from .fscl import FSCLPlus as FSCLPlus
+    from .fscl import fair_contrastive_loss as fair_contrastive_loss
+    from .groupdro import GroupDRO as GroupDRO
+    from .lora import LoRA as LoRA
+    from .method import Hyperparameter as Hyperparameter
+    from .method import LabelledImages as LabelledImages
+    from .method import Method as Method
+    from .method import Stage as Stage
+    from .registry import METHODS as METHODS
+    from .registry import MethodSpec as MethodSpec
+    from .registry import listed_place as listed_place
+    from .registry import method_spec as method_spec
+    from .resampling import Resampling as Resampling
+    from .scratch import Scratch as Scratch
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

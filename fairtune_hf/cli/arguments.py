@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
-from typing import Any, ClassVar, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from fairtune_hf.data import dataset_specs
+from fairtune_hf import data
+from fairtune_hf.search.arguments import check_workers
 
 _T = TypeVar("_T")
 
@@ -37,11 +39,12 @@ class DataArguments:
     )
 
 
-def _data_options() -> type:
+@cache
+def data_options() -> type:
     """Make a dataclass of every contested choice any data set has, by the declarations' own words."""
     found = {
         option.name: option
-        for spec in dataset_specs().values()
+        for spec in data.dataset_specs().values()
         for option in spec.all_options.values()
     }
     fields: list[tuple[str, object, object]] = [
@@ -55,7 +58,15 @@ def _data_options() -> type:
     return make_dataclass("DataOptions", fields, kw_only=True)  # type: ignore[arg-type]
 
 
-DataOptions = _data_options()
+if TYPE_CHECKING:
+    DataOptions: type[Any]
+
+
+def __getattr__(name: str) -> Any:
+    """Make `DataOptions` on first use: the declarations of the data sets come with pandas."""
+    if name == "DataOptions":
+        return data_options()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass(kw_only=True)
@@ -247,6 +258,66 @@ class PushArguments:
     with_predictions: bool = field(
         default=False, metadata={"help": "Push the predictions too, without row ids."}
     )
+
+
+@dataclass(kw_only=True)
+class DemoArguments:
+    """The few things a demo can be asked for."""
+
+    out: str = field(default="runs/demo", metadata={"help": "Folder of the run."})
+    trials: int = field(default=12, metadata={"help": "Finished trials in all."})
+    epochs: int = field(default=3, metadata={"help": "Epochs of one training."})
+    seeds: int = field(default=3, metadata={"help": "Refits of the choice and of each control."})
+    seed: int = field(
+        default=0, metadata={"help": "Seed of the demo set, the search and the first refit."}
+    )
+    overwrite: bool = field(
+        default=False, metadata={"help": "Delete what the folder holds and start again."}
+    )
+
+
+@dataclass(kw_only=True)
+class CompareArguments:
+    """Which methods, how often each is trained again, and in how many processes."""
+
+    list_methods: bool = field(
+        default=False, metadata={"help": "Print the methods, one a line, and end."}
+    )
+    methods: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Methods to compare; all without it. groupdro+fairtune is a method on another's mask."
+        },
+    )
+    seeds: int = field(default=3, metadata={"help": "Refits of each method's choice."})
+    workers: str = field(
+        default="1",
+        metadata={"help": "Processes sharing the methods: a number, or auto: one on each GPU."},
+    )
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ValueError(
+                f"--seeds: expected at least 1, got {self.seeds}. Give a whole number of 1 or more."
+            )
+        check_workers(self.workers)
+
+
+@dataclass(kw_only=True)
+class ProfileArguments:
+    """What is measured."""
+
+    mask: str = field(
+        default="full_blocks",
+        metadata={
+            "help": "Bits such as 0110..., or none, attention, layernorm, mlp, full_blocks (the slowest)."
+        },
+    )
+    steps: int = field(default=20, metadata={"help": "Steps that are measured, after a warm-up."})
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"--steps: expected at least 1, got {self.steps}. 20 are enough.")
 
 
 def restore(kind: type[_T], config: Mapping[str, Any]) -> _T:

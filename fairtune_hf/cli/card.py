@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fairtune_hf.cli.arguments import CardArguments, RunArguments
-from fairtune_hf.cli.parser import RecipeParser
+from fairtune_hf.cli.commands import PARSERS
 from fairtune_hf.cli.stored_run import require_run, require_writable
 from fairtune_hf.hub import render_card
 from fairtune_hf.reports.loaded_run import read_run
 
-PARSER = RecipeParser(
-    "card",
-    "Write README.md, the model card, into an evaluated run's folder.",
-    "fairtune card --run runs/nih",
-    (RunArguments, CardArguments),
-)
+PARSER = PARSERS["card"]
 
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:

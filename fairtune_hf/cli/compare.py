@@ -10,18 +10,15 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fairtune_hf.baselines import METHODS, MethodSpec, listed_place, method_spec
 from fairtune_hf.cli.arguments import (
-    DataArguments,
-    DataOptions,
     EvaluateArguments,
-    ModelArguments,
-    OutputArguments,
 )
+from fairtune_hf.cli.commands import PARSERS
 from fairtune_hf.cli.disk import is_full
 from fairtune_hf.cli.inputs import (
     check_run,
@@ -33,14 +30,12 @@ from fairtune_hf.cli.inputs import (
     resolve_config,
 )
 from fairtune_hf.cli.messages import say
-from fairtune_hf.cli.parser import RecipeParser
 from fairtune_hf.data import ImageTable, stratified_fraction
 from fairtune_hf.reports import compare_method, evaluate_method, render_methods
 from fairtune_hf.reports.loaded_run import read_run
 from fairtune_hf.reports.method_comparison import REFERENCE
 from fairtune_hf.run_folder import EVALUATED
-from fairtune_hf.search import BudgetArguments, SearchArguments
-from fairtune_hf.search.arguments import check_workers
+from fairtune_hf.search import SearchArguments
 from fairtune_hf.search.interrupt import prompt_exit
 from fairtune_hf.search.methods import MethodRun, record_failure
 from fairtune_hf.search.objectives import ObjectiveMetrics, parse_objectives
@@ -54,50 +49,7 @@ _POLL_SECONDS = 0.5
 _METHOD_FAILURES = (ValueError, RuntimeError, FloatingPointError)
 
 
-@dataclass(kw_only=True)
-class CompareArguments:
-    """Which methods, how often each is trained again, and in how many processes."""
-
-    list_methods: bool = field(
-        default=False, metadata={"help": "Print the methods, one a line, and end."}
-    )
-    methods: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Methods to compare; all without it. groupdro+fairtune is a method on another's mask."
-        },
-    )
-    seeds: int = field(default=3, metadata={"help": "Refits of each method's choice."})
-    workers: str = field(
-        default="1",
-        metadata={"help": "Processes sharing the methods: a number, or auto: one on each GPU."},
-    )
-
-    def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ValueError(
-                f"--seeds: expected at least 1, got {self.seeds}. Give a whole number of 1 or more."
-            )
-        check_workers(self.workers)
-
-
-PARSER = RecipeParser(
-    "compare",
-    "Search, refit and measure every method of the paper and its rivals at one budget, on the same rows, "
-    "seeds and epochs, and set them side by side with paired tests against full fine-tuning. The same "
-    "command on its own folder resumes; a method that failed is a row that says why, and is tried again.",
-    "fairtune compare --config recipes/demo/compare.yaml --out runs/compare",
-    (
-        CompareArguments,
-        DataArguments,
-        DataOptions,
-        ModelArguments,
-        BudgetArguments,
-        FitArguments,
-        EvaluateArguments,
-        OutputArguments,
-    ),
-)
+PARSER = PARSERS["compare"]
 
 
 @dataclass(frozen=True, kw_only=True)

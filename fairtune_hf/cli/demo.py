@@ -3,37 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from fairtune_hf.cli import evaluate, finetune, report, search
+from fairtune_hf.cli.commands import PARSERS
 from fairtune_hf.cli.messages import say
-from fairtune_hf.cli.parser import RecipeParser
 from fairtune_hf.cli.recipes import recipes_folder
 
-
-@dataclass(kw_only=True)
-class DemoArguments:
-    """The few things a demo can be asked for."""
-
-    out: str = field(default="runs/demo", metadata={"help": "Folder of the run."})
-    trials: int = field(default=12, metadata={"help": "Finished trials in all."})
-    epochs: int = field(default=3, metadata={"help": "Epochs of one training."})
-    seeds: int = field(default=3, metadata={"help": "Refits of the choice and of each control."})
-    seed: int = field(
-        default=0, metadata={"help": "Seed of the demo set, the search and the first refit."}
-    )
-    overwrite: bool = field(
-        default=False, metadata={"help": "Delete what the folder holds and start again."}
-    )
-
-
-PARSER = RecipeParser(
-    "demo",
-    "Search, refit, evaluate and report on the embedded demo set with the embedded backbone: about two "
-    "minutes on two cores, no download.",
-    "fairtune demo --out runs/demo",
-    (DemoArguments,),
-)
+PARSER = PARSERS["demo"]
 
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:

@@ -4,24 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fairtune_hf.cli.arguments import (
-    AuditArguments,
-    DataOptions,
-    EvaluateArguments,
-    ExternalArguments,
-    RunArguments,
-)
 from fairtune_hf.cli.audit import plan_audit
-from fairtune_hf.cli.parser import RecipeParser
+from fairtune_hf.cli.commands import PARSERS
 
-PARSER = RecipeParser(
-    "evaluate",
-    "Measure every refit of a run on whole splits, with intervals by patient, and compare the chosen mask "
-    "with its controls (numbers go to run.json); with --dataset, score another data set with the run's adapter; with "
-    "--predictions, measure any model's predictions.",
-    "fairtune evaluate --run runs/nih",
-    (RunArguments, EvaluateArguments, AuditArguments, ExternalArguments, DataOptions),
-)
+PARSER = PARSERS["evaluate"]
 
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:

@@ -12,9 +12,9 @@ from fairtune_hf.cli.arguments import (
     ModelArguments,
     OutputArguments,
     RefitArguments,
-    RunArguments,
     restore,
 )
+from fairtune_hf.cli.commands import PARSERS
 from fairtune_hf.cli.inputs import (
     begin_run,
     check_run,
@@ -26,7 +26,6 @@ from fairtune_hf.cli.inputs import (
     resolve_config,
 )
 from fairtune_hf.cli.messages import is_first_process, say
-from fairtune_hf.cli.parser import RecipeParser
 from fairtune_hf.search import describe_choice
 from fairtune_hf.training import (
     Backbone,
@@ -41,23 +40,7 @@ from fairtune_hf.training.identity import check_settings
 from fairtune_hf.training.refit import Choice, read_done
 from fairtune_hf.tuner import Mask
 
-PARSER = RecipeParser(
-    "finetune",
-    "Train the mask and learning rate a search chose, and its controls, at several seeds; or, without "
-    "--run, a mask given by hand. Writes the adapter and the predictions of validation and test.",
-    "fairtune finetune --run runs/nih",
-    (
-        RunArguments,
-        RefitArguments,
-        MaskArguments,
-        DataArguments,
-        DataOptions,
-        ModelArguments,
-        FitArguments,
-        OutputArguments,
-    ),
-)
-_WITH_RUN = frozenset({"run", "seeds", "data_root", "config"})
+PARSER = PARSERS["finetune"]
 _SPLITS = ("train", "validation", "test")
 
 
@@ -67,13 +50,6 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     if run.run is None:
         place_data(data, given)
         return _plan_by_hand(refits, mask, data, options, model, training, output)
-    contradicting = sorted(given - _WITH_RUN)
-    if contradicting:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in contradicting)
-        raise ValueError(
-            f"{flags}: with --run, everything but --seeds and --data-root comes from the run's own record. "
-            "Leave it out, or search again with it."
-        )
     folder = RunFolder(run.run)
     folder.read_chosen()  # says what is missing before anything is loaded
     config = folder.read_config()
@@ -122,11 +98,6 @@ def _plan_by_hand(
     training: FitArguments,
     output: OutputArguments,
 ) -> Callable[[], None]:
-    if mask.mask is None or mask.learning_rate is None:
-        raise ValueError(
-            "--run: expected the folder of a search, or --mask and --learning-rate for a refit without one; got neither. "
-            "Example: fairtune finetune --run runs/demo"
-        )
     output.out = output.out or f"runs/{data.dataset}-by-hand"
     config = resolve_config(data, options, model, mask, training)
     folder = open_run(output, config)
@@ -137,7 +108,7 @@ def _plan_by_hand(
     choice = describe_choice(
         mask=bits,
         layout=mask.layout,
-        learning_rate=mask.learning_rate,
+        learning_rate=float(str(mask.learning_rate)),
         blocks=backbone.blocks,
         training=training,
         selected_by="given by hand",

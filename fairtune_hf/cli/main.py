@@ -14,10 +14,8 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from types import FrameType
 
-from fairtune_hf import __version__
 from fairtune_hf.cli.disk import closed_words, full_words, is_closed, is_full
 from fairtune_hf.exit_codes import (
     BAD_INPUT,
@@ -28,6 +26,8 @@ from fairtune_hf.exit_codes import (
     NO_READER,
     PARENT,
 )
+from fairtune_hf.naming import closest_name
+from fairtune_hf.version import __version__
 
 COMMANDS = {
     "demo": "Search, refit, evaluate and report on the embedded demo set; no download.",
@@ -91,8 +91,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         return DONE
     command, rest = words[0], words[1:]
     if command not in COMMANDS:
-        close = get_close_matches(command, COMMANDS, n=1)
-        hint = f"Did you mean {close[0]}?" if close else f"The commands are {', '.join(COMMANDS)}."
+        close = closest_name(command, COMMANDS)
+        hint = f"Did you mean {close}?" if close else f"The commands are {', '.join(COMMANDS)}."
         return _refuse("fairtune", f"expected a command, got {command!r}. {hint}")
     previous = signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
     try:
@@ -108,14 +108,15 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 
 def _plan_and_run(command: str, arguments: list[str]) -> int:
-    module = importlib.import_module(f"fairtune_hf.cli.{command}")
-    plan: Callable[[list[str]], Callable[[], None]] = module.plan
+    from fairtune_hf.cli.commands import PARSERS
+
     if {"-h", "--help", "--help-all"} & set(arguments):
-        print(module.PARSER.format_help(whole="--help-all" in arguments), end="")
+        print(PARSERS[command].format_help(whole="--help-all" in arguments), end="")
         return DONE
     who = f"fairtune {command}"
     try:
-        run = plan(arguments)
+        PARSERS[command].parse(arguments)  # what is mistyped is said before PyTorch is imported
+        run = _plan(command, arguments)
     except Exception as error:
         _raise_if_of_output(error)
         if is_full(error):
@@ -135,6 +136,12 @@ def _plan_and_run(command: str, arguments: list[str]) -> int:
         print(f"{who}: the run failed; what was finished before is kept.", file=sys.stderr)
         return FAILED
     return DONE
+
+
+def _plan(command: str, arguments: list[str]) -> Callable[[], None]:
+    plan: Callable[[list[str]], Callable[[], None]]
+    plan = importlib.import_module(f"fairtune_hf.cli.{command}").plan
+    return plan(arguments)
 
 
 def _end_by_disk(who: str, error: Exception, arguments: Sequence[str]) -> int:

@@ -8,32 +8,38 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import json
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from types import NoneType
+from typing import Any, Literal, NoReturn
 
-from transformers import HfArgumentParser
-from transformers.hf_argparser import string_to_bool
-
-from fairtune_hf.data.folder_hf import is_hub_id
+from fairtune_hf import data
+from fairtune_hf.cli.arguments import data_options
+from fairtune_hf.naming import closest_name
 from fairtune_hf.run_record import parse_yaml
 
 _WIDTH = 100
+_TRUE, _FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 
 
-class RecipeParser(HfArgumentParser):
-    """HfArgumentParser with `--config FILE.yaml`, a help of one line a flag, and errors as ValueError.
+class RecipeParser:
+    """Flags of dataclasses, `--config FILE.yaml`, a help of one line a flag, and errors as ValueError.
+
+    It does what transformers' `HfArgumentParser` does for these fields, without its two seconds of imports.
 
     Args:
         command: Name of the subcommand.
         purpose: One sentence for the help.
         example: A command line that works, for the help.
-        dataclass_types: What to parse into; every field needs a `help` in its metadata. Fields in a
-            class's `rare` are only named by `--help`, which fits a screen, and explained by `--help-all`.
+        parts: Dataclasses to parse into, or `data_options`, which makes one; every field needs a `help` in its
+            metadata. Fields in a class's `rare` are only named by `--help`, which fits a screen, and explained
+            by `--help-all`.
         unlisted: Those of them that the help leaves to another command: dataclass -> the command.
+        check: Called with the parsed parts and the names given; refuses what lacks or contradicts a flag.
     """
 
     def __init__(
@@ -41,18 +47,30 @@ class RecipeParser(HfArgumentParser):
         command: str,
         purpose: str,
         example: str,
-        dataclass_types: Iterable[Any],
+        parts: Iterable[Any],
+        *,
         unlisted: Mapping[Any, str] | None = None,
+        check: Callable[[Sequence[Any], frozenset[str]], None] | None = None,
     ) -> None:
+        self.command, self.prog = command, f"fairtune {command}"
         self.purpose, self.example = purpose, example
-        self.parts, self.unlisted = list(dataclass_types), dict(unlisted or {})
-        super().__init__(self.parts, prog=f"fairtune {command}", allow_abbrev=False)
-        for action in self._actions:
-            if (
-                action.type is string_to_bool
-            ):  # a switch may stand alone, also one without a default
-                action.nargs, action.const = "?", True
-        self.add_argument("--config", help="YAML file of flags; flags given here override it.")
+        self._parts, self.unlisted, self._check = list(parts), dict(unlisted or {}), check
+
+    @cached_property
+    def parts(self) -> list[type]:
+        """The dataclasses; those of the data sets are read only now."""
+        return [data_options() if part is data_options else part for part in self._parts]
+
+    @cached_property
+    def _flags(self) -> argparse.ArgumentParser:
+        flags = argparse.ArgumentParser(prog=self.prog, allow_abbrev=False, add_help=False)
+        flags.error = self._refuse  # type: ignore[method-assign]
+        flags.add_argument("--config")
+        for part in self.parts:
+            hints = typing.get_type_hints(part)
+            for field in dataclasses.fields(part):
+                _add_flag(flags, field, _kind(hints[field.name]))
+        return flags
 
     def parse(self, arguments: Sequence[str]) -> tuple[tuple[Any, ...], frozenset[str]]:
         """Parse flags and the YAML file they may name.
@@ -67,42 +85,47 @@ class RecipeParser(HfArgumentParser):
         first, _ = self._config_only().parse_known_args(list(arguments))
         from_file = [] if first.config is None else self._file_flags(Path(first.config))
         flags = [*from_file, *arguments]
-        *parsed, _, unknown = self.parse_args_into_dataclasses(
-            args=flags, return_remaining_strings=True, look_for_args_file=False
-        )
+        found, unknown = self._flags.parse_known_args(flags)
         if unknown:
             # What follows an unknown flag is its value; a word that follows none is a mistake itself.
             flags = [word for word in unknown if word.startswith("-")] or unknown
             self._refuse_unknown([flag.split("=")[0] for flag in flags], "flag")
-        given = {
+        given = frozenset(
             flag.split("=")[0].lstrip("-").replace("-", "_")
             for flag in flags
             if flag.startswith("--")
-        }
-        return tuple(parsed), frozenset(given)
+        )
+        parsed = tuple(
+            part(**{field.name: getattr(found, field.name) for field in dataclasses.fields(part)})
+            for part in self.parts
+        )
+        if self._check is not None:
+            self._check(parsed, given)
+        return parsed, given
 
     def format_help(self, *, whole: bool = False) -> str:
         """One line a flag, under the heading of its dataclass, and an example."""
         lines = [*textwrap.wrap(self.purpose, _WIDTH), "", f"Example: {self.example}", ""]
         named = []
-        for part in self.parts:
+        for part in self._parts:
             if part in self.unlisted:
                 first = dataclasses.fields(part)[0].name.replace("_", "-")
                 words = f"And the other flags of its recipes: see `{self.unlisted[part]} --help`."
                 lines.append(_help_line(f"--{first} ...", words))
                 continue
-            if part.__name__ == "DataOptions":  # long, and of one data set at a time
+            if part is data_options:  # long, and of one data set at a time
                 lines += [
                     _help_line(
                         "--label-rule ...", "Options of a data set: see `fairtune prepare --list`."
                     )
                 ]
                 continue
+            hints = typing.get_type_hints(part)
             for f in dataclasses.fields(part):
                 if f.name in getattr(part, "rare", ()) and not whole:
                     named.append(_flag(f))
                 else:
-                    lines.append(self._field_line(f))
+                    lines.append(_field_line(f, _kind(hints[f.name])))
         lines += [
             _help_line("--config FILE", "YAML file of these flags; flags on the command line win.")
         ]
@@ -110,7 +133,7 @@ class RecipeParser(HfArgumentParser):
             lines.append(_help_line("--help-all", f"Explains the rest too: {' '.join(named)}."))
         return "\n".join(lines) + "\n"
 
-    def error(self, message: str) -> NoReturn:
+    def _refuse(self, message: str) -> NoReturn:
         """Raise what argparse would print."""
         raise ValueError(f"{message}. Run `{self.prog} --help` for the flags and an example.")
 
@@ -151,25 +174,24 @@ class RecipeParser(HfArgumentParser):
     def _refuse_unknown(self, unknown: Sequence[str], kind: str) -> NoReturn:
         hints = []
         for name in unknown:
-            close = difflib.get_close_matches(
-                name.lstrip("-").replace("-", "_"), self._field_names(), n=1, cutoff=0.5
-            )
-            is_flag = not kind.startswith("key")
-            as_given = [f"--{word.replace('_', '-')}" if is_flag else word for word in close]
-            hints.append(f"{name} (did you mean {as_given[0]}?)" if close else name)
+            close = closest_name(name.lstrip("-").replace("-", "_"), self._field_names())
+            if close is not None:
+                as_given = close if kind.startswith("key") else f"--{close.replace('_', '-')}"
+                name = f"{name} (did you mean {as_given}?)"
+            hints.append(name)
         raise ValueError(
             f"expected flags that it knows, got the unknown {kind}: {', '.join(hints)}. "
             f"Run `{self.prog} --help` for the flags and an example."
         )
 
-    def _field_line(self, field: dataclasses.Field[Any]) -> str:
-        known = next(action for action in self._actions if action.dest == field.name)
-        words = [field.metadata["help"]]
-        if known.choices:
-            words.append(f"One of {' '.join(map(str, known.choices))}.")
-        if not (field.default is None or isinstance(field.default, bool)):
-            words.append(f"[{field.default}]")
-        return _help_line(_flag(field), " ".join(words))
+
+def _field_line(field: dataclasses.Field[Any], kind: Any) -> str:
+    words = [field.metadata["help"]]
+    if typing.get_origin(kind) is Literal:
+        words.append(f"One of {' '.join(typing.get_args(kind))}.")
+    if not (field.default is None or isinstance(field.default, bool)):
+        words.append(f"[{field.default}]")
+    return _help_line(_flag(field), " ".join(words))
 
 
 def _flag(field: dataclasses.Field[Any]) -> str:
@@ -181,13 +203,41 @@ def _help_line(flag: str, text: str) -> str:
     return "\n".join([f"  {flag:<23} {wrapped[0]}", *(f"{'':<26}{line}" for line in wrapped[1:])])
 
 
+def _kind(hint: Any) -> Any:
+    """Return what a value is when it is not None."""
+    kinds = [each for each in typing.get_args(hint) if each is not NoneType]
+    return kinds[0] if NoneType in typing.get_args(hint) else hint
+
+
+def _add_flag(flags: argparse.ArgumentParser, field: dataclasses.Field[Any], kind: Any) -> None:
+    """Add `--some_field` and `--some-field`; a switch that is on gets `--no-some-field` too."""
+    names = dict.fromkeys((field.name, field.name.replace("_", "-")))
+    settings: dict[str, Any] = {"default": field.default, "type": kind}
+    if typing.get_origin(kind) is Literal:
+        settings |= {"choices": typing.get_args(kind), "type": str}
+    elif typing.get_origin(kind) is list:
+        settings |= {"nargs": "+", "type": typing.get_args(kind)[0]}
+    elif kind is bool:  # a switch may stand alone, also one without a default
+        settings |= {"nargs": "?", "const": True, "type": _to_bool}
+    flags.add_argument(*(f"--{name}" for name in names), **settings)
+    if field.default is True:
+        against = (f"--no_{field.name}", f"--no-{field.name.replace('_', '-')}")
+        flags.add_argument(*against, dest=field.name, action="store_false", default=True)
+
+
+def _to_bool(word: str) -> bool:
+    if word.lower() not in _TRUE + _FALSE:
+        raise argparse.ArgumentTypeError(f"expected true or false, got {word!r}")
+    return word.lower() in _TRUE
+
+
 def _beside(file: Path, value: Any) -> Any:
     """Return a relative folder of a YAML file as a path from the file's own folder; a hub id stays."""
     if not isinstance(value, str) or value.startswith("~"):
         return value
     place = file.parent.absolute() / value
     meant_here = place.exists() or place.parent.exists()
-    return str(place) if meant_here or not is_hub_id(value) else value
+    return str(place) if meant_here or not data.is_hub_id(value) else value
 
 
 def _as_flags(key: str, value: Any) -> list[str]:

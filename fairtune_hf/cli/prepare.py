@@ -5,23 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from fairtune_hf.cli.arguments import (
-    DataArguments,
-    DataOptions,
-    OutputArguments,
-    PrepareArguments,
-)
+from fairtune_hf.cli.commands import PARSERS
 from fairtune_hf.cli.inputs import given_options, place_data
-from fairtune_hf.cli.parser import RecipeParser
 from fairtune_hf.data import list_datasets, prepare
 
-PARSER = RecipeParser(
-    "prepare",
-    "Decode a data set's pictures once, check it for leaks and groups too small, and write table.csv, the "
-    "pictures and data_report.html; the folder can then be given as --data-root.",
-    "fairtune prepare --dataset ham10000 --data-root DIR --label-rule clinical --out prepared/ham",
-    (DataArguments, DataOptions, PrepareArguments, OutputArguments),
-)
+PARSER = PARSERS["prepare"]
 
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:
@@ -29,16 +17,12 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     (data, options, preparation, output), given = PARSER.parse(arguments)
     if preparation.list:
         return lambda: print(list_datasets())
-    if output.out is None:
-        raise ValueError(
-            "--out: expected the folder to prepare into, got none. Example: --out prepared/ham"
-        )
     place_data(data, given)
     settings = dataclasses.asdict(data)
     summary = prepare(
         settings.pop("dataset"),
         settings.pop("data_root"),
-        out=output.out,
+        out=str(output.out),
         image_size=preparation.image_size,
         seed=preparation.seed,
         metadata_only=preparation.metadata_only,

@@ -3,55 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from fairtune_hf.cli.arguments import DataArguments, DataOptions, ModelArguments, RefitArguments
+from fairtune_hf.cli.commands import PARSERS
 from fairtune_hf.cli.inputs import load_model, load_table, place_data
 from fairtune_hf.cli.messages import is_first_process
-from fairtune_hf.cli.parser import RecipeParser
-from fairtune_hf.search import SearchArguments
 from fairtune_hf.search.arguments import apply_protocol
-from fairtune_hf.training import FitArguments, build_datasets
+from fairtune_hf.training import build_datasets
 from fairtune_hf.training.clock import PARTS
 from fairtune_hf.training.profile import Profile, advise, profile_training
 from fairtune_hf.training.refit import compiling_pays
 from fairtune_hf.tuner import FairMaskConfig, Mask
 
-
-@dataclass(kw_only=True)
-class ProfileArguments:
-    """What is measured."""
-
-    mask: str = field(
-        default="full_blocks",
-        metadata={
-            "help": "Bits such as 0110..., or none, attention, layernorm, mlp, full_blocks (the slowest)."
-        },
-    )
-    steps: int = field(default=20, metadata={"help": "Steps that are measured, after a warm-up."})
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"--steps: expected at least 1, got {self.steps}. 20 are enough.")
-
-
-PARSER = RecipeParser(
-    "profile",
-    "Train a few steps of a recipe and one evaluation, and show the time of an epoch by part, the rate, the "
-    "share of the device's matrix peak where it can be measured, what a whole search would take, and advice. "
-    "Writes nothing.",
-    "fairtune profile --config recipes/demo/search.yaml",
-    (
-        ProfileArguments,
-        DataArguments,
-        DataOptions,
-        ModelArguments,
-        FitArguments,
-        SearchArguments,
-        RefitArguments,
-    ),
-    unlisted={SearchArguments: "fairtune search", RefitArguments: "fairtune finetune"},
-)
+PARSER = PARSERS["profile"]
 
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:

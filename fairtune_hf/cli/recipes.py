@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fairtune_hf.cli.parser import RecipeParser
+from fairtune_hf.cli.commands import PARSERS
 
-PARSER = RecipeParser(
-    "recipes",
-    "List the recipes that come with the package, with the first line of each. Use one with --config.",
-    "fairtune recipes",
-    (),
-)
+PARSER = PARSERS["recipes"]
 
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:

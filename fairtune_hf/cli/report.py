@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fairtune_hf.baselines import listed_place
-from fairtune_hf.cli.arguments import ReportArguments, RunArguments
-from fairtune_hf.cli.parser import RecipeParser
+from fairtune_hf.cli.arguments import ReportArguments
+from fairtune_hf.cli.commands import PARSERS
 from fairtune_hf.cli.stored_run import require_run, require_writable
 from fairtune_hf.hub import render_card
 from fairtune_hf.reports import (
@@ -19,13 +19,7 @@ from fairtune_hf.reports import (
 from fairtune_hf.reports.loaded_run import read_run
 from fairtune_hf.training import RunFolder
 
-PARSER = RecipeParser(
-    "report",
-    "Write report.html (one self-contained page) and README.md (the model card) into a run's folder; or, "
-    "with --runs, a comparison of several runs as HTML, Markdown, LaTeX and CSV.",
-    "fairtune report --run runs/nih",
-    (RunArguments, ReportArguments),
-)
+PARSER = PARSERS["report"]
 
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:
@@ -47,11 +41,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
 
 
 def _plan_comparison(report: ReportArguments) -> Callable[[], None]:
-    if report.out is None:
-        raise ValueError(
-            "--out: expected a folder for the comparison of --runs, got none. Example: --out runs/all"
-        )
-    runs, out = [Path(path) for path in report.runs or []], Path(report.out)
+    runs, out = [Path(path) for path in report.runs or []], Path(str(report.out))
     records = [RunFolder(path).read() for path in runs]
     if runs and all(map(is_method_run, records)):
         # In the order of the methods, whatever order a shell's pattern gave.

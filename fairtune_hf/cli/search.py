@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
-from fairtune_hf.cli.arguments import DataArguments, DataOptions, ModelArguments, OutputArguments
+from fairtune_hf.cli.commands import PARSERS
 from fairtune_hf.cli.inputs import (
     check_run,
     claim_run,
@@ -22,7 +22,6 @@ from fairtune_hf.cli.inputs import (
     resolve_config,
 )
 from fairtune_hf.cli.messages import is_first_process, say
-from fairtune_hf.cli.parser import RecipeParser
 from fairtune_hf.data import ImageTable, stratified_fraction
 from fairtune_hf.search import SearchArguments, search_masks
 from fairtune_hf.search.arguments import apply_protocol
@@ -35,13 +34,7 @@ from fairtune_hf.training import Backbone, FitArguments, RunFolder
 from fairtune_hf.training.identity import MAY_CHANGE, identify
 from fairtune_hf.tuner import FairMaskConfig, check_layout_of, count_trained
 
-PARSER = RecipeParser(
-    "search",
-    "Search which blocks' LayerNorm, attention and MLP to fine-tune, and the learning rate, so that the "
-    "worst group's validation AUC is highest. The same command on its own folder resumes.",
-    "fairtune search --dataset nih_chestxray14 --data-root DIR --sensitive sex --trials 20 --out runs/nih",
-    (DataArguments, DataOptions, ModelArguments, SearchArguments, FitArguments, OutputArguments),
-)
+PARSER = PARSERS["search"]
 
 _COUNTS = ("completed", "pruned", "wall_seconds", "trained_epochs")  # of run.json's `search`
 

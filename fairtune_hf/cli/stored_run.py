@@ -197,15 +197,11 @@ def require_run(run: RunArguments) -> RunFolder:
     """Return the folder `--run` names.
 
     Raises:
-        ValueError: No `--run`, or a search that has not come to its end.
+        ValueError: A search that has not come to its end.
         FileNotFoundError: No run there.
         ValueError: Its config.yaml was edited since it began.
     """
-    if run.run is None:
-        raise ValueError(
-            "--run: expected the folder of an earlier step, got none. Example: --run runs/demo"
-        )
-    folder = RunFolder(run.run)
+    folder = RunFolder(str(run.run))
     if folder.read()["dataset"] is None:
         folder.read_chosen()  # says what is missing
     check_settings(folder)

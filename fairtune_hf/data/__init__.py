@@ -1,29 +1,27 @@
 """Data: declarations and readers, groups, splits, leak checks, pictures, transforms."""
 
-from fairtune_hf.data.catalogue import describe_dataset, list_datasets
-from fairtune_hf.data.load import load_dataset_table
-from fairtune_hf.data.prepare import PreparedSummary, prepare
-from fairtune_hf.data.registry import DATASETS, dataset_spec, dataset_specs
-from fairtune_hf.data.splits import hash_split, published_split, stratified_split
-from fairtune_hf.data.subsets import stratified_fraction
-from fairtune_hf.data.table import SPLITS, ImageTable
-from fairtune_hf.data.transforms import TRANSFORM_PRESETS, TransformPreset
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "DATASETS",
-    "SPLITS",
-    "TRANSFORM_PRESETS",
-    "ImageTable",
-    "PreparedSummary",
-    "TransformPreset",
-    "dataset_spec",
-    "dataset_specs",
-    "describe_dataset",
-    "hash_split",
-    "list_datasets",
-    "load_dataset_table",
-    "prepare",
-    "published_split",
-    "stratified_fraction",
-    "stratified_split",
-]
+from fairtune_hf.lazy import attach
+
+if TYPE_CHECKING:
+    from .catalogue import describe_dataset as describe_dataset
+    from .catalogue import list_datasets as list_datasets
+    from .folder_hf import is_hub_id as is_hub_id
+    from .load import load_dataset_table as load_dataset_table
+    from .plan import check_request as check_request
+    from .preparation import PreparedSummary as PreparedSummary
+    from .preparation import prepare as prepare
+    from .registry import DATASETS as DATASETS
+    from .registry import dataset_spec as dataset_spec
+    from .registry import dataset_specs as dataset_specs
+    from .splits import hash_split as hash_split
+    from .splits import published_split as published_split
+    from .splits import stratified_split as stratified_split
+    from .subsets import stratified_fraction as stratified_fraction
+    from .table import SPLITS as SPLITS
+    from .table import ImageTable as ImageTable
+    from .transforms import TRANSFORM_PRESETS as TRANSFORM_PRESETS
+    from .transforms import TransformPreset as TransformPreset
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

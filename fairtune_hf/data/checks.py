@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from fairtune_hf.naming import shortened, value_counts
 from fairtune_hf.data.table import SPLITS
+from fairtune_hf.naming import shortened, value_counts
 
 FEW = 10
 

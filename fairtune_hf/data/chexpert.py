@@ -11,9 +11,9 @@ import pandas as pd
 
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
 from fairtune_hf.data.images import FileSource
-from fairtune_hf.naming import require_columns
 from fairtune_hf.data.rows import Rows, absent
 from fairtune_hf.data.tabular import find_table, read_table
+from fairtune_hf.naming import require_columns
 from fairtune_hf.unknown_values import is_unknown
 
 TABLES = ("train.csv", "valid.csv")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from fairtune_hf.data.declaration import DatasetSpec, RawTable, ReadRequest
-from fairtune_hf.naming import require_columns
 from fairtune_hf.data.rows import Rows, absent, stem_sources
 from fairtune_hf.data.tabular import find_table, read_table
+from fairtune_hf.naming import require_columns
 
 TABLE = "fitzpatrick17k.csv"
 SKIN_GROUPS = ("I-III", "IV-VI")

@@ -25,12 +25,12 @@ from fairtune_hf.data.folder_layouts import (
 from fairtune_hf.data.groups import JOINT, parse_thresholds, read_ages, threshold_groups
 from fairtune_hf.data.images import FileSource, ImageSource
 from fairtune_hf.data.links import say_links
-from fairtune_hf.naming import require_columns, shortened, value_counts
 from fairtune_hf.data.rows import Rows, absent
 from fairtune_hf.data.split_names import say_names, split_of
 from fairtune_hf.data.tabular import safe_relative
 from fairtune_hf.data.volumes import told_of_volumes
 from fairtune_hf.label_values import binary_label, missing_label, say_positive
+from fairtune_hf.naming import require_columns, shortened, value_counts
 from fairtune_hf.unknown_values import say_unknown, unknown_mask
 
 STEPS = (

@@ -24,9 +24,9 @@ from fairtune_hf.data.images import (
     file_stamp,
     square,
 )
-from fairtune_hf.naming import closest
 from fairtune_hf.data.split_names import split_of
 from fairtune_hf.data.tabular import arrow_frame, as_text
+from fairtune_hf.naming import closest
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SAVED = ("dataset_dict.json", "state.json", "dataset_info.json")

@@ -14,10 +14,10 @@ from pathlib import Path
 import pandas as pd
 
 from fairtune_hf.data.links import walk_folders
-from fairtune_hf.naming import shortened
 from fairtune_hf.data.rows import PICTURES
 from fairtune_hf.data.split_names import split_of, split_of_path
 from fairtune_hf.data.tabular import read_table, safe_relative
+from fairtune_hf.naming import shortened
 
 FILE = "file_name"
 LABEL = "label"

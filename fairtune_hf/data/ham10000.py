@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
-from fairtune_hf.naming import require_columns
 from fairtune_hf.data.rows import Rows, absent, stem_sources
 from fairtune_hf.data.tabular import find_table, read_table
+from fairtune_hf.naming import require_columns
 
 TABLES = ("HAM10000_metadata.csv", "HAM10000_metadata.tab", "HAM10000_metadata")
 FOLDERS = ("HAM10000_images_part_1", "HAM10000_images_part_2", "HAM10000_images")

@@ -13,9 +13,9 @@ import pandas as pd
 from fairtune_hf.data.arrays import NpzSource, read_npz
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
 from fairtune_hf.data.images import ImageError
-from fairtune_hf.naming import require_columns, shortened
 from fairtune_hf.data.rows import Rows, absent
 from fairtune_hf.data.tabular import find_table, read_table
+from fairtune_hf.naming import require_columns, shortened
 
 TABLES = ("data_summary.csv", "data_summary_gf3300.csv")
 USES = {"training": "train", "train": "train", "validation": "validation", "val": "validation",

@@ -19,11 +19,11 @@ from fairtune_hf.data.checks import (
 from fairtune_hf.data.declaration import MemoryPictures, Pictures
 from fairtune_hf.data.decode import Chunk, decode_rows, failure_message
 from fairtune_hf.data.fingerprint import fingerprint
-from fairtune_hf.naming import shortened, unknown_name
 from fairtune_hf.data.plan import Plan, check_rows, choose_groups, drop_missing_files, make_plan
 from fairtune_hf.data.splits import hash_split
 from fairtune_hf.data.store import build_store, default_cache, store_key
 from fairtune_hf.data.table import SPLITS, ImageTable
+from fairtune_hf.naming import shortened, unknown_name
 
 PRIVATE_COLUMNS = ("source_row", "position")
 

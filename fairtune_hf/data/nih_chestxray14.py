@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
-from fairtune_hf.naming import require_columns, unknown_name
 from fairtune_hf.data.rows import Rows, absent, stem_sources
 from fairtune_hf.data.splits import label_strata, stratified_split
 from fairtune_hf.data.tabular import find_table, read_table
+from fairtune_hf.naming import require_columns, unknown_name
 
 TABLES = ("metadata.csv", "Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 ANY = "any"

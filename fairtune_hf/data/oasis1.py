@@ -12,9 +12,9 @@ import pandas as pd
 
 from fairtune_hf.data.arrays import SliceSource, volume_slices
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
-from fairtune_hf.naming import require_columns
 from fairtune_hf.data.rows import Rows, absent
 from fairtune_hf.data.tabular import find_table, read_table
+from fairtune_hf.naming import require_columns
 
 TABLES = ("oasis_cross-sectional.csv", "oasis_cross-sectional.xlsx")
 CORONAL, CORONAL_SLICES = 1, 208

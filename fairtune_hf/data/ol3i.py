@@ -11,9 +11,9 @@ import pandas as pd
 
 from fairtune_hf.data.arrays import H5Source, h5_keys
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
-from fairtune_hf.naming import require_columns
 from fairtune_hf.data.rows import Rows, absent
 from fairtune_hf.data.tabular import find_table, read_table
+from fairtune_hf.naming import require_columns
 
 TABLE, SLICES = "clinical_data.csv", "l3_slices.h5"
 SETS = {"train": "train", "val": "validation", "test": "test"}

@@ -22,7 +22,6 @@ from fairtune_hf.data.checks import (
 from fairtune_hf.data.declaration import DatasetSpec, RawTable, ReadRequest
 from fairtune_hf.data.folder_hf import is_hub_id
 from fairtune_hf.data.groups import JOINT, attribute_parts, intersect
-from fairtune_hf.naming import closest, shortened
 from fairtune_hf.data.prepared import is_prepared, prepared_options, read_prepared
 from fairtune_hf.data.registry import DATASETS, dataset_spec
 from fairtune_hf.data.splits import (
@@ -35,6 +34,7 @@ from fairtune_hf.data.splits import (
     stratified_split,
 )
 from fairtune_hf.data.table import SPLITS
+from fairtune_hf.naming import closest, shortened
 
 UNKNOWN = "unknown"
 DEALT = " dealt out of train"
@@ -103,11 +103,10 @@ def make_plan(
         ValueError: for an unknown name, column or option, or rows that cannot be used.
         FileNotFoundError: if the folder or a file of it is absent.
     """
-    spec = dataset_spec(dataset)
-    resolved = spec.resolve_options(options)
+    spec, resolved = check_request(
+        dataset, data_root, options=options, columns=columns, sensitive=sensitive
+    )
     named: dict[str, str] = {k: v for k, v in (columns or {}).items() if v}
-    _refuse_columns(spec, named)
-    _check_sensitive_early(spec, sensitive)
     root = _check_root(spec, data_root)
     request = ReadRequest(
         options=resolved,
@@ -136,6 +135,36 @@ def make_plan(
     if plan.frame["split"].nunique() > 1:
         plan.raw.warnings += check_confounding(plan.frame, list(plan.raw.groups))
     return plan
+
+
+def check_request(
+    dataset: str,
+    data_root: str | Path | None,
+    *,
+    options: Mapping[str, Any],
+    columns: Mapping[str, str | None] | None = None,
+    sensitive: str | None = None,
+) -> tuple[DatasetSpec, dict[str, Any]]:
+    """Return a data set's declaration and every option of it, after the checks that need no file.
+
+    Raises:
+        ValueError: for an unknown name, option, value or attribute, or a folder that is not named.
+    """
+    spec = dataset_spec(dataset)
+    resolved = spec.resolve_options(options)
+    named = [name for name, value in (columns or {}).items() if value]
+    if spec.name != "folder":
+        if named:
+            flags = ", ".join("--" + name.replace("_", "-") for name in named)
+            raise ValueError(
+                f"{flags} are for --dataset folder; {spec.name} knows its own columns. Leave them out "
+                f"and choose with --sensitive: {', '.join(spec.attributes)}."
+            )
+        if sensitive:
+            attribute_parts(sensitive, list(spec.attributes))
+    if spec.needs_root and data_root is None:
+        raise ValueError(f"{spec.name} needs --data-root, the folder with its files. {spec.steps}")
+    return spec, resolved
 
 
 def choose_groups(plan: Plan, sensitive: str | None) -> None:
@@ -202,20 +231,6 @@ def _given(resolved: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str,
     return {name: resolved[name] for name, value in options.items() if value is not None}
 
 
-def _refuse_columns(spec: DatasetSpec, columns: Mapping[str, str]) -> None:
-    if columns and spec.name != "folder":
-        flags = ", ".join("--" + c.replace("_", "-") for c in columns)
-        raise ValueError(
-            f"{flags} are for --dataset folder; {spec.name} knows its own columns. Leave them out "
-            f"and choose with --sensitive: {', '.join(spec.attributes)}."
-        )
-
-
-def _check_sensitive_early(spec: DatasetSpec, sensitive: str | None) -> None:
-    if sensitive and spec.name != "folder":
-        attribute_parts(sensitive, list(spec.attributes))
-
-
 def _prepared_root(spec: DatasetSpec, data_root: str | Path | None) -> Path:
     """Return the folder of a set that needs none: only one that was prepared can be given."""
     if data_root is None:
@@ -233,10 +248,8 @@ def _prepared_root(spec: DatasetSpec, data_root: str | Path | None) -> Path:
 def _check_root(spec: DatasetSpec, data_root: str | Path | None) -> Path:
     if not spec.needs_root:
         return _prepared_root(spec, data_root)
-    if data_root is None:
-        raise ValueError(f"{spec.name} needs --data-root, the folder with its files. {spec.steps}")
-    root = Path(data_root).expanduser()
-    if spec.name == "folder" and is_hub_id(data_root):
+    root = Path(str(data_root)).expanduser()
+    if spec.name == "folder" and is_hub_id(str(data_root)):
         return root
     if not root.exists():
         near = ""

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.model_selection import train_test_split
 
-from fairtune_hf.naming import require_columns
 from fairtune_hf.data.table import SPLITS
 from fairtune_hf.data.tabular import read_table
+from fairtune_hf.naming import require_columns
 
 FRACTIONS = (0.8, 0.1, 0.1)
 
@@ -33,6 +32,9 @@ def published_split(
     `held_out` of the ids leave training with the first seed; `test_share` of these become the
     test split with the second. Reproduces the paper's Tables 9 and 10.
     """
+    # Here and not above: declarations, and so mistyped flags, do not need its second of imports.
+    from sklearn.model_selection import train_test_split
+
     ids = sorted(set(patients))
     train, rest = train_test_split(ids, test_size=held_out, random_state=seeds[0])
     validation, test = train_test_split(rest, test_size=test_share, random_state=seeds[1])

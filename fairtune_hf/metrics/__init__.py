@@ -5,70 +5,42 @@ estimate of selection luck. Knows nothing of images, models or files, and must n
 Source: FairTune (Dutt et al., ICLR 2024), section 4; where its code differs, ours is whole-split.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from typing import TYPE_CHECKING, Any
-
-from fairtune_hf.metrics.audit import audit_predictions
-from fairtune_hf.metrics.bootstrap import bootstrap_interval
-from fairtune_hf.metrics.calibration import ReliabilityCurve, reliability_curve
-from fairtune_hf.metrics.comparison import Comparison, compare_metrics, compare_predictions
-from fairtune_hf.metrics.delong import AucEstimate, delong_auc, delong_difference
-from fairtune_hf.metrics.evaluation import evaluate_predictions
-from fairtune_hf.metrics.flags import CollapseFlag, collapse_flag, is_levelling_down
-from fairtune_hf.metrics.groups import GroupMetrics, group_metrics
-from fairtune_hf.metrics.multiplicity import holm_p_values
-from fairtune_hf.metrics.operating import OperatingPoint, choose_operating_point
-from fairtune_hf.metrics.optimism import SelectionOptimism, selection_optimism
-from fairtune_hf.metrics.planning import auc_half_width, auc_standard_error
-from fairtune_hf.metrics.ranks import average_ranks, average_scores, rank_methods, round_half_up
-from fairtune_hf.metrics.resampled_table import METRICS
-from fairtune_hf.metrics.rows import GroupRow
-from fairtune_hf.metrics.trainer import ComputeMetrics, compute_metrics
+from fairtune_hf.lazy import attach
 
 if TYPE_CHECKING:
-    from fairtune_hf.metrics.evaluate_metric import FairnessMetric
+    from .audit import audit_predictions as audit_predictions
+    from .bootstrap import bootstrap_interval as bootstrap_interval
+    from .calibration import ReliabilityCurve as ReliabilityCurve
+    from .calibration import reliability_curve as reliability_curve
+    from .comparison import Comparison as Comparison
+    from .comparison import compare_metrics as compare_metrics
+    from .comparison import compare_predictions as compare_predictions
+    from .delong import AucEstimate as AucEstimate
+    from .delong import delong_auc as delong_auc
+    from .delong import delong_difference as delong_difference
+    from .evaluate_metric import FairnessMetric as FairnessMetric
+    from .evaluation import evaluate_predictions as evaluate_predictions
+    from .flags import CollapseFlag as CollapseFlag
+    from .flags import collapse_flag as collapse_flag
+    from .flags import is_levelling_down as is_levelling_down
+    from .groups import GroupMetrics as GroupMetrics
+    from .groups import group_metrics as group_metrics
+    from .multiplicity import holm_p_values as holm_p_values
+    from .operating import OperatingPoint as OperatingPoint
+    from .operating import choose_operating_point as choose_operating_point
+    from .optimism import SelectionOptimism as SelectionOptimism
+    from .optimism import selection_optimism as selection_optimism
+    from .planning import auc_half_width as auc_half_width
+    from .planning import auc_standard_error as auc_standard_error
+    from .ranks import average_ranks as average_ranks
+    from .ranks import average_scores as average_scores
+    from .ranks import rank_methods as rank_methods
+    from .ranks import round_half_up as round_half_up
+    from .resampled_table import METRICS as METRICS
+    from .rows import GroupRow as GroupRow
+    from .trainer import ComputeMetrics as ComputeMetrics
+    from .trainer import compute_metrics as compute_metrics
 
-__all__ = [
-    "METRICS",
-    "AucEstimate",
-    "CollapseFlag",
-    "Comparison",
-    "ComputeMetrics",
-    "FairnessMetric",
-    "GroupMetrics",
-    "GroupRow",
-    "OperatingPoint",
-    "ReliabilityCurve",
-    "SelectionOptimism",
-    "auc_half_width",
-    "auc_standard_error",
-    "audit_predictions",
-    "average_ranks",
-    "average_scores",
-    "bootstrap_interval",
-    "choose_operating_point",
-    "collapse_flag",
-    "compare_metrics",
-    "compare_predictions",
-    "compute_metrics",
-    "delong_auc",
-    "delong_difference",
-    "evaluate_predictions",
-    "group_metrics",
-    "holm_p_values",
-    "is_levelling_down",
-    "rank_methods",
-    "reliability_curve",
-    "round_half_up",
-    "selection_optimism",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """Load `FairnessMetric` on first use: `evaluate` and `datasets` take seconds to import."""
-    if name == "FairnessMetric":
-        from fairtune_hf.metrics.evaluate_metric import FairnessMetric
-
-        return FairnessMetric
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

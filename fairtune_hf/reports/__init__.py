@@ -1,25 +1,23 @@
 """Reports: tables, figures and pages made from run folders. Imports no torch."""
 
-from .comparison import render_comparison
-from .evaluation import compare_method, evaluate_method, evaluate_run
-from .method_comparison import is_method_run, render_methods
-from .page import render_report
-from .terminal import format_audit, format_table
-from .verdict import VerdictFlags, run_verdict, verdict_flags, verdict_sentence, worst_group
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "VerdictFlags",
-    "compare_method",
-    "evaluate_method",
-    "evaluate_run",
-    "format_audit",
-    "format_table",
-    "is_method_run",
-    "render_comparison",
-    "render_methods",
-    "render_report",
-    "run_verdict",
-    "verdict_flags",
-    "verdict_sentence",
-    "worst_group",
-]
+from fairtune_hf.lazy import attach
+
+if TYPE_CHECKING:
+    from .comparison import render_comparison as render_comparison
+    from .evaluation import compare_method as compare_method
+    from .evaluation import evaluate_method as evaluate_method
+    from .evaluation import evaluate_run as evaluate_run
+    from .method_comparison import is_method_run as is_method_run
+    from .method_comparison import render_methods as render_methods
+    from .page import render_report as render_report
+    from .terminal import format_audit as format_audit
+    from .terminal import format_table as format_table
+    from .verdict import VerdictFlags as VerdictFlags
+    from .verdict import run_verdict as run_verdict
+    from .verdict import verdict_flags as verdict_flags
+    from .verdict import verdict_sentence as verdict_sentence
+    from .verdict import worst_group as worst_group
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -1,42 +1,30 @@
 """The outer loop: the space, the study and the run of a search."""
 
-from fairtune_hf.search.arguments import BudgetArguments, SearchArguments
-from fairtune_hf.search.controls import CONTROLS
-from fairtune_hf.search.hooks import (
-    HpSpace,
-    ModelInit,
-    build_masked_model,
-    hp_space,
-    model_init,
-    use_best_trial,
-)
-from fairtune_hf.search.objectives import Objective, parse_objectives
-from fairtune_hf.search.record import describe_choice
-from fairtune_hf.search.run import run_study, search_masks
-from fairtune_hf.search.sampling import StartupPoint, startup_points
-from fairtune_hf.search.space import Candidate, HyperparameterLike, SearchSpace, suggest_mask
-from fairtune_hf.search.study import SearchStudy
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "CONTROLS",
-    "BudgetArguments",
-    "Candidate",
-    "HpSpace",
-    "HyperparameterLike",
-    "ModelInit",
-    "Objective",
-    "SearchArguments",
-    "SearchSpace",
-    "SearchStudy",
-    "StartupPoint",
-    "build_masked_model",
-    "describe_choice",
-    "hp_space",
-    "model_init",
-    "parse_objectives",
-    "run_study",
-    "search_masks",
-    "startup_points",
-    "suggest_mask",
-    "use_best_trial",
-]
+from fairtune_hf.lazy import attach
+
+if TYPE_CHECKING:
+    from .arguments import BudgetArguments as BudgetArguments
+    from .arguments import SearchArguments as SearchArguments
+    from .controls import CONTROLS as CONTROLS
+    from .hooks import HpSpace as HpSpace
+    from .hooks import ModelInit as ModelInit
+    from .hooks import build_masked_model as build_masked_model
+    from .hooks import hp_space as hp_space
+    from .hooks import model_init as model_init
+    from .hooks import use_best_trial as use_best_trial
+    from .objectives import Objective as Objective
+    from .objectives import parse_objectives as parse_objectives
+    from .record import describe_choice as describe_choice
+    from .run import run_study as run_study
+    from .run import search_masks as search_masks
+    from .sampling import StartupPoint as StartupPoint
+    from .sampling import startup_points as startup_points
+    from .space import Candidate as Candidate
+    from .space import HyperparameterLike as HyperparameterLike
+    from .space import SearchSpace as SearchSpace
+    from .space import suggest_mask as suggest_mask
+    from .study import SearchStudy as SearchStudy
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -6,8 +6,6 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
-from fairtune_hf.search.objectives import parse_objectives
-
 _T = TypeVar("_T")
 
 
@@ -158,6 +156,9 @@ class SearchArguments(BudgetArguments):
     def __post_init__(self) -> None:
         _check_counts(self)
         _check_shares(self)
+        # Here and not above: the help of a command needs no metrics.
+        from fairtune_hf.search.objectives import parse_objectives
+
         objectives = parse_objectives(self.objective)
         if len(objectives) > 1 and self.sampler == "cmaes":
             raise ValueError(

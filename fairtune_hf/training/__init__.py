@@ -1,37 +1,25 @@
 """Training one model: the backbone, the Trainer, the refit and the run's folder."""
 
-from fairtune_hf.run_folder import RunFolder
-from fairtune_hf.training.adapter import require_whole_adapter
-from fairtune_hf.training.arguments import FitArguments
-from fairtune_hf.training.backbone import Backbone, load_backbone
-from fairtune_hf.training.dataset import ImageDataset, collate_batch
-from fairtune_hf.training.description import describe_dataset
-from fairtune_hf.training.external import score_external
-from fairtune_hf.training.refit import (
-    Choice,
-    build_datasets,
-    check_same_base,
-    check_same_inputs,
-    finetune,
-    refit,
-)
-from fairtune_hf.training.trainer import FairTrainer
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Backbone",
-    "Choice",
-    "FairTrainer",
-    "FitArguments",
-    "ImageDataset",
-    "RunFolder",
-    "build_datasets",
-    "check_same_base",
-    "check_same_inputs",
-    "collate_batch",
-    "describe_dataset",
-    "finetune",
-    "load_backbone",
-    "refit",
-    "require_whole_adapter",
-    "score_external",
-]
+from fairtune_hf.lazy import attach
+
+if TYPE_CHECKING:
+    from fairtune_hf.run_folder import RunFolder as RunFolder
+
+    from .adapter import require_whole_adapter as require_whole_adapter
+    from .arguments import FitArguments as FitArguments
+    from .backbone import Backbone as Backbone
+    from .backbone import load_backbone as load_backbone
+    from .dataset import ImageDataset as ImageDataset
+    from .dataset import collate_batch as collate_batch
+    from .description import describe_dataset as describe_dataset
+    from .external import score_external as score_external
+    from .refit import Choice as Choice
+    from .refit import build_datasets as build_datasets
+    from .refit import check_same_base as check_same_base
+    from .refit import check_same_inputs as check_same_inputs
+    from .refit import finetune as finetune
+    from .trainer import FairTrainer as FairTrainer
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

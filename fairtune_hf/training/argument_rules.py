@@ -10,9 +10,11 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from transformers import TrainingArguments
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
 
 Verdict = Literal["honoured", "decided", "refused"]
 
@@ -327,6 +329,8 @@ def refuse_ignored(arguments: TrainingArguments) -> None:
     Raises:
         ValueError: A field of that kind has another value than the library's default.
     """
+    from transformers import TrainingArguments
+
     known = {f.name: f.default for f in dataclasses.fields(TrainingArguments)}
     for name, rule in RULES.items():
         if rule.ignored_by_trainer and name in known and getattr(arguments, name) != known[name]:

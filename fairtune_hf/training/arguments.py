@@ -1,7 +1,8 @@
 """How one model is trained: the few settings a run records, turned into Hugging Face TrainingArguments.
 
 Everything TrainingArguments knows beyond these can be given through `training_arguments`, so no field
-of it is declared twice.
+of it is declared twice. PyTorch and the Trainer are imported where they are first needed: the flags of a
+command are parsed from here, and a mistyped one is answered without them.
 """
 
 from __future__ import annotations
@@ -14,17 +15,14 @@ import tempfile
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
-
-import torch
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
-from transformers import TrainingArguments
-from transformers.utils import is_torch_tf32_available
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fairtune_hf.naming import closest
 from fairtune_hf.training.argument_rules import check_together, check_value, honoured, refuse
-from fairtune_hf.training.tracking import check_trackers
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+    from transformers import TrainingArguments
 
 _FLAG = "--training-arguments"
 # What the run sets where nothing is given, of the fields that others depend on.
@@ -105,7 +103,11 @@ class FitArguments:
                 f"--warmup-fraction: expected a share in [0, 1), got {self.warmup_fraction}. "
                 "0.1 spends the first tenth of the steps on the warm-up."
             )
-        check_trackers(self.further_arguments().get("report_to", "none"))
+        further = self.further_arguments()
+        if "report_to" in further:
+            from fairtune_hf.training.tracking import check_trackers
+
+            check_trackers(further["report_to"])
 
     def further_arguments(self) -> dict[str, Any]:
         """Parse and check `training_arguments`.
@@ -116,6 +118,8 @@ class FitArguments:
         """
         if self.training_arguments is None:
             return {}
+        from transformers import TrainingArguments
+
         further = self._read_further()
         known = {f.name for f in dataclasses.fields(TrainingArguments)}
         for name, value in further.items():
@@ -156,6 +160,8 @@ class FitArguments:
             ValueError: TrainingArguments refuse a value of `training_arguments`, or several processes
                 were started that cannot train together.
         """
+        from accelerate import PartialState
+
         try:
             built = self.to_training_arguments(
                 Path(tempfile.gettempdir()),
@@ -184,6 +190,9 @@ class FitArguments:
             return launched  # type: ignore[return-value]
         if self.precision != "auto":
             return self.precision
+        import torch
+        from accelerate.utils import parse_flag_from_env
+
         kept_off_gpu = parse_flag_from_env("ACCELERATE_USE_CPU")
         kept_off_gpu |= bool(self.further_arguments().get("use_cpu"))
         # Older GPUs emulate bf16, slower than fp32.
@@ -222,6 +231,10 @@ class FitArguments:
             evaluation_rows: Rows of the split that is scored after each epoch; None scores none meanwhile.
             run_name: What trackers call the training.
         """
+        import torch
+        from transformers import TrainingArguments
+        from transformers.utils import is_torch_tf32_available
+
         precision = self.resolved_precision()
         settings: dict[str, Any] = {
             "output_dir": str(output_dir),
@@ -278,6 +291,8 @@ def _check_kind(name: str, value: Any) -> str | None:
 
     They do not check it themselves: the training would fail when it first uses the value.
     """
+    from transformers import TrainingArguments
+
     hint = typing.get_type_hints(TrainingArguments)[name]
     kinds = set(typing.get_args(hint) or (hint,))
     if float in kinds:

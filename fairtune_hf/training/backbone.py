@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from fairtune_hf.mask import UNITS
 from fairtune_hf.training.checkpoint import check_name, find_weights, hash_files, resolved_commit
 from fairtune_hf.training.classifier import check_heads, head_modules, load_classifier
 from fairtune_hf.training.model_input import ModelInput, read_input
 from fairtune_hf.tuner import BlockPattern, count_blocks, describe
-from fairtune_hf.mask import UNITS
 
 DEMO_BACKBONE = Path(__file__).parent / "demo_backbone"
 DEMO_BACKBONE_ID = "fairtune_hf/demo-backbone"

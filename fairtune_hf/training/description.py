@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-import fairtune_hf
 from fairtune_hf.data import ImageTable
+from fairtune_hf.version import __version__
 
 _PACKAGES = [
     "torch",
@@ -29,7 +29,7 @@ _PACKAGES = [
 
 def describe_versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a number."""
-    versions = {"python": platform.python_version(), "fairtune_hf": fairtune_hf.__version__}
+    versions = {"python": platform.python_version(), "fairtune_hf": __version__}
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)

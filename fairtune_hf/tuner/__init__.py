@@ -3,12 +3,13 @@
 Importing this package registers the method with PEFT, which loading a saved adapter needs too.
 """
 
+from fairtune_hf.mask import LAYOUTS, PRESETS, TRAIN_ALSO, Mask, mask_bit_names
+
 from . import _register  # first: makes the member of PeftType that the config names
 from .anatomy import describe
 from .architectures import ARCHITECTURES, PATTERN_ATTRIBUTE, BlockPattern, count_blocks, own_pattern
 from .config import FairMaskConfig
 from .layer import FairMaskLayer
-from fairtune_hf.mask import LAYOUTS, PRESETS, TRAIN_ALSO, Mask, mask_bit_names
 from .model import FairMaskModel
 from .plan import check_layout_of, count_trained
 

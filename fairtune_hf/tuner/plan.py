@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 
+from fairtune_hf.mask import LAYOUTS, PRESETS, TRAIN_ALSO, UNITS, Mask
+
 from .anatomy import Anatomy, Leaf, describe
 from .architectures import own_pattern
 from .config import FairMaskConfig
-from fairtune_hf.mask import LAYOUTS, PRESETS, TRAIN_ALSO, UNITS, Mask
 from .names import plain_modules, plain_parameters
 
 # Classes that hold a part and never compute with it: the classifier takes the mean of the patches before this norm.
