@@ -26,9 +26,8 @@ from fairtune_hf.training import (
     RunFolder,
     build_datasets,
     load_backbone,
-    refit,
 )
-from fairtune_hf.training.refit import class_weights
+from fairtune_hf.training.refit import class_weights, refit
 from fairtune_hf.tuner import FairMaskConfig
 
 
