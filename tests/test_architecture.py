@@ -33,6 +33,42 @@ NEUTRAL = {
 WITHOUT_TORCH = ["metrics", "reports"]
 
 
+def imported_at_run_time(file: Path) -> set[str]:
+    """Modules of the package that a file imports, in functions too, but not for type checkers alone."""
+    package = ["fairtune_hf", *file.relative_to(PACKAGE).parts[:-1]]
+    names: set[str] = set()
+    todo: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            todo += node.orelse
+            continue
+        todo += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            # `from package import module` needs the module; `from module import name` that module.
+            names |= {f"{module}.{alias.name}" for alias in node.names} | {module}
+    return names
+
+
+def test_no_module_needs_itself_by_way_of_others() -> None:
+    """Leave out what nobody waits for, again and again: what is left over goes round in circles."""
+    files = {
+        f: ".".join(f.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for f in PACKAGE.rglob("*.py")
+    }
+    left = {
+        name: imported_at_run_time(f) & set(files.values()) - {name} for f, name in files.items()
+    }
+    while left:
+        free = {name for name, needed in left.items() if not needed & set(left)}
+        assert free, f"imports go round in circles: {sorted(left)}"
+        left = {name: needed for name, needed in left.items() if name not in free}
+
+
 def imported_modules(file: Path) -> set[str]:
     """Absolute names of what a file imports, relative imports resolved."""
     package = ["fairtune_hf", *file.relative_to(PACKAGE).parts[:-1]]

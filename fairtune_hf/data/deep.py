@@ -25,7 +25,7 @@ AS_PNG = "save it as PNG or TIFF"
 
 
 def deep_values(raw: bytes, image: Any) -> Values | None:
-    """Return the values of a picture of more than 8 bits: (height, width) or (..., 3).
+    """Return the values of a picture of more than 8 bits that is no TIFF: (height, width) or (..., 3).
 
     Alpha is left off. None if the picture has 8 bits, which Pillow gives as they are.
 
@@ -36,10 +36,6 @@ def deep_values(raw: bytes, image: Any) -> Values | None:
     Raises:
         ImageError: if there are more than 8 bits and they cannot be had.
     """
-    if image.format == "TIFF":
-        from fairtune_hf.data.tiff import tiff_values
-
-        return tiff_values(raw, image)
     if image.format == "JPEG2000" and image.mode not in ("L", "I;16"):
         return _jpeg2000(raw)
     if image.mode in ("I", "F") or image.mode.startswith("I;"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fairtune_hf.data.arrays import NpzSource, read_npz
+from fairtune_hf.data.array_files import NpzSource, read_npz
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
 from fairtune_hf.data.images import ImageError
 from fairtune_hf.data.rows import Rows, absent

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fairtune_hf.data.arrays import SliceSource, volume_slices
+from fairtune_hf.data.array_files import SliceSource, volume_slices
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
 from fairtune_hf.data.rows import Rows, absent
 from fairtune_hf.data.tabular import find_table, read_table

@@ -5,7 +5,9 @@ Holds arrays and a frame; reads no file. Built by `load_dataset_table`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from PIL import Image
 
 from fairtune_hf.data.fingerprint import Fingerprint
 from fairtune_hf.naming import unknown_name
 
 SPLITS = ("train", "validation", "test")
+BATCH = 256
+UNKNOWN = "unknown"
 FIXED_COLUMNS = ("row_id", "patient_id", "label", "split")
 
 Int64Array = npt.NDArray[np.int64]
@@ -127,10 +132,16 @@ class ImageTable:
         )
 
     def to_dataset_dict(self, folder: str | Path | None = None) -> Any:
-        """Return a `datasets.DatasetDict` of the splits held; see `fairtune_hf.data.hf`."""
-        from fairtune_hf.data.hf import to_dataset_dict
+        """Return the splits held as a `datasets.DatasetDict`, for `push_to_hub`, `map` and `filter`.
 
-        return to_dataset_dict(self, folder)
+        Features: image, label (ClassLabel), each attribute (ClassLabel; an unknown value is the class
+        "unknown", after the others), patient_id (an anonymous number) and row_id.
+
+        Args:
+            folder: Write Arrow files there and map them, for a table larger than memory. Without it
+                the data set is in memory.
+        """
+        return _to_dataset_dict(self, folder)
 
     def counts(self) -> pd.DataFrame:
         """Count rows and patients by split, group and label, every combination listed.
@@ -155,3 +166,72 @@ def take_rows(images: npt.NDArray[np.uint8], index: Int64Array) -> npt.NDArray[n
     if len(index) and np.array_equal(index, np.arange(index[0], index[0] + len(index))):
         return images[int(index[0]) : int(index[0]) + len(index)]
     return images[index]
+
+
+def _to_dataset_dict(table: ImageTable, folder: str | Path | None) -> Any:
+    import datasets
+
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=list(table.label_names)),
+            **{
+                name: datasets.ClassLabel(names=attribute_classes(table, name))
+                for name in table.attributes
+            },
+            "patient_id": datasets.Value("int64"),
+            "row_id": datasets.Value("string"),
+        }
+    )
+    parts = {split: table.subset(split) for split in table.splits}
+    return datasets.DatasetDict(
+        {split: _convert(part, features, split, folder) for split, part in parts.items()}
+    )
+
+
+def attribute_classes(table: ImageTable, name: str) -> list[str]:
+    """Return the class names of an attribute: the groups in their order, then unknown."""
+    found = set(table.frame[name])
+    known = list(table.groups) if name == table.sensitive else sorted(found - {""})
+    return [*known, UNKNOWN] if "" in found else known
+
+
+def _convert(part: ImageTable, features: Any, split: str, folder: str | Path | None) -> Any:
+    import datasets
+    from datasets.arrow_writer import ArrowWriter
+
+    if folder is None:
+        columns: dict[str, list[Any]] = {name: [] for name in features}
+        for batch in _batches(part):
+            for name, values in batch.items():
+                columns[name].extend(values)
+        return datasets.Dataset.from_dict(columns, features=features, split=split)
+    path = Path(folder) / f"{split}.arrow"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ArrowWriter(path=str(path), features=features) as writer:
+        for batch in _batches(part):
+            writer.write_batch(batch)
+        writer.finalize()
+    return datasets.Dataset.from_file(str(path), split=datasets.Split(split))
+
+
+def _batches(part: ImageTable) -> Iterator[dict[str, list[Any]]]:
+    patients = part.patients
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(part), BATCH):
+            rows = slice(start, start + BATCH)
+            frame = part.frame.iloc[rows]
+            encoded = pool.map(_png, part.images[rows])
+            yield {
+                "image": [{"bytes": data, "path": None} for data in encoded],
+                "label": frame["label"].tolist(),
+                **{name: [v or UNKNOWN for v in frame[name]] for name in part.attributes},
+                "patient_id": patients[rows].tolist(),
+                "row_id": frame["row_id"].tolist(),
+            }
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=3)
+    return buffer.getvalue()

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fairtune_hf.data.arrays import volume_to_uint8
+from fairtune_hf.data.array_files import volume_to_uint8
 from fairtune_hf.data.images import ImageError
 
 GZIP = b"\x1f\x8b"

@@ -34,11 +34,11 @@ from fairtune_hf.training.callbacks import (
 from fairtune_hf.training.cost import CostMeter, Operations, count_operations
 from fairtune_hf.training.dataset import ImageDataset, collate_batch
 from fairtune_hf.training.fast_forward import FastForward
-from fairtune_hf.training.fitted import FittedScores
 from fairtune_hf.training.graphs import GraphedModel
 from fairtune_hf.training.quick_steps import KnownModules, PlainOptimizer
 from fairtune_hf.training.sharding import share_rows
 from fairtune_hf.training.tracking import add_tracking
+from fairtune_hf.training.training_auc import FittedScores
 
 PRUNED = "pruned"  # the judge's word for a trial that Optuna's pruner ends
 # What can go wrong in one trial and be right in the next.

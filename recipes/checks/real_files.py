@@ -24,7 +24,8 @@ import numpy as np
 from PIL import Image
 
 from fairtune_hf.data import load_dataset_table
-from fairtune_hf.data.images import FileSource, ImageError, square
+from fairtune_hf.data.images import ImageError, square
+from fairtune_hf.data.picture_files import FileSource
 
 SIDE = 96
 TOLERANCE = 2  # of 255: roundings of two routes, before and after resizing

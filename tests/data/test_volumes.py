@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from fairtune_hf.data import load_dataset_table
-from fairtune_hf.data.arrays import SliceSource
-from fairtune_hf.data.images import ImageError, decode_bytes
+from fairtune_hf.data.array_files import SliceSource
+from fairtune_hf.data.images import ImageError
+from fairtune_hf.data.picture_files import decode_bytes
 
 nibabel = pytest.importorskip("nibabel")
 

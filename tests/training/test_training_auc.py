@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from fairtune_hf.data import ImageTable
 from fairtune_hf.search import SearchArguments, SearchSpace, run_study
 from fairtune_hf.training import FairTrainer, FitArguments, RunFolder, load_backbone
-from fairtune_hf.training.fitted import FittedScores
+from fairtune_hf.training.training_auc import FittedScores
 
 
 def draw(rows: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
