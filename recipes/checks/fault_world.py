@@ -36,8 +36,17 @@ COLUMNS = [
     "--split-column=part",
 ]
 FIT = ["--epochs=1", "--batch-size=16", "--learning-rate-max=0.01"]
-# What says when, where and how long, and therefore differs between two equal runs.
-PASSING = {"seconds", "wall_seconds", "versions", "hardware", "cost", "failed", "trained_epochs"}
+# What says when, where and how long, and therefore differs between two equal runs; on a server also the study's name.
+PASSING = {
+    "seconds",
+    "wall_seconds",
+    "versions",
+    "hardware",
+    "cost",
+    "failed",
+    "trained_epochs",
+    "study",
+}
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link"}
 
 

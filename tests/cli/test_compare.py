@@ -164,6 +164,8 @@ DAMAGES = [
     ("curves.csv", lambda content: b""),
     ("predictions.parquet", lambda content: b""),
     ("run.json", lambda content: content[: len(content) // 2]),
+    ("run.json", lambda content: content.replace(b'"learning_rate": 0.0', b'"learning_rate": 0.1')),
+    ("trials.csv", lambda content: content.replace(b"0.", b"1.", 1)),
 ]
 
 
@@ -179,6 +181,7 @@ def test_a_damaged_method_is_made_again_and_the_others_are_left(
     broken = out / "methods" / "linear_readout" / name
     whole = broken.read_bytes()
     broken.write_bytes(damage(whole))
+    assert broken.read_bytes() != whole
     left = stamps(out, "full", "groupdro+fairtune_attention")
     methods = ["--methods", "linear_readout", "full", "groupdro+fairtune_attention"]
     assert main(["compare", *flags, *methods, f"--out={out}"]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -55,6 +56,41 @@ def test_a_full_disk_is_told_in_megabytes_and_the_same_command_goes_on(
     assert f"no file may exceed 0.0{kilobytes:02d} MB here (ulimit -f)" in said
     assert "what was finished is kept" in said
     assert main(words) == 0
+
+
+@pytest.mark.parametrize("kilobytes", [0, 1, 20])
+@pytest.mark.parametrize("command", ["finetune", "evaluate", "report", "card", "compare"])
+def test_later_steps_on_a_full_disk_say_so_and_go_on_where_they_stopped(
+    command: str,
+    kilobytes: int,
+    finished_run: Path,
+    folder_flags: list[str],
+    tiny_vit: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    compare = [*folder_flags, f"--model={tiny_vit}", f"--out={tmp_path / 'compared'}"]
+    compare += ["--methods", "linear_readout", "--trials=1", "--epochs=1", "--seeds=1"]
+    words = {
+        "finetune": [f"--run={run}", "--seeds=2"],
+        "evaluate": [f"--run={run}", "--resamples=200"],
+        "report": [f"--run={run}"],
+        "card": [f"--run={run}", f"--out={tmp_path / 'card'}"],
+        "compare": compare,
+    }[command]
+    if command == "finetune":  # has something to do
+        (run / "predictions.parquet").unlink()
+    before = (run / "run.json").read_bytes()
+    with files_of_at_most(kilobytes * 1000):
+        code = main([command, *words])
+    said = capsys.readouterr().err
+    assert code == 2 or (command == "card" and kilobytes == 20), said
+    assert "Traceback" not in said
+    if code:
+        assert "the disk is full: expected room to write" in " ".join(said.split())
+        assert (run / "run.json").read_bytes() == before
+    assert main([command, *words]) == 0
 
 
 def test_standard_output_on_a_full_disk_is_told() -> None:
