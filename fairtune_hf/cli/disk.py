@@ -23,6 +23,7 @@ _WORDS = (
     *("No space left on device", "Disk quota exceeded", "File too large"),
     *("database or disk is full", "disk I/O error", "No usable temporary directory"),
     *(f"os error {number}" for number in _FULL),
+    " requested and ",  # NumPy, of elements, where a part of an array could be written
 )
 _ROOMY = 64e6  # bytes free, from which on a folder is not what is full
 

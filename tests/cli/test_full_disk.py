@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fairtune_hf.cli.disk import full_words, is_full
 from fairtune_hf.cli.main import main
 
 COMMAND = Path(sys.executable).with_name("fairtune")
@@ -91,6 +93,14 @@ def test_later_steps_on_a_full_disk_say_so_and_go_on_where_they_stopped(
         assert "the disk is full: expected room to write" in " ".join(said.split())
         assert (run / "run.json").read_bytes() == before
     assert main([command, *words]) == 0
+
+
+def test_an_array_of_which_a_part_could_be_written_is_a_full_disk(tmp_path: Path) -> None:
+    with files_of_at_most(5000), pytest.raises(OSError, match="written") as caught:
+        np.save(tmp_path / "array.npy", np.zeros(10_000))
+    assert is_full(caught.value)
+    said = "there was none (10000 requested and 609 written)"
+    assert said in full_words(caught.value, ["prepare", f"--out={tmp_path}"])
 
 
 def test_standard_output_on_a_full_disk_is_told() -> None:
