@@ -40,14 +40,10 @@ def _check_data(data: Any, options: Any, given: frozenset[str]) -> None:
     """Refuse what is wrong with the words for a data set, before its folder is looked at."""
     if data.dataset is None or (data.data_root is not None and "dataset" not in given):
         return  # a prepared folder says its name itself
-    columns = ("label_column", "sensitive_column", "patient_column", "split_column")
-    data_sets.check_request(
-        data.dataset,
-        data.data_root,
-        options={name: value for name, value in vars(options).items() if value is not None},
-        columns={name: getattr(data, name, None) for name in columns},
-        sensitive=data.sensitive,
-    )
+    choices = {name: value for name, value in vars(data).items() if name.endswith("_column")}
+    choices |= {name: value for name, value in vars(options).items() if value is not None}
+    request = data_sets.ReadRequest.of(choices, sensitive=data.sensitive)
+    data_sets.check_request(data.dataset, data.data_root, request)
 
 
 def _check_with_data(parts: Sequence[Any], given: frozenset[str]) -> None:

@@ -7,9 +7,10 @@ from fairtune_hf.lazy import attach
 if TYPE_CHECKING:
     from .catalogue import describe_dataset as describe_dataset
     from .catalogue import list_datasets as list_datasets
+    from .checked_rows import check_request as check_request
+    from .declaration import ReadRequest as ReadRequest
     from .folder_hf import is_hub_id as is_hub_id
     from .load import load_dataset_table as load_dataset_table
-    from .plan import check_request as check_request
     from .preparation import PreparedSummary as PreparedSummary
     from .preparation import prepare as prepare
     from .registry import DATASETS as DATASETS

@@ -65,12 +65,12 @@ column the next smallest is not shown.</p>
 """
 
 
-def render_data_report(plan: Any, pictures: Pictures) -> str:
-    """Render the page of a plan whose pictures are prepared."""
-    raw, spec = plan.raw, plan.spec
-    frame = plan.frame.reset_index(drop=True)
+def render_data_report(checked: Any, pictures: Pictures) -> str:
+    """Render the page of checked rows whose pictures are prepared."""
+    raw, spec = checked.raw, checked.spec
+    frame = checked.frame.reset_index(drop=True)
     template = Environment(autoescape=True).from_string(TEMPLATE)
-    chosen = {**plan.request.options, **raw.recorded}
+    chosen = {**checked.request.options, **raw.recorded}
     rules = {
         "source": spec.source,
         "licence": spec.licence,
@@ -94,7 +94,7 @@ def render_data_report(plan: Any, pictures: Pictures) -> str:
             for name, groups in raw.groups.items()
         ],
         dropped=raw.dropped,
-        samples=_samples(plan, frame, pictures),
+        samples=_samples(checked, frame, pictures),
         rules=rules,
     )
 
@@ -112,10 +112,10 @@ def _lines(frame: pd.DataFrame, attribute: str, groups: tuple[str, ...]) -> list
     return [{"group": group or "unknown", "cells": cells} for group, cells in lines.items()]
 
 
-def _samples(plan: Any, frame: pd.DataFrame, pictures: Pictures) -> list[dict[str, Any]]:
+def _samples(checked: Any, frame: pd.DataFrame, pictures: Pictures) -> list[dict[str, Any]]:
     samples = []
     rng = np.random.default_rng(0)
-    for attribute, groups in plan.raw.groups.items():
+    for attribute, groups in checked.raw.groups.items():
         for group in groups:
             for label in (0, 1):
                 rows = frame[
@@ -130,7 +130,7 @@ def _samples(plan: Any, frame: pd.DataFrame, pictures: Pictures) -> list[dict[st
                     {
                         "attribute": attribute,
                         "group": group,
-                        "label": plan.raw.label_names[label],
+                        "label": checked.raw.label_names[label],
                         "pictures": [_thumbnail(image) for image in pictures.rows(chosen)],
                     }
                 )

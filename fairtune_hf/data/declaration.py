@@ -20,6 +20,7 @@ from fairtune_hf.naming import unknown_name
 
 TRUE_WORDS = ("1", "true", "yes", "on")
 FALSE_WORDS = ("0", "false", "no", "off")
+COLUMNS = ("label_column", "sensitive_column", "patient_column", "split_column")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ class OptionSpec:
 class ReadRequest:
     """What the user asked a reader for."""
 
-    options: Mapping[str, Any] = field(metadata={"help": "every option, resolved"})
+    options: Mapping[str, Any] = field(
+        metadata={"help": "options as given; all of them, resolved, once it comes to a reader"}
+    )
     sensitive: str | None = field(default=None, metadata={"help": "attribute or intersection"})
     label_column: str | None = field(default=None, metadata={"help": "`folder` only"})
     sensitive_column: str | None = field(default=None, metadata={"help": "`folder` only"})
@@ -73,6 +76,18 @@ class ReadRequest:
     metadata_only: bool = field(default=False, metadata={"help": "look for no picture"})
     seed: int = field(default=0, metadata={"help": "seed of splits without published seeds"})
     image_size: int = field(default=64, metadata={"help": "side of the stored pictures"})
+
+    @classmethod
+    def of(cls, choices: Mapping[str, Any], **settings: Any) -> ReadRequest:
+        """Make a request from named columns and options together, of which empty columns are left out."""
+        columns = {name: choices[name] for name in COLUMNS if choices.get(name)}
+        options = {name: value for name, value in choices.items() if name not in COLUMNS}
+        return cls(options=options, **columns, **settings)
+
+    @property
+    def columns(self) -> list[str]:
+        """Which columns were named."""
+        return [name for name in COLUMNS if getattr(self, name)]
 
 
 class Pictures(Protocol):

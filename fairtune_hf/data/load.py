@@ -11,15 +11,21 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from fairtune_hf.data.checked_rows import (
+    CheckedRows,
+    check_rows,
+    choose_groups,
+    drop_missing_files,
+    read_checked_rows,
+)
 from fairtune_hf.data.checks import (
     check_duplicate_pictures,
     duplicate_pairs,
     duplicates_to_drop,
 )
-from fairtune_hf.data.declaration import MemoryPictures, Pictures
+from fairtune_hf.data.declaration import MemoryPictures, Pictures, ReadRequest
 from fairtune_hf.data.decode import Chunk, decode_rows, failure_message
 from fairtune_hf.data.fingerprint import fingerprint
-from fairtune_hf.data.plan import Plan, check_rows, choose_groups, drop_missing_files, make_plan
 from fairtune_hf.data.splits import hash_split
 from fairtune_hf.data.store import build_store, default_cache, store_key
 from fairtune_hf.data.table import SPLITS, ImageTable
@@ -36,16 +42,10 @@ def load_dataset_table(
     image_size: int = 64,
     seed: int = 0,
     splits: Sequence[str] = SPLITS,
-    label_column: str | None = None,
-    sensitive_column: str | None = None,
-    patient_column: str | None = None,
-    split_column: str | None = None,
-    workers: int | None = None,
-    progress: bool = True,
     cache_dir: str | Path | None = None,
     cache: bool = True,
     external: bool = False,
-    **options: Any,
+    **choices: Any,
 ) -> ImageTable:
     """Load a data set: rows, groups, splits and square uint8 pictures of side `image_size`.
 
@@ -61,20 +61,21 @@ def load_dataset_table(
         seed: Seed of the split where no published seeds exist (and of the demo set). Keep it the
             same in every step of a run: it is not the training seed.
         splits: The splits to keep.
-        label_column: For `folder`: the column with the label.
-        sensitive_column: For `folder`: the column with the sensitive attribute; several
-            are separated by commas, and the first is used unless `sensitive` says otherwise.
-        patient_column: For `folder`: the column that says which rows belong to one person.
-        split_column: For `folder`: a column with train, validation and test. The ones that it lacks
-            are dealt out of train by patient.
-        workers: Threads that decode; all cores by default.
-        progress: Show a bar when decoding takes long.
         cache_dir: Folder of the prepared pictures, which are decoded once and opened at later
             loads; `FAIRTUNE_CACHE` or the user's cache folder by default.
         external: Every row is for a test, whatever its split: put all into the test split and ask
             for no training or validation row.
         cache: Whether to keep prepared pictures on disk; else they are decoded into memory.
-        **options: Options of the data set; see `dataset_spec(name).all_options`.
+        **choices: For `folder` the columns that hold what is needed:
+            `label_column`: the label;
+            `sensitive_column`: the sensitive attribute; several are separated by commas, and the first is
+            used unless `sensitive` says otherwise;
+            `patient_column`: which rows belong to one person;
+            `split_column`: train, validation and test; the ones that it lacks are dealt out of train by
+            patient.
+            For the decoding `workers`, threads, all cores by default, and `progress`, whether a bar is
+            shown where it takes long, as it is by default.
+            All others are options of the data set; see `dataset_spec(name).all_options`.
 
     Raises:
         ValueError: for an unknown name, column, attribute or option; pictures that cannot be
@@ -85,42 +86,35 @@ def load_dataset_table(
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
     check_side(image_size)
-    plan = make_plan(
-        dataset,
-        data_root,
-        options=options,
-        columns={
-            "label_column": label_column,
-            "sensitive_column": sensitive_column,
-            "patient_column": patient_column,
-            "split_column": split_column,
-        },
-        sensitive=sensitive,
-        seed=seed,
-        image_size=image_size,
-        external=external,
-    )
-    check_before_pictures(plan, sensitive)
+    decoding = take_decoding(choices)
+    request = ReadRequest.of(choices, sensitive=sensitive, seed=seed, image_size=image_size)
+    checked = read_checked_rows(dataset, data_root, request, external=external)
+    check_before_pictures(checked, sensitive)
     store = (Path(cache_dir) if cache_dir else default_cache()) if cache else None
-    pictures = decode_plan(plan, image_size, store, workers=workers, progress=progress)
-    choose_groups(plan, sensitive)
-    plan.raw.warnings += check_rows(plan)
-    return build_table(plan, pictures, splits)
+    pictures = decode_pictures(checked, image_size, store, **decoding)
+    choose_groups(checked, sensitive)
+    checked.raw.warnings += check_rows(checked)
+    return build_table(checked, pictures, splits)
 
 
-def check_before_pictures(plan: Plan, sensitive: str | None) -> None:
+def take_decoding(choices: dict[str, Any]) -> dict[str, Any]:
+    """Take `workers` and `progress`, which say how pictures are decoded, out of what was chosen."""
+    return {name: choices.pop(name) for name in ("workers", "progress") if name in choices}
+
+
+def check_before_pictures(checked: CheckedRows, sensitive: str | None) -> None:
     """Find what is wrong with the rows before any picture is decoded.
 
     Raises:
         ValueError: see `load_dataset_table`.
     """
-    trial = plan.fork()
+    trial = checked.fork()
     choose_groups(trial, sensitive)
     check_rows(trial)
 
 
-def decode_plan(
-    plan: Plan,
+def decode_pictures(
+    checked: CheckedRows,
     side: int,
     cache: Path | None,
     *,
@@ -128,28 +122,30 @@ def decode_plan(
     progress: bool = True,
     place: Path | None = None,
 ) -> Pictures:
-    """Decode the pictures of a plan's rows; rows that cannot be used leave the plan.
+    """Decode the pictures of checked rows; rows that cannot be used leave them.
 
     They are kept in `place`, or in a folder of `cache` named by their key, or in memory.
 
     Raises:
         ValueError: if a picture cannot be decoded (unless skip_corrupt), or is in two splits.
     """
-    if plan.raw.pictures is None:
-        signatures = drop_missing_files(plan)
-        plan.raw.frame = plan.frame.assign(position=np.arange(len(plan.frame)))
-        pictures = _decode(plan, side, signatures, cache, place, workers=workers, progress=progress)
+    if checked.raw.pictures is None:
+        signatures = drop_missing_files(checked)
+        checked.raw.frame = checked.frame.assign(position=np.arange(len(checked.frame)))
+        pictures = _decode(
+            checked, side, signatures, cache, place, workers=workers, progress=progress
+        )
     else:
-        pictures = plan.raw.pictures
-    _drop_unusable(plan, pictures.failures)
-    _say_notes(plan, pictures.notes)
+        pictures = checked.raw.pictures
+    _drop_unusable(checked, pictures.failures)
+    _say_notes(checked, pictures.notes)
     if pictures.digests is not None:
-        _drop_copies(plan, pictures.digests)
+        _drop_copies(checked, pictures.digests)
     return pictures
 
 
 def _decode(
-    plan: Plan,
+    checked: CheckedRows,
     side: int,
     signatures: list[str],
     cache: Path | None,
@@ -158,19 +154,19 @@ def _decode(
     workers: int | None,
     progress: bool,
 ) -> Pictures:
-    sources = plan.raw.sources or []
-    skip = bool(plan.request.options["skip_corrupt"])
+    sources = checked.raw.sources or []
+    skip = bool(checked.request.options["skip_corrupt"])
     key = store_key(signatures, (s.stamp() for s in sources), side)
     if place is None and cache is not None:
-        place = _writable(cache, f"{plan.spec.name}-{side}-{key[:16]}", plan)
+        place = _writable(cache, f"{checked.spec.name}-{side}-{key[:16]}", checked)
     if place is not None:
         return build_store(
             place, sources, side, key=key, skip_corrupt=skip, workers=workers, progress=progress
         )
-    return decode_in_memory(plan, side, workers=workers, progress=progress)
+    return decode_in_memory(checked, side, workers=workers, progress=progress)
 
 
-def _writable(cache: Path, name: str, plan: Plan) -> Path | None:
+def _writable(cache: Path, name: str, checked: CheckedRows) -> Path | None:
     """Return the place in the cache, or None with a warning if nothing can be written there."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -178,7 +174,7 @@ def _writable(cache: Path, name: str, plan: Plan) -> Path | None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        plan.raw.warnings.append(
+        checked.raw.warnings.append(
             f"prepared pictures are not kept: {cache} cannot be written ({error.strerror})"
         )
         return None
@@ -186,10 +182,10 @@ def _writable(cache: Path, name: str, plan: Plan) -> Path | None:
 
 
 def decode_in_memory(
-    plan: Plan, side: int, *, workers: int | None = None, progress: bool = True
+    checked: CheckedRows, side: int, *, workers: int | None = None, progress: bool = True
 ) -> MemoryPictures:
-    """Decode a plan's pictures into memory; failures are returned, not raised."""
-    sources = plan.raw.sources or []
+    """Decode the pictures of checked rows into memory; failures are returned, not raised."""
+    sources = checked.raw.sources or []
     images = np.zeros((len(sources), side, side, 3), dtype=np.uint8)
     digests = np.zeros((len(sources), 32), dtype=np.uint8)
     failures: dict[int, str] = {}
@@ -205,54 +201,58 @@ def decode_in_memory(
     return MemoryPictures(images, digests, failures, notes)
 
 
-def _drop_unusable(plan: Plan, failures: dict[int, str]) -> None:
-    held = set(plan.frame["position"])
+def _drop_unusable(checked: CheckedRows, failures: dict[int, str]) -> None:
+    held = set(checked.frame["position"])
     failures = {row: reason for row, reason in failures.items() if row in held}
     if not failures:
         return
-    sources = plan.raw.sources or []
-    if not plan.request.options["skip_corrupt"]:
+    sources = checked.raw.sources or []
+    if not checked.request.options["skip_corrupt"]:
         raise ValueError(failure_message(failures, sources))
     for i, reason in sorted(failures.items()):
         tqdm.write(f"left out: {sources[i].name} {reason}", file=sys.stderr)
     # A warning is kept in the run's files, which are handed on; a file's name may name a patient.
-    gone = plan.frame["position"].isin(failures).to_numpy()
-    lines = [str(line) for line in sorted(plan.frame.loc[gone, "source_row"])]
-    plan.raw.warnings.append(
+    gone = checked.frame["position"].isin(failures).to_numpy()
+    lines = [str(line) for line in sorted(checked.frame.loc[gone, "source_row"])]
+    checked.raw.warnings.append(
         f"pictures left out because they cannot be read: {len(lines)} "
-        f"(line {shortened(lines, shown=20)} of {plan.raw.origin})"
+        f"(line {shortened(lines, shown=20)} of {checked.raw.origin})"
     )
-    plan.drop(gone, "picture unreadable")
+    checked.drop(gone, "picture unreadable")
 
 
-def _say_notes(plan: Plan, notes: dict[int, str]) -> None:
+def _say_notes(checked: CheckedRows, notes: dict[int, str]) -> None:
     """Warn of pictures with something odd, by their lines: a file's name may name a patient."""
-    there = plan.frame["position"].isin(notes)
+    there = checked.frame["position"].isin(notes)
     if not there.any():
         return
-    lines = zip(plan.frame.loc[there, "source_row"], plan.frame.loc[there, "position"], strict=True)
+    lines = zip(
+        checked.frame.loc[there, "source_row"], checked.frame.loc[there, "position"], strict=True
+    )
     told = [f"line {line}: {notes[row]}" for line, row in lines]
-    plan.raw.warnings.append(
-        f"pictures of {plan.raw.origin} that are used, with a note: {len(told)} ({shortened(told)})"
+    checked.raw.warnings.append(
+        f"pictures of {checked.raw.origin} that are used, with a note: {len(told)} ({shortened(told)})"
     )
 
 
-def _drop_copies(plan: Plan, digests: npt.NDArray[np.uint8]) -> None:
+def _drop_copies(checked: CheckedRows, digests: npt.NDArray[np.uint8]) -> None:
     def pairs() -> Any:
-        return duplicate_pairs(plan.frame, digests[plan.frame["position"].to_numpy()])
+        return duplicate_pairs(checked.frame, digests[checked.frame["position"].to_numpy()])
 
     shared = pairs()
-    if plan.request.options["duplicates"] == "drop":
-        copies = plan.frame["row_id"].isin(duplicates_to_drop(shared)).to_numpy()
-        plan.drop(copies, "same picture in another split")
+    if checked.request.options["duplicates"] == "drop":
+        copies = checked.frame["row_id"].isin(duplicates_to_drop(shared)).to_numpy()
+        checked.drop(copies, "same picture in another split")
         shared = pairs()
-    plan.raw.warnings += check_duplicate_pictures(shared, plan.raw.origin)
+    checked.raw.warnings += check_duplicate_pictures(shared, checked.raw.origin)
 
 
-def build_table(plan: Plan, pictures: Pictures, splits: Sequence[str] = SPLITS) -> ImageTable:
-    """Make the `ImageTable` of a plan's rows, holding only `splits`."""
-    raw = plan.raw
-    sensitive = str(plan.sensitive)
+def build_table(
+    checked: CheckedRows, pictures: Pictures, splits: Sequence[str] = SPLITS
+) -> ImageTable:
+    """Make the `ImageTable` of checked rows, holding only `splits`."""
+    raw = checked.raw
+    sensitive = str(checked.sensitive)
     attributes = dict.fromkeys([*raw.groups, sensitive])
     frame = raw.frame[["row_id", "patient_id", "label", *attributes, "split"]]
     patients = frame["patient_id"].factorize()[0].astype(np.int64)
@@ -260,13 +260,13 @@ def build_table(plan: Plan, pictures: Pictures, splits: Sequence[str] = SPLITS) 
     positions = raw.frame["position"].to_numpy(dtype=np.int64)
     images = pictures.rows(positions[keep])
     return ImageTable(
-        name=plan.spec.name,
+        name=checked.spec.name,
         frame=frame.iloc[keep].reset_index(drop=True),
         images=images,
         sensitive=sensitive,
-        groups=plan.groups,
+        groups=checked.groups,
         label_names=raw.label_names,
-        options={**plan.request.options, **raw.recorded},
+        options={**checked.request.options, **raw.recorded},
         dropped=dict(raw.dropped),
         warnings=tuple(dict.fromkeys(raw.warnings)),
         split_hash=hash_split(frame),

@@ -16,12 +16,17 @@ from typing import Any
 import pandas as pd
 
 from fairtune_hf.data.catalogue import count_differences
+from fairtune_hf.data.checked_rows import CheckedRows, choose_groups, read_checked_rows
 from fairtune_hf.data.checks import cells, check_groups, check_splits, check_test_groups
 from fairtune_hf.data.data_report import render_data_report
-from fairtune_hf.data.declaration import Pictures
-from fairtune_hf.data.load import check_before_pictures, check_side, decode_plan
+from fairtune_hf.data.declaration import Pictures, ReadRequest
+from fairtune_hf.data.load import (
+    check_before_pictures,
+    check_side,
+    decode_pictures,
+    take_decoding,
+)
 from fairtune_hf.data.near_duplicates import find_near_duplicates
-from fairtune_hf.data.plan import Plan, choose_groups, make_plan
 from fairtune_hf.data.prepared import (
     NEAR,
     PICTURES,
@@ -88,15 +93,9 @@ def prepare(
     image_size: int = 256,
     seed: int = 0,
     metadata_only: bool = False,
-    label_column: str | None = None,
-    sensitive_column: str | None = None,
-    patient_column: str | None = None,
-    split_column: str | None = None,
-    workers: int | None = None,
-    progress: bool = True,
     overwrite: bool = False,
     near_duplicates: bool = True,
-    **options: Any,
+    **choices: Any,
 ) -> PreparedSummary:
     """Write a data set's table, pictures and report to the folder `out`.
 
@@ -111,16 +110,10 @@ def prepare(
         image_size: Side of the stored pictures.
         seed: Seed of a split without published seeds.
         metadata_only: Write `table.csv` only.
-        label_column: See `load_dataset_table`.
-        sensitive_column: See `load_dataset_table`.
-        patient_column: See `load_dataset_table`.
-        split_column: See `load_dataset_table`.
-        workers: Threads that decode; all cores by default.
-        progress: Show a bar when decoding takes long.
         overwrite: Replace what an earlier, different preparation left in `out`.
         near_duplicates: Compare pictures across splits by how they look, list the pairs that
             nearly match in `near_duplicates.csv` and warn.
-        **options: Options of the data set; see `dataset_spec(name).all_options`.
+        **choices: Columns, options of the data set and how it is decoded, as for `load_dataset_table`.
 
     Raises:
         ValueError: as `load_dataset_table`; or `out` holds something else. Nothing is written.
@@ -132,140 +125,132 @@ def prepare(
             f"data_root must be the folder as downloaded; {data_root} is prepared already. Give it as "
             "it is to the next step; for other pictures prepare the raw data again."
         )
-    plan = make_plan(
-        dataset,
-        data_root,
-        options=options,
-        columns={
-            "label_column": label_column,
-            "sensitive_column": sensitive_column,
-            "patient_column": patient_column,
-            "split_column": split_column,
-        },
+    decoding = take_decoding(choices)
+    request = ReadRequest.of(
+        choices,
         sensitive=sensitive,
         seed=seed,
         image_size=image_size,
         metadata_only=metadata_only,
-        needs_splits=False,
     )
-    _allow_empty_splits(plan)
+    checked = read_checked_rows(dataset, data_root, request, needs_splits=False)
+    _allow_empty_splits(checked)
     if sensitive:
-        check_before_pictures(plan, sensitive)
+        check_before_pictures(checked, sensitive)
     folder = Path(out)
     if metadata_only:
-        return _prepare_table(plan, folder, sensitive, overwrite)
-    identity = _identity(plan, image_size)
+        return _prepare_table(checked, folder, sensitive, overwrite)
+    identity = _identity(checked, image_size)
     claim_folder(folder, identity, overwrite)
     try:
-        pictures = decode_plan(
-            plan, image_size, None, workers=workers, progress=progress, place=folder / PICTURES
-        )
+        pictures = decode_pictures(checked, image_size, None, **decoding, place=folder / PICTURES)
     except ValueError:
         release_folder(folder)
         raise
-    warn_of_groups(plan, sensitive)
+    warn_of_groups(checked, sensitive)
     if near_duplicates:
-        _write_near_duplicates(plan, pictures, folder / NEAR)
-    write_table(plan, folder / TABLE)
-    page = render_data_report(plan, pictures)
+        _write_near_duplicates(checked, pictures, folder / NEAR)
+    write_table(checked, folder / TABLE)
+    page = render_data_report(checked, pictures)
     (folder / REPORT).write_text(page, encoding="utf-8")
-    write_manifest(plan, folder, image_size, identity)
-    return _summary(plan, folder, report=folder / REPORT, pictures=folder / PICTURES)
+    write_manifest(checked, folder, image_size, identity)
+    return _summary(checked, folder, report=folder / REPORT, pictures=folder / PICTURES)
 
 
-def _write_near_duplicates(plan: Plan, pictures: Pictures, path: Path) -> None:
-    near = find_near_duplicates(plan.frame, pictures)
-    plan.raw.warnings += near.warnings
+def _write_near_duplicates(checked: CheckedRows, pictures: Pictures, path: Path) -> None:
+    near = find_near_duplicates(checked.frame, pictures)
+    checked.raw.warnings += near.warnings
     if len(near.pairs):
         near.pairs.to_csv(path, index=False, lineterminator="\n")
 
 
-def _allow_empty_splits(plan: Plan) -> None:
+def _allow_empty_splits(checked: CheckedRows) -> None:
     """Let a set be prepared that has test rows alone, or few: it may be for a test elsewhere."""
     try:
-        check_splits(plan.frame)
+        check_splits(checked.frame)
     except ValueError as error:
-        plan.external = True
-        plan.raw.warnings.append(
+        checked.external = True
+        checked.raw.warnings.append(
             f"these rows can be scored by fairtune evaluate --run, not trained on: {error}"
         )
 
 
 def _prepare_table(
-    plan: Plan, folder: Path, sensitive: str | None, overwrite: bool
+    checked: CheckedRows, folder: Path, sensitive: str | None, overwrite: bool
 ) -> PreparedSummary:
-    warn_of_groups(plan, sensitive)
+    warn_of_groups(checked, sensitive)
     target = folder / TABLE
-    text = table_text(plan)
+    text = table_text(checked)
     if target.exists() and not overwrite and target.read_text(encoding="utf-8") != text:
         raise held_by_another(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_table(plan, target)
-    return _summary(plan, folder)
+    write_table(checked, target)
+    return _summary(checked, folder)
 
 
-def warn_of_groups(plan: Plan, sensitive: str | None) -> None:
+def warn_of_groups(checked: CheckedRows, sensitive: str | None) -> None:
     """Check the groups of every attribute; only those of `sensitive` can stop."""
-    for name in dict.fromkeys([*plan.raw.groups, *([sensitive] if sensitive else [])]):
-        trial = plan.fork()
+    for name in dict.fromkeys([*checked.raw.groups, *([sensitive] if sensitive else [])]):
+        trial = checked.fork()
         trial.raw.warnings = []
         try:
             choose_groups(trial, name)
-            check = check_test_groups if plan.external else check_groups
+            check = check_test_groups if checked.external else check_groups
             trial.raw.warnings += check(trial.frame, name, trial.groups)
         except ValueError as error:
             if name == sensitive:
                 raise
             trial.raw.warnings.append(f"with --sensitive {name} a run would stop: {error}")
-        plan.group_warnings += [w if name in w else f"{name}: {w}" for w in trial.raw.warnings]
-    plan.raw.warnings += plan.group_warnings
+        checked.group_warnings += [w if name in w else f"{name}: {w}" for w in trial.raw.warnings]
+    checked.raw.warnings += checked.group_warnings
 
 
-def _identity(plan: Plan, side: int) -> str:
+def _identity(checked: CheckedRows, side: int) -> str:
     """Hash what a preparation follows from, so that a folder knows whose it is."""
     told = json.dumps(
-        [plan.spec.name, {**plan.request.options, **plan.raw.recorded}, side], sort_keys=True
+        [checked.spec.name, {**checked.request.options, **checked.raw.recorded}, side],
+        sort_keys=True,
     )
-    files = "\n".join(s.signature() for s in plan.raw.sources or [])
-    return hashlib.sha256(f"{told}\n{table_text(plan)}\n{files}".encode()).hexdigest()
+    files = "\n".join(s.signature() for s in checked.raw.sources or [])
+    return hashlib.sha256(f"{told}\n{table_text(checked)}\n{files}".encode()).hexdigest()
 
 
-def published_differences(plan: Plan) -> list[str]:
+def published_differences(checked: CheckedRows) -> list[str]:
     """Say where this preparation differs from the published counts, which may be meant."""
-    frame = plan.frame
+    frame = checked.frame
     found = {
         "rows": len(frame),
         "positives": int(frame["label"].sum()),
         "patients": int(frame["patient_id"].nunique()),
         **{split: int((frame["split"] == split).sum()) for split in SPLITS},
     }
-    return count_differences(plan.spec, found)
+    return count_differences(checked.spec, found)
 
 
-def _summary(plan: Plan, folder: Path, **written: Path) -> PreparedSummary:
-    frame, raw = plan.frame, plan.raw
+def _summary(checked: CheckedRows, folder: Path, **written: Path) -> PreparedSummary:
+    frame, raw = checked.frame, checked.raw
     return PreparedSummary(
-        name=plan.spec.name,
+        name=checked.spec.name,
         rows=len(frame),
         positives=int(frame["label"].sum()),
         patients=int(frame["patient_id"].nunique()),
         label_names=raw.label_names,
-        counts=count_cells(plan),
+        counts=count_cells(checked),
         dropped=dict(raw.dropped),
-        warnings=tuple(dict.fromkeys([*raw.warnings, *published_differences(plan)])),
-        options={**plan.request.options, **raw.recorded},
+        warnings=tuple(dict.fromkeys([*raw.warnings, *published_differences(checked)])),
+        options={**checked.request.options, **raw.recorded},
         split_hash=hash_split(frame),
         table=folder / TABLE,
         **written,
     )
 
 
-def count_cells(plan: Plan) -> pd.DataFrame:
+def count_cells(checked: CheckedRows) -> pd.DataFrame:
     """Count rows by attribute, group, split and label; unknown values are the group ''."""
     parts = []
-    for name, groups in plan.raw.groups.items():
-        named = [*groups, ""] if (plan.frame[name] == "").any() else list(groups)
-        wide = cells(plan.frame, name, named).reset_index()
+    for name, groups in checked.raw.groups.items():
+        named = [*groups, ""] if (checked.frame[name] == "").any() else list(groups)
+        wide = cells(checked.frame, name, named).reset_index()
         long = wide.melt(["split", "group"], var_name="label", value_name="rows")
         # In the order of the splits, then of the labels; the groups keep theirs.
         long = long.sort_values(

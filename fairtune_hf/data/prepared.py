@@ -30,16 +30,16 @@ FREE_OPTIONS = ("unknown", "skip_corrupt", "duplicates", "splits_file")
 """Options that may differ between preparing and loading: they choose among the prepared rows."""
 
 
-def table_text(plan: Any) -> str:
+def table_text(checked: Any) -> str:
     """Render `table.csv`: row_id, patient_id, label, the attributes (empty if unknown), split."""
-    columns = ["row_id", "patient_id", "label", *plan.raw.groups, "split"]
-    text: str = plan.frame[columns].to_csv(index=False, lineterminator="\n")
+    columns = ["row_id", "patient_id", "label", *checked.raw.groups, "split"]
+    text: str = checked.frame[columns].to_csv(index=False, lineterminator="\n")
     return text
 
 
-def write_table(plan: Any, path: Path) -> None:
+def write_table(checked: Any, path: Path) -> None:
     """Write `table.csv` in one step."""
-    _write(path, table_text(plan))
+    _write(path, table_text(checked))
 
 
 def held_by_another(folder: Path) -> ValueError:
@@ -79,32 +79,32 @@ def release_folder(folder: Path) -> None:
         folder.rmdir()
 
 
-def write_manifest(plan: Any, folder: Path, side: int, identity: str) -> None:
+def write_manifest(checked: Any, folder: Path, side: int, identity: str) -> None:
     """Write `prepared.json` with checksums of the others, which makes the folder complete."""
-    raw = plan.raw
+    raw = checked.raw
     content = {
         "schema_version": SCHEMA_VERSION,
         "state": "complete",
         "identity": identity,
-        "dataset": plan.spec.name,
+        "dataset": checked.spec.name,
         "image_size": side,
-        "rows": len(plan.frame),
-        "positions": [int(p) for p in plan.frame["position"]],
+        "rows": len(checked.frame),
+        "positions": [int(p) for p in checked.frame["position"]],
         "groups": {k: list(v) for k, v in raw.groups.items()},
         "label_names": list(raw.label_names),
         "default_sensitive": raw.default_sensitive,
-        "options": dict(plan.request.options),
+        "options": dict(checked.request.options),
         "recorded": raw.recorded,
         "dropped": raw.dropped,
         "warnings": list(dict.fromkeys(raw.warnings)),
-        "group_warnings": plan.group_warnings,
-        "split_hash": hash_split(plan.frame),
+        "group_warnings": checked.group_warnings,
+        "split_hash": hash_split(checked.frame),
         "checksums": {
             "table": describe_table(read_table(folder / TABLE)),
             "pictures": digest_bytes(_open_pictures(folder).pixels),
         },
     }
-    if content["positions"] == list(range(len(plan.frame))):
+    if content["positions"] == list(range(len(checked.frame))):
         del content["positions"]
     _write(folder / MANIFEST, json.dumps(sign(content), indent=1) + "\n")
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pandas as pd
 
+from fairtune_hf.data.checked_rows import read_checked_rows
 from fairtune_hf.data.checks import FEW
+from fairtune_hf.data.declaration import COLUMNS, ReadRequest
 from fairtune_hf.data.folder_hf import is_hub_id
-from fairtune_hf.data.plan import make_plan
 from fairtune_hf.data.registry import dataset_spec
 from fairtune_hf.data.small_cells import SMALL
 from fairtune_hf.data.table import SPLITS
@@ -27,7 +28,6 @@ _SAFE_SUFFIXES = frozenset({".json", ".safetensors", ".md", ".txt", ".html"})
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _PATIENT_KEYS = frozenset({"patient_id", "patient_ids", "patients", "row_id", "row_ids"})
 _COUNTS = frozenset({"n", "positives", "n_patients"})
-_COLUMNS = ("label_column", "sensitive_column", "patient_column", "split_column")
 _SHORTEST_ID = 5
 _PICTURE_NAME = re.compile(r"\w\.(?:jpe?g|png|bmp|tiff?|webp|dcm)\b", re.IGNORECASE)
 
@@ -71,17 +71,18 @@ def known_ids(folder: LoadedRun) -> tuple[set[str], str]:
         if root and is_hub_id(Path(root)):
             raise ValueError("it is on the Hub")
         spec = dataset_spec(str(config.get("dataset")))
-        plan = make_plan(
+        checked = read_checked_rows(
             spec.name,
             root,
-            options={name: config[name] for name in spec.all_options if name in config},
-            columns={name: config[name] for name in _COLUMNS if name in config},
-            seed=int(config.get("seed", 0)),
-            metadata_only=True,
+            ReadRequest.of(
+                {name: config[name] for name in (*spec.all_options, *COLUMNS) if name in config},
+                seed=int(config.get("seed", 0)),
+                metadata_only=True,
+            ),
         )
     except (OSError, ValueError) as error:
         return ids, f"Looked for ids of the predictions alone, the data set was not read: {error}"
-    return ids | ids_of(plan.frame), ""
+    return ids | ids_of(checked.frame), ""
 
 
 def ids_of(table: pd.DataFrame) -> set[str]:

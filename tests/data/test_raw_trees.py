@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from fairtune_hf.data import load_dataset_table, prepare
-from fairtune_hf.data.plan import make_plan
+from fairtune_hf.data.checked_rows import read_checked_rows
+from fairtune_hf.data.declaration import ReadRequest
 
 SIDE = 16
 
@@ -20,7 +21,7 @@ def save_picture(path, seed, size=(30, 20), mode="RGB"):
 
 
 def rows_of(dataset, root, **options):
-    return make_plan(dataset, root, options=options, image_size=SIDE)
+    return read_checked_rows(dataset, root, ReadRequest(options=options, image_size=SIDE))
 
 
 # ----------------------------------------------------------------------------- Fitzpatrick17k
