@@ -10,6 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from fairtune_hf.metrics import registry
 from fairtune_hf.reports import numbers, tables
 from fairtune_hf.reports.cost import cost_lines
 from fairtune_hf.reports.loaded_run import LoadedRun, read_run
@@ -23,13 +24,6 @@ from .templates import Verbatim, card_environment
 TAGS = ("fairtune", "fairmask", "fairness", "medical-imaging", "peft", "vit")
 UNNAMED = "ORG/NAME"
 EMBEDDED_BASE = "fairtune_hf/demo-backbone"
-_METRICS = {
-    "overall_auc": "AUC",
-    "min_auc": "AUC of the worst-off group",
-    "auc_gap": "AUC gap between groups",
-    "equalized_odds_difference": "Equalized odds difference",
-    "demographic_parity_difference": "Demographic parity difference",
-}
 
 
 def render_card(
@@ -120,10 +114,10 @@ def evaluation_results(folder: LoadedRun) -> list[EvalResult]:
             dataset_config=card_identifier(folder.sensitive),
             dataset_split="test",
             metric_type="roc_auc" if metric.endswith("_auc") else metric,
-            metric_name=title,
+            metric_name=registry.METRICS[metric].title,
             metric_value=round(float(test[metric]), 6),
         )
-        for metric, title in _METRICS.items()
+        for metric in registry.shown_in(registry.CARD)
         if numbers.is_number(test.get(metric))
     ]
 

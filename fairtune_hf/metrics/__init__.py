@@ -1,6 +1,6 @@
 """Arrays in, numbers out: group metrics with their uncertainty.
 
-Owns the definitions (through scikit-learn, fairlearn and SciPy), intervals, paired tests and the
+Owns the definitions of metrics, intervals, paired tests and the
 estimate of selection luck. Knows nothing of images, models or files, and must not import torch.
 Source: FairTune (Dutt et al., ICLR 2024), section 4; where its code differs, ours is whole-split.
 """
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from .flags import CollapseFlag as CollapseFlag
     from .flags import collapse_flag as collapse_flag
     from .flags import is_levelling_down as is_levelling_down
-    from .groups import GroupMetrics as GroupMetrics
     from .groups import group_metrics as group_metrics
     from .multiplicity import holm_p_values as holm_p_values
     from .operating import OperatingPoint as OperatingPoint
@@ -38,8 +37,9 @@ if TYPE_CHECKING:
     from .ranks import average_scores as average_scores
     from .ranks import rank_methods as rank_methods
     from .ranks import round_half_up as round_half_up
-    from .resampled_table import METRICS as METRICS
-    from .rows import GroupRow as GroupRow
+    from .registry import METRICS as METRICS
+    from .registry import GroupMetrics as GroupMetrics
+    from .registry import GroupRow as GroupRow
     from .trainer import ComputeMetrics as ComputeMetrics
     from .trainer import compute_metrics as compute_metrics
 

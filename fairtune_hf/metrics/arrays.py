@@ -141,7 +141,7 @@ def group_codes(values: Any, n_rows: int, *, name: str = "sensitive_features") -
     Raises:
         ValueError: If the length differs from `n_rows` or a value is missing (None, NaN, "").
     """
-    columns = [pd.Series(column).reset_index(drop=True) for column in _columns(values)]
+    columns = _columns(values)
     for column in columns:
         _check_length(name, len(column), n_rows)
         missing = int(missing_groups(column).sum())
@@ -150,10 +150,10 @@ def group_codes(values: Any, n_rows: int, *, name: str = "sensitive_features") -
                 f"{name}: expected a group for each row, got {missing} of {n_rows} without one. "
                 f"Drop those rows, or name them as a group of their own, for example 'unknown'."
             )
-    if len(columns) == 1:
-        codes, uniques = pd.factorize(columns[0], sort=True)
-        return GroupCodes(codes.astype(np.int64), tuple(str(value) for value in uniques))
-    codes, uniques = pd.factorize(joined_groups(columns), sort=True)
+    joined = columns[0] if len(columns) == 1 else joined_groups([pd.Series(c) for c in columns])
+    if not isinstance(joined.dtype, pd.CategoricalDtype):  # which has an order of its own
+        joined = np.asarray(joined, dtype=object)  # much faster than a Series of few rows
+    codes, uniques = pd.factorize(joined, sort=True)
     return GroupCodes(codes.astype(np.int64), tuple(str(value) for value in uniques))
 
 
@@ -165,9 +165,12 @@ def joined_groups(columns: list[pd.Series]) -> pd.Series:
     return pd.Series(np.where(missing, "", np.array(joined, dtype=object)))
 
 
-def missing_groups(column: pd.Series) -> NDArray[np.bool_]:
+def missing_groups(column: pd.Series | NDArray[Any]) -> NDArray[np.bool_]:
     """Return which rows have no group: None, NaN or the empty string."""
-    return np.asarray(column.isna() | (column.astype(object) == ""), dtype=np.bool_)
+    values = np.asarray(column, dtype=object)
+    missing = np.asarray(pd.isna(values), dtype=np.bool_)
+    missing[~missing] = values[~missing] == ""  # a missing value cannot be compared
+    return missing
 
 
 def _columns(values: Any) -> list[Any]:

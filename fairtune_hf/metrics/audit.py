@@ -31,10 +31,9 @@ from fairtune_hf.metrics.calibration import are_probabilities, reliability_curve
 from fairtune_hf.metrics.comparison import Comparison, compare_metrics
 from fairtune_hf.metrics.evaluation import evaluate_predictions, known_rows
 from fairtune_hf.metrics.flags import collapse_flag
-from fairtune_hf.metrics.groups import GroupMetrics, measure
+from fairtune_hf.metrics.groups import measure
 from fairtune_hf.metrics.multiplicity import holm_p_values
-
-COMPARED = ("overall_auc", "min_auc", "auc_gap")
+from fairtune_hf.metrics.registry import TEST, GroupMetrics, shown_in
 
 
 def audit_predictions(
@@ -275,7 +274,7 @@ def _compare(
     table: pd.DataFrame, other: pd.DataFrame, name: str, numbers: dict[str, Any]
 ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """Return the comparisons, and what is to be said of them."""
-    found = compare_metrics(table, other, sensitive=name, metrics=COMPARED, **numbers)
+    found = compare_metrics(table, other, sensitive=name, metrics=shown_in(TEST), **numbers)
     adjusted = holm_p_values({metric: result.p_value for metric, result in found.items()})
     rows = [_compared(result, adjusted[metric]) for metric, result in found.items()]
     return rows, next(iter(found.values())).warnings

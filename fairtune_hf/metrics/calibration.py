@@ -85,11 +85,6 @@ def are_probabilities(scores: FloatArray) -> bool:
     return bool(scores.min() >= 0.0 and scores.max() <= 1.0)
 
 
-def calibration_error(labels: IntArray, scores: FloatArray, weights: FloatArray | None) -> float:
-    """Return the expected calibration error over 10 bins of equal width, of checked arrays."""
-    return _curve(labels, scores, weights, BINS, "uniform").expected_calibration_error
-
-
 def _curve(
     labels: IntArray,
     scores: FloatArray,

@@ -6,7 +6,7 @@ patients are drawn once per resample for both tables and all seeds, since they a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,6 @@ import pandas as pd
 from fairtune_hf.metrics.arrays import (
     FloatArray,
     GroupCodes,
-    IntArray,
     check_labels,
     check_scores,
     check_threshold,
@@ -27,36 +26,13 @@ from fairtune_hf.metrics.bootstrap import (
     bootstrap_p_value,
     check_resamples,
 )
-from fairtune_hf.metrics.evaluation import few_patients, known_rows
+from fairtune_hf.metrics.evaluation import few_patients, known_rows, patients_behind
 from fairtune_hf.metrics.flags import is_levelling_down
-from fairtune_hf.metrics.groups import GroupMetrics, measure
-from fairtune_hf.metrics.resampled_table import (
-    METRICS,
-    ResampledTable,
-    Statistic,
-    point_value,
-    statistic,
-)
-from fairtune_hf.metrics.resampling import (
-    Design,
-    draw_counts,
-    patient_design,
-    rarer_class_patients,
-)
+from fairtune_hf.metrics.groups import measure_table
+from fairtune_hf.metrics.registry import METRICS, ROWS, GroupMetrics, statistic
+from fairtune_hf.metrics.resampled_table import ResampledTable
+from fairtune_hf.metrics.resampling import draw_counts, patient_design
 from fairtune_hf.metrics.seeds import combine_seeds, combine_unpaired
-
-# Metrics whose uncertainty is that of the smallest group.
-GROUP_METRICS = (
-    "min_auc",
-    "max_auc",
-    "auc_gap",
-    "equalized_odds_difference",
-    "demographic_parity_difference",
-    "equal_opportunity_difference",
-    "equity_scaled_auc",
-    "max_group_loss",
-)
-_LOSSES = ("max_group_loss", "log_loss")  # all other metrics lie in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -88,15 +64,15 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class _Paired:
-    """Rows in one order, with the scores of each seed as rows of a matrix."""
+class _Side:
+    """One of the two: a table of the same rows for each seed, and the values of each on the data itself."""
 
-    labels: IntArray
-    groups: GroupCodes
-    patients: object | None
-    scores: dict[str, FloatArray]
-    reference_scores: dict[str, FloatArray]
-    messages: tuple[str, ...]
+    tables: dict[str, ResampledTable]
+    measured: list[GroupMetrics]
+
+    def points(self, metric: str) -> FloatArray:
+        """Return the value of each seed."""
+        return np.array([found.value(metric) for found in self.measured])
 
 
 def compare_predictions(
@@ -196,39 +172,35 @@ def compare_metrics(
         >>> found["min_auc"].difference, round(found["brier"].difference, 2)
         (0.5, -0.21)
     """
-    settings = _Settings(check_resamples(n_resamples), seed, check_threshold(threshold))
-    paired = _pair(frame, reference, sensitive)
-    statistics = {metric: statistic(metric, paired.groups) for metric in metrics}
-    design = patient_design(paired.labels, paired.groups, paired.patients)
-    ours, theirs = (
-        [
-            measure(paired.labels, score, paired.groups, settings.threshold)
-            for score in side.values()
-        ]
-        for side in (paired.scores, paired.reference_scores)
+    check_resamples(n_resamples)
+    ours, theirs, told = _pair(frame, reference, sensitive, check_threshold(threshold))
+    table = next(iter(ours.tables.values()))
+    behind = patients_behind(table)
+    draws = _resample(
+        ours, theirs, metrics, draw_counts(table.design, n_resamples, np.random.default_rng(seed))
     )
-    resampled = _resample(paired, design, statistics, settings)
-    by_group, worst = _group_differences(ours, theirs)
-    messages = _messages(paired, design, ours, theirs)
+    by_group, worst = _group_differences(ours.measured, theirs.measured)
+    messages = _messages(told, table, ours, theirs)
     found = {}
-    for metric, draws in resampled.items():
-        n_patients = _smallest_count(paired, design, metric)
-        rng = np.random.default_rng([settings.seed, 1])
-        combined = _combine(paired, draws, _points((ours, theirs), metric), n_patients, rng)
-        difference = _mean(ours, metric) - _mean(theirs, metric)
-        if np.isnan(difference):  # what is undefined has no interval, whatever its resamples say
-            combined = np.full_like(combined, np.nan)
+    for metric in metrics:
+        difference = float(ours.points(metric).mean()) - float(theirs.points(metric).mean())
+        combined = np.full(n_resamples, np.nan)
+        if not np.isnan(
+            difference
+        ):  # what is undefined has no interval, whatever its resamples say
+            n_patients = _smallest_count(behind, table.groups, metric)
+            rng = np.random.default_rng([seed, 1])
+            combined = _combine(ours, theirs, metric, draws[metric], n_patients, rng)
+        is_share = metric not in METRICS or METRICS[metric].is_share
         found[metric] = Comparison(
             metric=metric,
             difference=difference,
             ci=bootstrap_interval(
-                combined,
-                estimate=difference,
-                bounds=UNBOUNDED if metric in _LOSSES else (-1.0, 1.0),
+                combined, estimate=difference, bounds=(-1.0, 1.0) if is_share else UNBOUNDED
             ),
             p_value=bootstrap_p_value(combined),
-            n_seeds=min(len(ours), len(theirs)),
-            n_patients=design.n_clusters,
+            n_seeds=min(len(ours.tables), len(theirs.tables)),
+            n_patients=table.design.n_clusters,
             levelling_down=is_levelling_down(by_group, worst),
             group_differences=by_group,
             warnings=messages,
@@ -236,18 +208,13 @@ def compare_metrics(
     return found
 
 
-@dataclass(frozen=True)
-class _Settings:
-    n_resamples: int
-    seed: int
-    threshold: float
-
-
-def _pair(frame: pd.DataFrame, reference: pd.DataFrame, sensitive: str) -> _Paired:
+def _pair(
+    frame: pd.DataFrame, reference: pd.DataFrame, sensitive: str, threshold: float
+) -> tuple[_Side, _Side, list[str]]:
     frame, messages = known_rows(frame, sensitive)
     reference, _ = known_rows(reference, sensitive)
-    first, scores = _by_seed(frame, "frame")
-    second, reference_scores = _by_seed(reference, "reference")
+    first, *sides = _by_seed(frame, "frame")
+    second, *others = _by_seed(reference, "reference")
     labels = check_labels(first["label"].to_numpy(), name="label")
     same = len(first) == len(second) and all(
         list(first[name].astype(str)) == list(second[name].astype(str))
@@ -260,8 +227,21 @@ def _pair(frame: pd.DataFrame, reference: pd.DataFrame, sensitive: str) -> _Pair
             f"got {len(second)} rows that differ. Predict the same split with both models."
         )
     groups = group_codes(first[sensitive], labels.size, name=sensitive)
-    patients = first["patient"].to_numpy() if "patient" in first else None
-    return _Paired(labels, groups, patients, scores, reference_scores, tuple(messages))
+    design = patient_design(
+        labels, groups, first["patient"].to_numpy() if "patient" in first else None
+    )
+    ours, theirs = (
+        {
+            key: ResampledTable(labels, score, groups, design, threshold)
+            for key, score in side.items()
+        }
+        for side in (*sides, *others)
+    )
+    return (
+        _Side(ours, [measure_table(table) for table in ours.values()]),
+        _Side(theirs, [measure_table(table) for table in theirs.values()]),
+        messages,
+    )
 
 
 def _by_seed(frame: pd.DataFrame, name: str) -> tuple[pd.DataFrame, dict[str, FloatArray]]:
@@ -296,58 +276,46 @@ def _by_seed(frame: pd.DataFrame, name: str) -> tuple[pd.DataFrame, dict[str, Fl
 
 
 def _resample(
-    paired: _Paired, design: Design, statistics: dict[str, Statistic], settings: _Settings
+    ours: _Side, theirs: _Side, metrics: Sequence[str], matrices: Iterator[FloatArray]
 ) -> dict[str, tuple[FloatArray, FloatArray]]:
     """Return for each metric the draws (seeds, n_resamples) of the table and of the reference."""
-    sides = [
-        [
-            ResampledTable(paired.labels, score, paired.groups, design, settings.threshold)
-            for score in side.values()
-        ]
-        for side in (paired.scores, paired.reference_scores)
-    ]
-    parts: dict[str, list[list[FloatArray]]] = {metric: [[], []] for metric in statistics}
-    rng = np.random.default_rng(settings.seed)
-    for counts in draw_counts(design, settings.n_resamples, rng):
+    groups = next(iter(ours.tables.values())).groups
+    statistics = {metric: statistic(metric, groups) for metric in metrics}
+    parts: dict[str, list[list[FloatArray]]] = {metric: [[], []] for metric in metrics}
+    for counts in matrices:
         for metric, value in statistics.items():
-            for tables, part in zip(sides, parts[metric], strict=True):
-                part.append(np.stack([value(table, counts) for table in tables]))
+            for side, part in zip((ours, theirs), parts[metric], strict=True):
+                part.append(np.stack([value(table, counts) for table in side.tables.values()]))
     return {
-        metric: (np.concatenate(ours, axis=1), np.concatenate(theirs, axis=1))
-        for metric, (ours, theirs) in parts.items()
+        metric: (np.concatenate(first, axis=1), np.concatenate(second, axis=1))
+        for metric, (first, second) in parts.items()
     }
 
 
 def _combine(
-    paired: _Paired,
+    ours: _Side,
+    theirs: _Side,
+    metric: str,
     draws: tuple[FloatArray, FloatArray],
-    points: tuple[FloatArray, FloatArray],
     n_patients: int,
     rng: np.random.Generator,
 ) -> FloatArray:
     """Return draws (n_resamples,) of the difference, patients and seeds both varying."""
-    ours, theirs = draws
-    if list(paired.scores) == list(paired.reference_scores):
-        return combine_seeds(ours - theirs, points[0] - points[1], rng, n_patients)
-    return combine_unpaired((ours, points[0]), (theirs, points[1]), rng, n_patients)
-
-
-def _points(
-    measured: tuple[list[GroupMetrics], list[GroupMetrics]], metric: str
-) -> tuple[FloatArray, FloatArray]:
-    ours, theirs = (np.array([point_value(found, metric) for found in side]) for side in measured)
-    return ours, theirs
+    points = ours.points(metric), theirs.points(metric)
+    if list(ours.tables) == list(theirs.tables):
+        return combine_seeds(draws[0] - draws[1], points[0] - points[1], rng, n_patients)
+    return combine_unpaired((draws[0], points[0]), (draws[1], points[1]), rng, n_patients)
 
 
 def _messages(
-    paired: _Paired, design: Design, ours: list[GroupMetrics], theirs: list[GroupMetrics]
+    told: list[str], table: ResampledTable, ours: _Side, theirs: _Side
 ) -> tuple[str, ...]:
     """Say what was left out, what is undefined and what no interval is given for."""
-    told = [*paired.messages, *ours[0].warnings]
-    told += few_patients(paired.labels, paired.groups, design)
+    found = [*told, *ours.measured[0].warnings, *few_patients(table)]
     for side, what in ((ours, ""), (theirs, "The reference: ")):
-        told += [what + text for found in side for text in found.threshold_warnings]
-    return tuple(dict.fromkeys([*told, *_seed_messages(len(ours), len(theirs))]))
+        found += [what + text for one in side.measured for text in one.threshold_warnings]
+    found += _seed_messages(len(ours.tables), len(theirs.tables))
+    return tuple(dict.fromkeys(found))
 
 
 def _seed_messages(ours: int, theirs: int) -> list[str]:
@@ -357,18 +325,11 @@ def _seed_messages(ours: int, theirs: int) -> list[str]:
     return [f"{which} one training seed: the chance of its training is not in the interval."]
 
 
-def _mean(tables: list[GroupMetrics], metric: str) -> float:
-    return float(np.mean([point_value(table, metric) for table in tables]))
-
-
-def _smallest_count(paired: _Paired, design: Design, metric: str) -> int:
+def _smallest_count(behind: list[int], groups: GroupCodes, metric: str) -> int:
     """Return the patients of the rarer class, of the group that has fewest if groups matter."""
-    rows = [np.ones(paired.labels.size, dtype=np.bool_)]
-    if metric in GROUP_METRICS:
-        rows = [paired.groups.codes == code for code in range(len(paired.groups.names))]
-    elif metric not in METRICS:
-        rows = [paired.groups.codes == paired.groups.names.index(metric.removeprefix("auc_"))]
-    return min(rarer_class_patients(paired.labels[r], design.clusters[r]) for r in rows)
+    if metric not in METRICS:
+        return behind[1 + groups.names.index(metric.removeprefix("auc_"))]
+    return behind[0] if METRICS[metric].of == ROWS else min(behind[1:])
 
 
 def _group_differences(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,6 @@ import pandas as pd
 
 from fairtune_hf.metrics.arrays import (
     FloatArray,
-    GroupCodes,
-    IntArray,
     check_choice,
     check_labels,
     check_scores,
@@ -27,11 +25,20 @@ from fairtune_hf.metrics.bootstrap import (
     bootstrap_interval,
     check_resamples,
 )
-from fairtune_hf.metrics.groups import ERRORS, GroupMetrics, measure, report_undefined
+from fairtune_hf.metrics.groups import ERRORS, judged_groups, measure_table, report_undefined
 from fairtune_hf.metrics.planning import auc_half_width
-from fairtune_hf.metrics.resampled_table import METRICS, ResampledTable
+from fairtune_hf.metrics.registry import (
+    COMPARISON,
+    GROUPS,
+    JUDGED,
+    METRICS,
+    ROWS,
+    TABLE,
+    GroupMetrics,
+    shown_in,
+)
+from fairtune_hf.metrics.resampled_table import ResampledTable
 from fairtune_hf.metrics.resampling import (
-    Design,
     class_patients,
     draw_counts,
     leave_out,
@@ -93,31 +100,24 @@ def evaluate_predictions(
     """
     check_choice("errors", errors, ERRORS)
     check_choice("interval", interval, METHODS)
-    settings = _Settings(check_resamples(n_resamples), seed, interval)
+    check_resamples(n_resamples)
     _check_single(frame)
     frame, messages = known_rows(frame, sensitive)
     labels = check_labels(frame["label"].to_numpy(), name="label")
     scores = check_scores(frame["score"].to_numpy(), labels.size, name="score")
     groups = group_codes(frame[sensitive], labels.size, name=sensitive)
-    point = measure(labels, scores, groups, check_threshold(threshold), over_defined=over_defined)
-    if errors == "raise":
-        report_undefined(point.warnings, errors)
     patients = frame["patient"].to_numpy() if "patient" in frame else None
     design = patient_design(labels, groups, patients)
-    n_patients = _patients(labels, groups, design)
-    messages += [*point.warnings, *point.threshold_warnings]
-    messages += few_patients(labels, groups, design)
-    table = ResampledTable(labels, scores, groups, design, point.threshold)
-    block = _as_block(point, _resample(table, design, n_patients, settings), messages)
+    table = ResampledTable(labels, scores, groups, design, check_threshold(threshold))
+    point = measure_table(table, over_defined=over_defined)
+    if errors == "raise":
+        report_undefined(point.warnings, errors)
+    messages += [*point.warnings, *point.threshold_warnings, *few_patients(table)]
+    judged = judged_groups(table) if over_defined else None
+    resampled = _resample(table, judged, n_resamples, seed, interval)
+    block = _as_block(point, resampled, messages)
     messages += upside_down(block["overall_auc_ci"])
     return block
-
-
-@dataclass(frozen=True)
-class _Settings:
-    n_resamples: int
-    seed: int
-    interval: str
 
 
 def known_rows(frame: pd.DataFrame, sensitive: str) -> tuple[pd.DataFrame, list[str]]:
@@ -159,66 +159,69 @@ def _check_single(frame: pd.DataFrame) -> None:
 
 @dataclass(frozen=True)
 class _Resampled:
-    """Resampled AUCs, row 0 overall and then the groups, at last the two differences; and what an interval needs."""
+    """Resampled values by metric (the AUC of a group by the group's number), and what an interval needs."""
 
-    draws: FloatArray
-    jackknife: FloatArray | None
-    n_patients: IntArray
+    draws: dict[str | int, FloatArray]
+    jackknife: dict[str | int, FloatArray] | None
+    n_patients: dict[str | int, int]
     method: str
 
-    def interval(
-        self, rows: list[int], reduce: Callable[[FloatArray], FloatArray], estimate: float
-    ) -> list[float] | None:
-        """Return the interval of a statistic of some rows, or None where it is undefined."""
+    def interval(self, key: str | int, estimate: float) -> list[float] | None:
+        """Return the interval of a metric, or None where it is undefined."""
         if math.isnan(estimate):
             return None
         low, high = bootstrap_interval(
-            reduce(self.draws[rows]),
-            n_patients=float(self.n_patients[rows].min()),
+            self.draws[key],
+            n_patients=float(self.n_patients[key]),
             method=self.method,
             estimate=estimate,
-            jackknife=None if self.jackknife is None else reduce(self.jackknife[rows]),
+            jackknife=None if self.jackknife is None else self.jackknife[key],
         )
         return None if math.isnan(low) else [low, high]
 
 
 def _resample(
-    table: ResampledTable, design: Design, n_patients: IntArray, settings: _Settings
+    table: ResampledTable, judged: list[int] | None, n_resamples: int, seed: int, method: str
 ) -> _Resampled:
-    rng = np.random.default_rng(settings.seed)
-    draws = [_statistics(table, c) for c in draw_counts(design, settings.n_resamples, rng)]
-    jackknife = None
-    if settings.interval == "bca":
-        jackknife = np.concatenate([_statistics(table, c) for c in leave_out(design)], axis=1)
-    # A difference between groups is known as well as the smallest of them.
-    n_patients = np.append(n_patients, [n_patients[1:].min()] * len(_DIFFERENCES))
-    return _Resampled(np.concatenate(draws, axis=1), jackknife, n_patients, settings.interval)
+    codes = range(len(table.groups.names))
+    keys: list[str | int] = [*_WITH_INTERVAL, *codes]
+
+    def values(matrices: Iterator[FloatArray]) -> dict[str | int, FloatArray]:
+        found = []
+        for counts in matrices:
+            weighted = table.under(counts, judged)
+            metrics = [METRICS[name].value(weighted) for name in _WITH_INTERVAL]
+            found.append(np.stack([*metrics, *weighted.groups("auc")]))
+        return dict(zip(keys, np.concatenate(found, axis=1), strict=True))
+
+    behind = dict(zip((ROWS, *codes), patients_behind(table), strict=True))
+    behind |= {GROUPS: min(behind[code] for code in codes)}
+    behind |= {JUDGED: min(behind[code] for code in judged or codes)}
+    return _Resampled(
+        draws=values(draw_counts(table.design, n_resamples, np.random.default_rng(seed))),
+        jackknife=values(leave_out(table.design)) if method == "bca" else None,
+        n_patients={key: behind[METRICS[key].of if isinstance(key, str) else key] for key in keys},
+        method=method,
+    )
 
 
-_DIFFERENCES = ("equalized_odds_difference", "demographic_parity_difference")
+_WITH_INTERVAL = shown_in(COMPARISON)
 
 
-def _statistics(table: ResampledTable, counts: FloatArray) -> FloatArray:
-    differences = [METRICS[name](table, counts)[None] for name in _DIFFERENCES]
-    return np.concatenate([table.aucs(counts), *differences])
-
-
-def _patients(labels: IntArray, groups: GroupCodes, design: Design) -> IntArray:
+def patients_behind(table: ResampledTable) -> list[int]:
     """Return the patients of the rarer class, of the whole table and then of each group."""
-    counts = [rarer_class_patients(labels, design.clusters)]
-    for code in range(len(groups.names)):
-        inside = groups.codes == code
-        counts.append(rarer_class_patients(labels[inside], design.clusters[inside]))
-    return np.array(counts, dtype=np.int64)
+    return [
+        rarer_class_patients(rows.labels, rows.clusters) for rows in (table.whole, *table.by_group)
+    ]
 
 
-def few_patients(labels: IntArray, groups: GroupCodes, design: Design) -> list[str]:
+def few_patients(table: ResampledTable) -> list[str]:
     """Say which groups, or the whole table, have few patients of a class, and what that means."""
-    rows = {"The table": np.ones(labels.size, dtype=np.bool_)}
-    rows |= {f"Group {name!r}": groups.codes == code for code, name in enumerate(groups.names)}
+    rows = {"The table": table.whole}
+    rows |= {f"Group {n!r}": r for n, r in zip(table.groups.names, table.by_group, strict=True)}
     messages = []
-    for what, inside in rows.items():
-        negatives, positives = class_patients(labels[inside], design.clusters[inside])
+    for what, part in rows.items():
+        negatives, positives = class_patients(part.labels, part.clusters)
         few = min(negatives, positives)
         known = _known_to(negatives, positives) if few else ""
         if few < FEWEST_PATIENTS:
@@ -262,35 +265,17 @@ def _as_block(point: GroupMetrics, resampled: _Resampled, messages: list[str]) -
             "n": row.n,
             "positives": row.positives,
             "auc": _or_none(row.auc),
-            "auc_ci": resampled.interval([1 + index], _first, row.auc),
+            "auc_ci": resampled.interval(code, row.auc),
         }
-        for index, (name, row) in enumerate(point.by_group.items())
+        for code, (name, row) in enumerate(point.by_group.items())
     }
-    defined = [i for i, row in enumerate(point.by_group.values(), 1) if not math.isnan(row.auc)]
-    return {
-        "overall_auc": _or_none(point.overall_auc),
-        "overall_auc_ci": resampled.interval([0], _first, point.overall_auc),
-        "min_auc": _or_none(point.min_auc),
-        "min_auc_ci": resampled.interval(defined, lambda rows: rows.min(axis=0), point.min_auc),
-        "max_auc": _or_none(point.max_auc),
-        "auc_gap": _or_none(point.auc_gap),
-        "auc_gap_ci": resampled.interval(defined, lambda rows: np.ptp(rows, axis=0), point.auc_gap),
-        "equalized_odds_difference": _or_none(point.equalized_odds_difference),
-        "equalized_odds_difference_ci": resampled.interval(
-            [-2], _first, point.equalized_odds_difference
-        ),
-        "demographic_parity_difference": _or_none(point.demographic_parity_difference),
-        "demographic_parity_difference_ci": resampled.interval(
-            [-1], _first, point.demographic_parity_difference
-        ),
-        "threshold": _or_none(point.threshold),
-        "groups": by_group,
-        "warnings": messages,
-    }
-
-
-def _first(rows: FloatArray) -> FloatArray:
-    return np.asarray(rows[0], dtype=np.float64)
+    block: dict[str, Any] = {}
+    for name in shown_in(TABLE):
+        block[name] = _or_none(point.value(name))
+        if name in _WITH_INTERVAL:
+            block[f"{name}_ci"] = resampled.interval(name, point.value(name))
+    threshold = _or_none(point.threshold)
+    return {**block, "threshold": threshold, "groups": by_group, "warnings": messages}
 
 
 def _or_none(value: float) -> float | None:

@@ -1,19 +1,15 @@
 """Group metrics of one table of predictions, over the whole split in one pass.
 
-Owns the point estimates: scikit-learn's AUC, fairlearn's differences. Intervals are in
-`bootstrap.py`. The reference code averages batches; we do not.
+Owns the point values and what is said of undefined ones. The reference code averages batches; we do not.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 from numpy.typing import ArrayLike
 from sklearn.exceptions import UndefinedMetricWarning
 
@@ -28,54 +24,11 @@ from fairtune_hf.metrics.arrays import (
     check_weights,
     group_codes,
 )
-from fairtune_hf.metrics.calibration import are_probabilities
-from fairtune_hf.metrics.rows import GroupRow, describe
+from fairtune_hf.metrics.registry import OF_ROWS, OF_TABLE, TABLE, GroupMetrics, GroupRow, shown_in
+from fairtune_hf.metrics.resampled_table import ResampledTable, WeightedRows
+from fairtune_hf.metrics.resampling import alone
 
 ERRORS = ("raise", "coerce")
-
-
-SUMMARY = (
-    "overall_auc",
-    "min_auc",
-    "max_auc",
-    "auc_gap",
-    "equalized_odds_difference",
-    "demographic_parity_difference",
-)
-
-
-@dataclass(frozen=True)
-class GroupMetrics:
-    """Metrics of one table. Fractions in [0, 1]; NaN means undefined, and `warnings` says why."""
-
-    overall_auc: float = field(metadata={"help": "AUC of all rows; higher is better."})
-    min_auc: float = field(metadata={"help": "AUC of the worst group; higher is better."})
-    max_auc: float = field(metadata={"help": "AUC of the best group; higher is better."})
-    auc_gap: float = field(metadata={"help": "max_auc - min_auc; 0 is parity, lower is better."})
-    equalized_odds_difference: float = field(
-        metadata={"help": "Larger of the TPR and FPR differences; 0 is parity, lower is better."}
-    )
-    demographic_parity_difference: float = field(
-        metadata={"help": "Difference of selection rates; 0 is parity, lower is better."}
-    )
-    equal_opportunity_difference: float = field(
-        metadata={"help": "Difference of true-positive rates; 0 is parity, lower is better."}
-    )
-    equity_scaled_auc: float = field(
-        metadata={"help": "AUC / (1 + sum of the groups' distances from it); higher is better."}
-    )
-    max_group_loss: float = field(
-        metadata={"help": "Log loss of the worst group, >= 0; NaN unless probabilities."}
-    )
-    threshold: float = field(metadata={"help": "score >= threshold is a positive prediction."})
-    overall: GroupRow = field(metadata={"help": "The same as of a group, of the whole table."})
-    by_group: dict[str, GroupRow] = field(metadata={"help": "The groups by name, names sorted."})
-    warnings: tuple[str, ...] = field(
-        metadata={"help": "Which groups have one class, with their counts."}
-    )
-    threshold_warnings: tuple[str, ...] = field(
-        default=(), metadata={"help": "Where the threshold calls everybody, or nobody, positive."}
-    )
 
 
 def group_metrics(
@@ -147,7 +100,7 @@ def flat_metrics(found: GroupMetrics) -> dict[str, float]:
         >>> flat_metrics(found)["auc_f"]
         1.0
     """
-    values = {name: float(getattr(found, name)) for name in SUMMARY}
+    values = {name: found.value(name) for name in shown_in(TABLE)}
     return values | {f"auc_{name}": row.auc for name, row in found.by_group.items()}
 
 
@@ -174,67 +127,61 @@ def measure(
     threshold: float,
     weights: FloatArray | None = None,
     over_defined: bool = False,
-    *,
-    quickly: bool = False,
 ) -> GroupMetrics:
-    """Compute `group_metrics` of checked arrays, without warning or raising.
+    """Compute `group_metrics` of checked arrays, without warning or raising."""
+    table = ResampledTable(labels, scores, groups, alone(labels.size), threshold)
+    return measure_table(table, weights, over_defined=over_defined)
+
+
+def measure_table(
+    table: ResampledTable, weights: FloatArray | None = None, *, over_defined: bool = False
+) -> GroupMetrics:
+    """Return the point values of a table, without warning or raising.
 
     Args:
-        labels: Labels 0 and 1.
-        scores: Finite scores.
-        groups: Group of each row.
-        threshold: A score at or above it is a positive prediction; NaN for none.
-        weights: Weights of the rows, or None.
+        table: The table.
+        weights: Weight of each of its patients, shape (patients,); 1 if None. Rows of weight 0 count
+            for `n` and `positives` only.
         over_defined: Leave groups without an AUC out of minimum and maximum.
-        quickly: For every epoch of every trial, where the tens of milliseconds of fairlearn and
-            scikit-learn would add up to more than the training of a small set: the two differences
-            from the groups' rates and the AUCs from ranks, the same numbers; average precision and
-            calibration are left out (NaN).
     """
-    probabilities = are_probabilities(scores)
+    counts = np.ones((1, table.design.n_clusters)) if weights is None else weights[None]
+    counted = counts[0, table.design.clusters] > 0
+    judged = judged_groups(table, counts) if over_defined else None
+    weighted = table.under(counts, judged)
+    overall = _row(weighted.whole, table.labels)
     rows: dict[str, GroupRow] = {}
-    one_class: list[str] = []
-    for code, name in enumerate(groups.names):
-        inside = groups.codes == code
-        part = None if weights is None else weights[inside]
-        one_class.extend(_one_class_message(f"Group {name!r}", labels[inside], part))
-        rows[name] = describe(
-            labels[inside],
-            scores[inside],
-            threshold,
-            part,
-            probabilities=probabilities,
-            quickly=quickly,
-        )
-    overall = describe(
-        labels, scores, threshold, weights, probabilities=probabilities, quickly=quickly
-    )
-    aucs = [row.auc for row in rows.values()]
-    low, high = _extremes(aucs, over_defined)
-    if quickly:
-        odds, parity = _differences_of_rates(list(rows.values()))
-    else:
-        odds, parity = _differences(labels, scores >= threshold, groups, weights)
-    opportunity = _distance([row.sensitivity for row in rows.values()])
+    messages = _one_class_message("The table", table.labels[counted])
+    for code, name in enumerate(table.groups.names):
+        inside = table.groups.codes == code
+        rows[name] = _row(weighted.by_group[code], table.labels[inside])
+        messages += _one_class_message(f"Group {name!r}", table.labels[inside & counted])
     undefined = one_sided(overall.selection_rate)
-    if undefined:
-        odds = parity = opportunity = math.nan
+    values = {
+        name: math.nan
+        if undefined and metric.needs_both_sides
+        else float(metric.value(weighted)[0])
+        for name, metric in OF_TABLE.items()
+    }
     return GroupMetrics(
-        overall_auc=overall.auc,
-        min_auc=low,
-        max_auc=high,
-        auc_gap=high - low,
-        equalized_odds_difference=math.nan if one_class else odds,
-        demographic_parity_difference=parity,
-        equal_opportunity_difference=opportunity,
-        equity_scaled_auc=overall.auc / (1 + float(np.sum(np.abs(np.array(aucs) - overall.auc)))),
-        max_group_loss=float(np.max([row.log_loss for row in rows.values()])),
-        threshold=threshold,
+        **values,
+        threshold=table.threshold,
         overall=overall,
         by_group=rows,
-        warnings=(*_one_class_message("The table", labels, weights), *one_class),
-        threshold_warnings=_threshold_messages(overall, rows, threshold),
+        warnings=messages,
+        threshold_warnings=_threshold_messages(overall, rows, table.threshold),
     )
+
+
+def judged_groups(table: ResampledTable, counts: FloatArray | None = None) -> list[int] | None:
+    """Return the groups that have an AUC, also under a row of counts if given; None if none has."""
+    counts = np.ones((1, table.design.n_clusters)) if counts is None else counts
+    aucs = table.under(counts).groups("auc")[:, 0]
+    return np.flatnonzero(~np.isnan(aucs)).tolist() or None
+
+
+def _row(rows: WeightedRows, labels: IntArray) -> GroupRow:
+    values = {name: float(rows[name][0]) for name in OF_ROWS}
+    return GroupRow(n=int(labels.size), positives=int(labels.sum()), **values)
 
 
 def one_sided(selection_rate: float) -> bool:
@@ -266,8 +213,7 @@ def _threshold_messages(
     )
 
 
-def _one_class_message(what: str, labels: IntArray, weights: FloatArray | None) -> tuple[str, ...]:
-    counted = labels if weights is None else labels[weights > 0]
+def _one_class_message(what: str, counted: IntArray) -> tuple[str, ...]:
     positives = int(counted.sum())
     negatives = counted.size - positives
     if positives and negatives:
@@ -276,49 +222,3 @@ def _one_class_message(what: str, labels: IntArray, weights: FloatArray | None) 
         f"{what} has {positives} positive and {negatives} negative rows: "
         f"AUC and equalised odds need both classes and are undefined.",
     )
-
-
-def _distance(values: list[float]) -> float:
-    return float(np.max(values) - np.min(values))
-
-
-def _extremes(aucs: list[float], over_defined: bool) -> tuple[float, float]:
-    defined = [value for value in aucs if not math.isnan(value)]
-    if not defined or (len(defined) < len(aucs) and not over_defined):
-        return math.nan, math.nan
-    return min(defined), max(defined)
-
-
-def _differences_of_rates(rows: list[GroupRow]) -> tuple[float, float]:
-    """Return what `_differences` does, from rates that are there already."""
-    odds = max(_distance([row.sensitivity for row in rows]), _distance([row.fpr for row in rows]))
-    rates = [row.selection_rate for row in rows if not math.isnan(row.selection_rate)]
-    return odds, _distance(rates) if rates else math.nan
-
-
-def _differences(
-    labels: IntArray, predicted: Any, groups: GroupCodes, weights: FloatArray | None
-) -> tuple[float, float]:
-    """Return fairlearn's equalized odds and demographic parity differences.
-
-    Both depend on the rows only through the weight in each cell of group, label and prediction, so
-    fairlearn is given one weighted row a cell: it walks over rows in Python, seconds for 100,000.
-    """
-    n_groups = len(groups.names)
-    cell = (labels * 2 + np.asarray(predicted, dtype=np.int64)) * n_groups + groups.codes
-    rows = np.bincount(cell, weights=weights, minlength=4 * n_groups)
-    filled = np.flatnonzero(rows > 0)
-    outcome = filled // n_groups
-    arguments = {
-        "y_true": outcome // 2,
-        "y_pred": outcome % 2,
-        # A Series, since fairlearn squeezes an array of one row to no dimension at all.
-        "sensitive_features": pd.Series(filled % n_groups),
-        "sample_weight": rows[filled].astype(np.float64),
-    }
-    with warnings.catch_warnings():
-        # fairlearn reports a rate without rows; `measure` names the group instead.
-        warnings.simplefilter("ignore")
-        odds = float(equalized_odds_difference(**arguments))
-        parity = float(demographic_parity_difference(**arguments))
-    return odds, parity

@@ -1,20 +1,23 @@
-"""The metrics of a table of predictions under many weightings of the patients at once.
+"""The engine: a table of predictions under any weightings of its patients, and all metrics from it.
 
-The same numbers as `groups.py` gives on the repeated rows; `METRICS` names them.
+One row of ones gives the point values, one of sample weights the weighted ones, rows of counts the
+bootstrap. What is measured is declared in `registry.py`; here is what the declarations need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-from scipy.special import xlogy
 
-from fairtune_hf.metrics.arrays import FloatArray, GroupCodes, IntArray, check_choice
+from fairtune_hf.metrics.arrays import FloatArray, GroupCodes, IntArray
 from fairtune_hf.metrics.calibration import BINS, are_probabilities
-from fairtune_hf.metrics.groups import GroupMetrics
+from fairtune_hf.metrics.registry import OF_ROWS, divide
 from fairtune_hf.metrics.resampling import Design, ResampledAuc, ResampledAveragePrecision
+
+_INNER_EDGES = np.linspace(0.0, 1.0, BINS + 1)[1:-1]
 
 
 class ResampledTable:
@@ -28,234 +31,188 @@ class ResampledTable:
         design: Design,
         threshold: float = 0.5,
     ) -> None:
-        self._labels, self._scores, self._groups = labels, scores, groups
-        self._clusters, self._n_clusters = design.clusters, design.n_clusters
-        self._threshold = threshold
-        self._kept: tuple[FloatArray | None, dict[str, FloatArray]] = (None, {})
+        self.labels, self.scores, self.groups, self.design = labels, scores, groups, design
+        self.threshold = threshold
+        self._are_probabilities = are_probabilities(scores)
+        self._latest: WeightedTable | None = None
 
-    def _once(self, name: str, counts: FloatArray, value: Callable[[], FloatArray]) -> FloatArray:
-        """Return a value of the matrix asked about last, computed once for all metrics."""
-        if self._kept[0] is not counts:
-            self._kept = (counts, {})
-        found = self._kept[1]
-        if name not in found:
-            found[name] = value()
-        return found[name]
+    @cached_property
+    def whole(self) -> ResampledRows:
+        """All rows."""
+        return self._rows(slice(None))
 
-    def overall_auc(self, counts: FloatArray) -> FloatArray:
-        """Return the AUC of all rows, shape (resamples,)."""
-        return self._once("overall", counts, lambda: self._auc(counts))
+    @cached_property
+    def by_group(self) -> list[ResampledRows]:
+        """The rows of each group."""
+        codes = self.groups.codes
+        return [self._rows(codes == code) for code in range(len(self.groups.names))]
 
-    def group_aucs(self, counts: FloatArray) -> FloatArray:
-        """Return each group's AUC, shape (groups, resamples)."""
-        return self._once(
-            "groups", counts, lambda: np.stack([auc(counts) for auc in self._group_auc])
+    def _rows(self, inside: slice | np.ndarray) -> ResampledRows:
+        labels, scores = self.labels[inside], self.scores[inside]
+        probabilities = scores if self._are_probabilities else np.full(scores.shape, np.nan)
+        return ResampledRows(
+            labels, scores, probabilities, self.design.clusters[inside], self.design.n_clusters,
+            self.threshold,
+        )  # fmt: skip
+
+    def under(self, counts: FloatArray, judged: Sequence[int] | None = None) -> WeightedTable:
+        """Weigh the patients by each row of (resamples, patients), for all metrics at once.
+
+        Args:
+            counts: How often each patient is drawn, or her weight.
+            judged: The groups that minimum, maximum and gap of the AUC are taken over; all if None.
+        """
+        latest = self._latest
+        if latest is None or latest.counts is not counts or latest.judged != judged:
+            latest = self._latest = WeightedTable(self, counts, judged)
+        return latest
+
+
+class ResampledRows:
+    """One set of rows, sorted and summed by patient where a metric needs it."""
+
+    def __init__(
+        self,
+        labels: IntArray,
+        scores: FloatArray,
+        probabilities: FloatArray,
+        clusters: IntArray,
+        n_clusters: int,
+        threshold: float,
+    ) -> None:
+        self.labels, self.scores, self.clusters = labels, scores, clusters
+        self._probabilities, self._n_clusters, self._threshold = (
+            probabilities,
+            n_clusters,
+            threshold,
         )
 
-    def aucs(self, counts: FloatArray) -> FloatArray:
-        """Return (1 + groups, resamples): the overall AUC, then each group's."""
-        return np.concatenate([self.overall_auc(counts)[None], self.group_aucs(counts)])
-
-    def average_precision(self, counts: FloatArray) -> FloatArray:
-        """Return the average precision of all rows, shape (resamples,)."""
-        return self._average_precision(counts)
-
-    def cells(self, counts: FloatArray) -> FloatArray:
-        """Return the confusion matrices, shape (label, prediction, group, resamples)."""
-        shape = (2, 2, len(self._groups.names), len(counts))
-        return self._once(
-            "cells", counts, lambda: np.asarray(self._cell_counts @ counts.T).reshape(shape)
-        )
-
-    def group_log_losses(self, counts: FloatArray) -> FloatArray:
-        """Return each group's log loss, shape (groups, resamples)."""
-        return _divide(self._group_losses @ counts.T, self.cells(counts).sum(axis=(0, 1)))
-
-    def log_loss(self, counts: FloatArray) -> FloatArray:
-        """Return the log loss of all rows, shape (resamples,)."""
-        total = np.asarray(self._group_losses @ counts.T).sum(axis=0)
-        return _divide(total, self._rows(counts))
-
-    def brier(self, counts: FloatArray) -> FloatArray:
-        """Return the mean squared error of the probability, shape (resamples,)."""
-        return _divide(self._squares @ counts.T, self._rows(counts))
-
-    def ece(self, counts: FloatArray) -> FloatArray:
-        """Return the expected calibration error (10 equal bins), shape (resamples,)."""
-        return _divide(np.abs(self._bin_gaps @ counts.T).sum(axis=0), self._rows(counts))
-
-    def _rows(self, counts: FloatArray) -> FloatArray:
-        return np.asarray(self._sum_by(np.ones(self._labels.size)) @ counts.T, dtype=np.float64)
-
-    def _sum_by(self, values: FloatArray, rows: IntArray | None = None) -> FloatArray:
-        """Sum values by patient, into a vector or (with `rows`) the rows of a matrix."""
-        if rows is None:
-            total = np.bincount(self._clusters, weights=values, minlength=self._n_clusters)
-            return np.asarray(total, dtype=np.float64)
-        height = int(rows.max()) + 1
-        flat = rows * self._n_clusters + self._clusters
+    def _sum_by(
+        self, values: FloatArray | None, rows: IntArray | None = None, height: int = 1
+    ) -> FloatArray:
+        """Sum values (ones if None) by patient, into the rows of a matrix (height, patients)."""
+        flat = self.clusters if rows is None else rows * self._n_clusters + self.clusters
         total = np.bincount(flat, weights=values, minlength=height * self._n_clusters)
-        return np.asarray(total, dtype=np.float64).reshape(height, self._n_clusters)
+        return total.astype(np.float64).reshape(height, self._n_clusters)
 
     @cached_property
-    def _auc(self) -> ResampledAuc:
-        return ResampledAuc(self._labels, self._scores, self._clusters)
+    def auc(self) -> ResampledAuc:
+        """The AUC, ready for counts."""
+        return ResampledAuc(self.labels, self.scores, self.clusters)
 
     @cached_property
-    def _group_auc(self) -> list[ResampledAuc]:
-        inside = [self._groups.codes == code for code in range(len(self._groups.names))]
-        return [
-            ResampledAuc(self._labels[rows], self._scores[rows], self._clusters[rows])
-            for rows in inside
-        ]
+    def average_precision(self) -> ResampledAveragePrecision:
+        """The average precision, ready for counts."""
+        return ResampledAveragePrecision(self.labels, self.scores, self.clusters)
 
     @cached_property
-    def _average_precision(self) -> ResampledAveragePrecision:
-        return ResampledAveragePrecision(self._labels, self._scores, self._clusters)
+    def cells(self) -> FloatArray:
+        """Rows of each patient (4, patients): true and false negatives, false and true positives."""
+        if math.isnan(self._threshold):
+            return np.full((4, self._n_clusters), np.nan)
+        predicted = (self.scores >= self._threshold).astype(np.int64)
+        return self._sum_by(None, self.labels * 2 + predicted, 4)
 
     @cached_property
-    def _cell_counts(self) -> FloatArray:
-        n_groups = len(self._groups.names)
-        predicted = (self._scores >= self._threshold).astype(np.int64)
-        cell = (self._labels * 2 + predicted) * n_groups + self._groups.codes
-        counts = np.zeros((4 * n_groups, self._n_clusters))
-        found = self._sum_by(np.ones(self._labels.size), cell)
-        counts[: len(found)] = found
-        return counts
+    def n(self) -> FloatArray:
+        """Rows of each patient, (1, patients)."""
+        return self._sum_by(None)
 
     @cached_property
-    def _probabilities(self) -> FloatArray:
-        """The scores, or NaN throughout if they are no probabilities."""
-        if are_probabilities(self._scores):
-            return self._scores
-        return np.full(self._scores.shape, np.nan)
-
-    @cached_property
-    def _group_losses(self) -> FloatArray:
+    def losses(self) -> FloatArray:
+        """Sums of the log loss by patient, (1, patients)."""
         eps = np.finfo(np.float64).eps  # scikit-learn's clipping
-        right = np.where(self._labels == 1, self._probabilities, 1 - self._probabilities)
-        losses = -xlogy(1.0, np.clip(right, eps, 1 - eps))
-        totals = np.zeros((len(self._groups.names), self._n_clusters))
-        found = self._sum_by(losses, self._groups.codes)
-        totals[: len(found)] = found
-        return totals
+        right = np.where(self.labels == 1, self._probabilities, 1 - self._probabilities)
+        return self._sum_by(-np.log(np.clip(right, eps, 1 - eps)))
 
     @cached_property
-    def _squares(self) -> FloatArray:
-        return self._sum_by((self._probabilities - self._labels) ** 2)
+    def squares(self) -> FloatArray:
+        """Sums of the squared error of the probability by patient, (1, patients)."""
+        return self._sum_by((self._probabilities - self.labels) ** 2)
 
     @cached_property
-    def _bin_gaps(self) -> FloatArray:
-        edges = np.linspace(0.0, 1.0, BINS + 1)
-        return self._sum_by(
-            self._labels - self._probabilities, np.searchsorted(edges[1:-1], self._scores)
-        )
+    def bin_gaps(self) -> FloatArray:
+        """Sums of label minus probability by bin of the score and patient, (bins, patients)."""
+        bins = np.searchsorted(_INNER_EDGES, self.scores)
+        return self._sum_by(self.labels - self._probabilities, bins, BINS)
 
 
-Statistic = Callable[[ResampledTable, FloatArray], FloatArray]
+class WeightedRows:
+    """One set of rows under counts: what the metrics of `GroupRow` are made of, each (resamples,)."""
+
+    def __init__(self, rows: ResampledRows, counts: FloatArray) -> None:
+        self._rows, self._counts = rows, counts
+        self._found: dict[str, FloatArray] = {}
+
+    def __getitem__(self, name: str) -> FloatArray:
+        """Return a metric of `GroupRow` by name."""
+        if name not in self._found:
+            self._found[name] = OF_ROWS[name].function(self)
+        return self._found[name]
+
+    def _total(self, by_patient: FloatArray) -> FloatArray:
+        return np.matmul(by_patient, self._counts.T, dtype=np.float64)
+
+    @cached_property
+    def cells(self) -> FloatArray:
+        """True negatives, false positives, false negatives and true positives, (4, resamples)."""
+        return self._total(self._rows.cells)
+
+    @cached_property
+    def _n(self) -> FloatArray:
+        return self._total(self._rows.n)[0]
+
+    @property
+    def auc(self) -> FloatArray:
+        """Area under the ROC curve; NaN without both classes."""
+        return self._rows.auc(self._counts)
+
+    @property
+    def average_precision(self) -> FloatArray:
+        """Average precision; NaN without a positive."""
+        return self._rows.average_precision(self._counts)
+
+    @property
+    def log_loss(self) -> FloatArray:
+        """Mean log loss; NaN unless the table's scores are probabilities."""
+        return divide(self._total(self._rows.losses)[0], self._n)
+
+    @property
+    def brier(self) -> FloatArray:
+        """Mean squared error of the probability."""
+        return divide(self._total(self._rows.squares)[0], self._n)
+
+    @property
+    def ece(self) -> FloatArray:
+        """Expected calibration error."""
+        return divide(np.abs(self._total(self._rows.bin_gaps)).sum(axis=0), self._n)
 
 
-def _divide(part: FloatArray, whole: FloatArray) -> FloatArray:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(whole > 0, part / whole, np.nan), dtype=np.float64)
+class WeightedTable:
+    """A table under counts: what the metrics of `GroupMetrics` are made of."""
 
+    def __init__(
+        self, table: ResampledTable, counts: FloatArray, judged: Sequence[int] | None = None
+    ) -> None:
+        self.counts, self.judged = counts, judged
+        self._table = table
 
-def _spread(values: FloatArray) -> FloatArray:
-    return np.asarray(values.max(axis=0) - values.min(axis=0), dtype=np.float64)
+    @cached_property
+    def whole(self) -> WeightedRows:
+        """All rows."""
+        return WeightedRows(self._table.whole, self.counts)
 
+    @cached_property
+    def by_group(self) -> list[WeightedRows]:
+        """The rows of each group."""
+        return [WeightedRows(rows, self.counts) for rows in self._table.by_group]
 
-def _group_rate(label: int) -> Statistic:
-    """Return the statistic (groups, resamples): share predicted positive of rows of a label."""
+    def groups(self, name: str) -> FloatArray:
+        """Return a metric of `GroupRow` of each group, shape (groups, resamples)."""
+        return np.stack([rows[name] for rows in self.by_group])
 
-    def rate(table: ResampledTable, counts: FloatArray) -> FloatArray:
-        cells = table.cells(counts)[label]
-        return _divide(cells[1], cells.sum(axis=0))
-
-    return rate
-
-
-def _odds(table: ResampledTable, counts: FloatArray) -> FloatArray:
-    return np.maximum(
-        _spread(_group_rate(0)(table, counts)), _spread(_group_rate(1)(table, counts))
-    )
-
-
-def _parity(table: ResampledTable, counts: FloatArray) -> FloatArray:
-    cells = table.cells(counts)
-    return _spread(_divide(cells[:, 1].sum(axis=0), cells.sum(axis=(0, 1))))
-
-
-def _equity_scaled(table: ResampledTable, counts: FloatArray) -> FloatArray:
-    overall = table.overall_auc(counts)
-    distances = np.abs(table.group_aucs(counts) - overall)
-    return np.asarray(overall / (1 + distances.sum(axis=0)), dtype=np.float64)
-
-
-def _overall_rate(name: str) -> Statistic:
-    def rate(table: ResampledTable, counts: FloatArray) -> FloatArray:
-        (tn, fp), (fn, tp) = table.cells(counts).sum(axis=2)
-        sensitivity, fpr = _divide(tp, tp + fn), _divide(fp, fp + tn)
-        values = {
-            "accuracy": _divide(tp + tn, tp + tn + fp + fn),
-            "balanced_accuracy": (sensitivity + 1 - fpr) / 2,
-            "sensitivity": sensitivity,
-            "specificity": 1 - fpr,
-            "ppv": _divide(tp, tp + fp),
-            "fnr": 1 - sensitivity,
-            "fpr": fpr,
-            "selection_rate": _divide(tp + fp, tp + tn + fp + fn),
-        }
-        return values[name]
-
-    return rate
-
-
-_RATES = (
-    "accuracy",
-    "balanced_accuracy",
-    "sensitivity",
-    "specificity",
-    "ppv",
-    "fnr",
-    "fpr",
-    "selection_rate",
-)
-
-METRICS: dict[str, Statistic] = {
-    "overall_auc": ResampledTable.overall_auc,
-    "min_auc": lambda table, counts: table.group_aucs(counts).min(axis=0),
-    "max_auc": lambda table, counts: table.group_aucs(counts).max(axis=0),
-    "auc_gap": lambda table, counts: _spread(table.group_aucs(counts)),
-    "equalized_odds_difference": _odds,
-    "demographic_parity_difference": _parity,
-    "equal_opportunity_difference": lambda table, counts: _spread(_group_rate(1)(table, counts)),
-    "equity_scaled_auc": _equity_scaled,
-    "max_group_loss": lambda table, counts: table.group_log_losses(counts).max(axis=0),
-    "average_precision": ResampledTable.average_precision,
-    **{name: _overall_rate(name) for name in _RATES},
-    "log_loss": ResampledTable.log_loss,
-    "brier": ResampledTable.brier,
-    "ece": ResampledTable.ece,
-}
-
-
-def statistic(metric: str, groups: GroupCodes) -> Statistic:
-    """Return the resampled form of a metric: a name of `METRICS`, or auc_<group>.
-
-    Raises:
-        ValueError: If the name is unknown, with the closest match.
-    """
-    by_group = {f"auc_{name}": code for code, name in enumerate(groups.names)}
-    if metric in by_group and metric not in METRICS:
-        code = by_group[metric]
-        return lambda table, counts: table.group_aucs(counts)[code]
-    return METRICS[check_choice("metric", metric, (*METRICS, *by_group))]
-
-
-def point_value(found: GroupMetrics, metric: str) -> float:
-    """Return a metric, named as in `statistic`, of one table."""
-    if hasattr(found, metric):
-        return float(getattr(found, metric))
-    if hasattr(found.overall, metric):
-        return float(getattr(found.overall, metric))
-    return found.by_group[metric.removeprefix("auc_")].auc
+    @property
+    def judged_aucs(self) -> FloatArray:
+        """The AUC of each group that is judged, shape (groups, resamples)."""
+        found = self.groups("auc")
+        return found if self.judged is None else found[list(self.judged)]

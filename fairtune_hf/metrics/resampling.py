@@ -32,6 +32,11 @@ class Design:
         return int(self.strata.size)
 
 
+def alone(n_rows: int) -> Design:
+    """Return the design in which each row is a patient of her own, and all are of one stratum."""
+    return Design(np.arange(n_rows, dtype=np.int64), np.zeros(n_rows, dtype=np.int64))
+
+
 def patient_design(labels: IntArray, groups: GroupCodes, patients: object | None) -> Design:
     """Build the design: draw patients, within strata of group and of having a positive row.
 
@@ -105,6 +110,12 @@ class ResampledAuc:
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio = np.einsum("ij,ij->i", weights, beaten) / pairs
         return np.asarray(np.where(pairs > 0, ratio, np.nan), dtype=np.float64)
+
+
+def auc_of_rows(labels: IntArray, scores: FloatArray) -> float:
+    """Return the AUC of finite scores, shape (n,); NaN without both classes."""
+    design = alone(labels.size)
+    return float(ResampledAuc(labels, scores, design.clusters)(np.ones((1, labels.size)))[0])
 
 
 class ResampledAveragePrecision:

@@ -55,7 +55,7 @@ class ComputeMetrics:
         scores = positive_probability(eval_prediction.predictions)
         check_scores(scores, labels.size, name="logits")
         groups = self._groups(codes, labels.size)
-        found = measure(labels, scores, groups, self.threshold, quickly=True)
+        found = measure(labels, scores, groups, self.threshold)
         report_undefined(found.warnings, "raise")
         return flat_metrics(found)
 

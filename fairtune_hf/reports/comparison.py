@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from fairtune_hf.metrics import registry
 from fairtune_hf.metrics.ranks import average_ranks, average_scores
 from fairtune_hf.run_folder import write_text
 
@@ -24,11 +25,7 @@ from .templating import page_environment
 from .verdict import method_name, run_verdict
 
 COMPARED = {
-    "overall_auc": True,
-    "min_auc": True,
-    "auc_gap": False,
-    "equalized_odds_difference": False,
-    "demographic_parity_difference": False,
+    name: not registry.is_small_good(name) for name in registry.shown_in(registry.COMPARISON)
 }
 """Metrics of the table -> whether higher is better."""
 

@@ -21,10 +21,10 @@ from fairtune_hf.metrics import (
     evaluate_predictions,
     holm_p_values,
 )
+from fairtune_hf.metrics.registry import TESTED
 from fairtune_hf.reports.verdict import run_verdict
 from fairtune_hf.run_folder import RunFolder
 
-COMPARED_METRICS = ("min_auc", "overall_auc", "auc_gap")
 _SPLITS = {"validation": "raise", "test": "coerce"}
 
 
@@ -159,7 +159,7 @@ def _compare(
     found: dict[str, Comparison] = compare_metrics(
         predictions[predictions["split"] == "test"],
         reference[reference["split"] == "test"],
-        metrics=COMPARED_METRICS,
+        metrics=TESTED,
         **options,
     )
     place = {"method": method, "reference": name, "split": "test"}
@@ -171,7 +171,7 @@ def _compare(
 
 def _correct_for_controls(comparisons: list[dict[str, Any]]) -> None:
     """Add `p_value_holm`: corrected for the controls that a metric is compared with, as in `fairtune compare`."""
-    for metric in COMPARED_METRICS:
+    for metric in TESTED:
         held = {item["reference"]: item for item in comparisons if item["metric"] == metric}
         p_values = {name: item["p_value"] for name, item in held.items()}
         known = {name: math.nan if p is None else p for name, p in p_values.items()}

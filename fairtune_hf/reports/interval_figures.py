@@ -9,17 +9,16 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from fairtune_hf.metrics.registry import TESTED, is_small_good
+
 from . import numbers, svg
 from .figure import Figure, bottom_axis, bound, legend_key, shortened
 from .loaded_run import LoadedRun
+from .search_figures import axis_words
 from .tables import capital, method_results
 from .verdict import method_name
 
-_METRIC_WORDS = {
-    "min_auc": "min-group AUC",
-    "overall_auc": "overall AUC",
-    "auc_gap": "AUC gap (lower is better)",
-}
+_METRIC_WORDS = {name: axis_words(name, -1 if is_small_good(name) else 1) for name in TESTED}
 
 
 def difference_figure(folder: LoadedRun) -> Figure | None:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from fairtune_hf.checksums import read_noted
 from fairtune_hf.data.small_cells import SMALL, hidden_cells
-from fairtune_hf.metrics.directions import is_small_good
+from fairtune_hf.metrics.registry import is_small_good
 from fairtune_hf.run_folder import RunFolder
 
 from .numbers import is_number

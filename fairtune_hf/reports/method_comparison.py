@@ -15,6 +15,7 @@ import pandas as pd
 
 from fairtune_hf.metrics.multiplicity import holm_p_values
 from fairtune_hf.metrics.ranks import average_ranks
+from fairtune_hf.metrics.registry import TESTED
 from fairtune_hf.run_folder import write_text
 
 from . import numbers
@@ -25,7 +26,6 @@ from .templating import page_environment
 
 REFERENCE = "full"
 _DASH = numbers.MISSING
-_TESTED = ("min_auc", "overall_auc", "auc_gap")
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _tests(setting: str, held: pd.DataFrame) -> PlainTable:
         if method == REFERENCE or "difference" not in of_method:
             continue
         cells: list[str] = []
-        for metric in _TESTED:
+        for metric in TESTED:
             row = by_metric.get(metric)
             if row is None or pd.isna(row["difference"]):
                 cells += [_DASH, _DASH]
@@ -199,7 +199,7 @@ def _tests(setting: str, held: pd.DataFrame) -> PlainTable:
             cells.append(_p_value(row["p_holm"]))
         rows.append((str(method), *cells))
     heads = ["Method"]
-    for metric in _TESTED:
+    for metric in TESTED:
         heads += [f"{METRICS[metric]} minus {REFERENCE}", "p (Holm)"]
     note = (
         "Paired differences on the same test patients, mean over the seeds; the 95 % intervals hold the chance of "

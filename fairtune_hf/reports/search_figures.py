@@ -8,10 +8,12 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from fairtune_hf.metrics.registry import METRICS
+
 from . import numbers, svg
 from .figure import Figure, legend_key, shortened
 from .loaded_run import LoadedRun
-from .tables import METRICS, capital
+from .tables import capital
 
 _STATE_MARKS = {
     "COMPLETE": ("circle", "fill s0", "completed"),
@@ -23,7 +25,7 @@ _STATE_MARKS = {
 
 def objective_words(name: str) -> str:
     """Return the words for an objective within a sentence; one that has none is named as in the command."""
-    words = METRICS.get(name, name)
+    words = METRICS[name].label if name in METRICS else name
     return words[0].lower() + words[1:] if words[1:2].islower() else words
 
 

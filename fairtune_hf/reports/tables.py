@@ -14,19 +14,13 @@ from typing import Any
 import yaml
 
 from fairtune_hf.data.table import SPLITS
+from fairtune_hf.metrics import registry
 
 from . import numbers
 from .loaded_run import LoadedRun
 from .verdict import method_name
 
-METRICS = {
-    "overall_auc": "Overall AUC",
-    "min_auc": "Min-group AUC",
-    "max_auc": "Max-group AUC",
-    "auc_gap": "AUC gap",
-    "equalized_odds_difference": "EOddsD",
-    "demographic_parity_difference": "DPD",
-}
+METRICS = {name: registry.METRICS[name].label for name in registry.shown_in(registry.TABLE)}
 
 
 @dataclass(frozen=True)

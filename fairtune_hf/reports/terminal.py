@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fairtune_hf.metrics import registry
+
 from . import numbers
 from .tables import METRICS, capital, method_results
 from .verdict import method_name, worst_group
 
-COLUMNS = ("overall_auc", "min_auc", "auc_gap")
+COLUMNS = registry.shown_in(registry.TEST)
 
 
 def format_table(run: Mapping[str, Any]) -> str:
@@ -62,7 +64,7 @@ def _one_audit(audit: Mapping[str, Any]) -> str:
         bounds = numbers.signed_interval(item["ci"]) or "no interval, see the warnings"
         known = numbers.is_number(item["difference"])
         shown = f"{numbers.difference(item['difference'])} [{bounds}]" if known else "undefined"
-        lines.append(f"{METRICS[item['metric']]} minus the reference's: {shown}")
+        lines.append(f"{registry.METRICS[item['metric']].label} minus the reference's: {shown}")
     flag = audit["collapse"]
     if flag:
         seen = (

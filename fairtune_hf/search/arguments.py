@@ -6,6 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
+from fairtune_hf.metrics.registry import OBJECTIVES
+
 _T = TypeVar("_T")
 
 
@@ -75,9 +77,8 @@ class SearchArguments(BudgetArguments):
     objective: str = field(
         default="min_auc",
         metadata={
-            "help": "Validation metric that decides: min_auc overall_auc auc_gap equalized_odds_difference "
-            "max_group_loss trainable_parameters ...; several parted by commas (a Pareto front); NAME_lcb, its lower "
-            "confidence bound; package.module.function, your own."
+            "help": f"Validation metric that decides: {' '.join(OBJECTIVES)}; auc_GROUP; several parted by commas (a "
+            "Pareto front); NAME_lcb, its lower confidence bound; package.module.function, your own."
         },
     )
     sampler: Literal["tpe", "tpe_univariate", "random", "cmaes", "nsga2"] = field(  # type: ignore[assignment]

@@ -18,34 +18,32 @@ from typing import Any
 import numpy as np
 
 from fairtune_hf.data import ImageTable
-from fairtune_hf.metrics import METRICS, ComputeMetrics, bootstrap_interval, choose_operating_point
 from fairtune_hf.metrics.arrays import GroupCodes
-from fairtune_hf.metrics.bootstrap import FEWEST_PATIENTS
-from fairtune_hf.metrics.comparison import GROUP_METRICS
-from fairtune_hf.metrics.directions import BOUND, is_small_good
+from fairtune_hf.metrics.bootstrap import FEWEST_PATIENTS, bootstrap_interval
 from fairtune_hf.metrics.groups import measure, one_sided
-from fairtune_hf.metrics.resampled_table import ResampledTable, point_value, statistic
+from fairtune_hf.metrics.operating import choose_operating_point
+from fairtune_hf.metrics.registry import (
+    BOUND,
+    METRICS,
+    OBJECTIVES,
+    ROWS,
+    TRAINABLE,
+    is_small_good,
+    statistic,
+)
+from fairtune_hf.metrics.resampled_table import ResampledTable
 from fairtune_hf.metrics.resampling import (
     class_patients,
     draw_counts,
     patient_design,
     rarer_class_patients,
 )
-from fairtune_hf.metrics.trainer import positive_probability
+from fairtune_hf.metrics.trainer import ComputeMetrics, positive_probability
 
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
-TRAINABLE = "trainable_parameters"
-# Of a model that calls nobody, or everybody, positive these are undefined: they would be 0, the best
-# value there is. Such an epoch counts as the worst instead, so that a search never ends on one.
-_PARITY = frozenset(
-    [
-        "equalized_odds_difference",
-        "demographic_parity_difference",
-        "equal_opportunity_difference",
-    ]
-)
+# Of a model that calls nobody, or everybody, positive a difference at the threshold is undefined: it would
+# be 0, the best value there is. Such an epoch counts as the worst instead, so that a search never ends on one.
 _WORST_PARITY = 1.0
-_NO_DIRECTION = frozenset(["selection_rate"])  # neither large nor small is good
 _AT_SPECIFICITY = re.compile(r"min_sensitivity_at_specificity(?:_(0?\.\d+))?")
 _BOUND_CONFIDENCE = 0.8  # two-sided, so that one value in ten lies beyond the bound
 _RESAMPLES = 200
@@ -100,10 +98,9 @@ def _parse_one(word: str) -> Objective:
             f"--objective: expected maximize: or minimize: before the name, got {given!r}: in {word!r}."
         )
     plain = name.removesuffix(BOUND)
-    known = {*METRICS, TRAINABLE, "min_sensitivity_at_specificity"} - _NO_DIRECTION
     bounded = name.endswith(BOUND)
-    is_metric = plain in (known & set(METRICS) if bounded else known)
-    if is_metric or plain.startswith("auc_") or (not bounded and _AT_SPECIFICITY.fullmatch(name)):
+    is_known = plain in OBJECTIVES and (plain in METRICS or not bounded)
+    if is_known or plain.startswith("auc_") or (not bounded and _AT_SPECIFICITY.fullmatch(name)):
         own = MINIMIZE if is_small_good(plain) else MAXIMIZE
         if given and given != own:
             raise ValueError(
@@ -112,8 +109,8 @@ def _parse_one(word: str) -> Objective:
         return Objective(name=name, direction=own)
     if "." in name:
         return Objective(name=name, direction=given or MAXIMIZE, function=_import(name))
-    close = difflib.get_close_matches(plain, known, n=1)
-    hint = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(sorted(known))}."
+    close = difflib.get_close_matches(plain, OBJECTIVES, n=1)
+    hint = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(OBJECTIVES)}."
     raise ValueError(
         f"--objective: expected a metric, or the dotted name of a function, got {word!r}. {hint}"
     )
@@ -169,7 +166,7 @@ class Rows:
                 confidence=_BOUND_CONFIDENCE,
             )
             return low if objective.direction == MAXIMIZE else high
-        return point_value(measure(self.labels, self.scores, self.groups, 0.5), objective.name)
+        return measure(self.labels, self.scores, self.groups, 0.5).value(objective.name)
 
     def standard_error(self, objective: Objective) -> float:
         """Standard deviation of an objective over resampled patients; 0 for `trainable_parameters`."""
@@ -214,12 +211,12 @@ class Rows:
     def _judged(self, metric: str) -> dict[str, np.ndarray]:
         """Return the rows of each group that a metric depends on by itself, else all rows."""
         names, codes = self.groups.names, self.groups.codes
-        if metric in METRICS and metric not in GROUP_METRICS:
+        if metric in METRICS and METRICS[metric].of == ROWS:
             return {"the split": np.ones(self.labels.size, dtype=np.bool_)}
         return {
             f"group {name!r}": codes == code
             for code, name in enumerate(names)
-            if metric in (*GROUP_METRICS, f"auc_{name}")
+            if metric in METRICS or metric == f"auc_{name}"
         }
 
     @property
@@ -306,7 +303,10 @@ class ObjectiveMetrics:
         for objective in self._objectives:
             if objective.name not in found and objective.name != TRAINABLE:
                 found[objective.name] = rows.value(objective)
-            if objective.metric in _PARITY and rows.one_sided:
+            at_threshold = (
+                objective.metric in METRICS and METRICS[objective.metric].needs_both_sides
+            )
+            if at_threshold and rows.one_sided:
                 found[objective.name] = _WORST_PARITY
         return found
 

@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from fairtune_hf.metrics.rows import auc_of_ranks
+from fairtune_hf.metrics.resampling import auc_of_rows
 
 
 class FittedScores:
@@ -50,7 +50,7 @@ class FittedScores:
         found = {}
         for index, name in enumerate(self._groups):
             held = code == index
-            auc = auc_of_ranks(label[held], score[held])  # NaN without both classes
+            auc = auc_of_rows(label[held], score[held])  # NaN without both classes
             if np.isfinite(score[held]).all() and not np.isnan(auc):
                 found[f"train_auc_{name}"] = auc
         return found

@@ -9,7 +9,8 @@ from sklearn.metrics import roc_auc_score
 from fairtune_hf.metrics import evaluate_predictions, group_metrics
 from fairtune_hf.metrics.arrays import group_codes
 from fairtune_hf.metrics.bootstrap import bootstrap_interval
-from fairtune_hf.metrics.resampled_table import METRICS, ResampledTable, point_value, statistic
+from fairtune_hf.metrics.registry import METRICS, statistic
+from fairtune_hf.metrics.resampled_table import ResampledTable
 from fairtune_hf.metrics.resampling import (
     CHUNK,
     ResampledAuc,
@@ -55,7 +56,7 @@ def test_each_metric_of_resamples_equals_the_metric_of_repeated_rows(table, metr
         rows = np.repeat(np.arange(300), counts[column, design.clusters].astype(int))
         names = np.array(groups.names)[groups.codes[rows]]
         found = group_metrics(labels[rows], scores[rows], sensitive_features=names, threshold=0.4)
-        assert got[column] == pytest.approx(point_value(found, metric), abs=1e-12)
+        assert got[column] == pytest.approx(found.value(metric), abs=1e-12)
 
 
 def test_losses_of_scores_that_are_no_probabilities_are_undefined(table):

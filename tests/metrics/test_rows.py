@@ -15,7 +15,16 @@ from fairtune_hf.metrics import (
     holm_p_values,
     reliability_curve,
 )
-from fairtune_hf.metrics.rows import describe
+from fairtune_hf.metrics.arrays import GroupCodes
+from fairtune_hf.metrics.groups import measure
+
+
+def describe(labels, scores, threshold, weights=None):
+    """The numbers of a group that is the whole table, beside one without rows."""
+    groups = GroupCodes(np.zeros(len(labels), dtype=np.int64), ("all", "nobody"))
+    found = measure(labels, scores, groups, threshold, weights)
+    assert repr(found.overall) == repr(found.by_group["all"])
+    return found.by_group["all"], found.by_group["nobody"]
 
 
 def rows(seed, weighted):
@@ -31,7 +40,7 @@ def rows(seed, weighted):
 def test_rows_equal_scikit_learn(seed, weighted):
     labels, scores, w = rows(seed, weighted)
     hit = (scores >= 0.45).astype(int)
-    got = describe(labels, scores, 0.45, w)
+    got, _ = describe(labels, scores, 0.45, w)
     want = {
         "auc": sk.roc_auc_score(labels, scores, sample_weight=w),
         "average_precision": sk.average_precision_score(labels, scores, sample_weight=w),
@@ -51,14 +60,13 @@ def test_rows_equal_scikit_learn(seed, weighted):
 
 
 def test_what_is_undefined_in_rows():
-    negatives = describe(np.array([0, 0]), np.array([0.1, 0.2]), 0.5)
+    negatives, nothing = describe(np.array([0, 0]), np.array([0.1, 0.2]), 0.5)
     undefined = {"auc", "average_precision", "balanced_accuracy", "sensitivity", "ppv", "fnr"}
     for name, value in vars(negatives).items():
         assert math.isnan(value) == (name in undefined), name
-    nothing = describe(np.array([], dtype=int), np.array([]), 0.5)
-    assert nothing.n == 0
-    assert math.isnan(nothing.accuracy)
-    logits = describe(np.array([0, 1]), np.array([-3.0, 2.0]), 0.5)
+    assert nothing.n == nothing.positives == 0
+    assert all(math.isnan(value) for value in list(vars(nothing).values())[2:])
+    logits, _ = describe(np.array([0, 1]), np.array([-3.0, 2.0]), 0.5)
     assert math.isnan(logits.log_loss)
     assert math.isnan(logits.ece)
     assert logits.auc == 1.0
