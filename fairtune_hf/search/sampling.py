@@ -10,10 +10,9 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from fairtune_hf.search.samplers import SAMPLERS, STARTUP_TRIALS
 from fairtune_hf.search.space import FREE, MASK_SEED, SearchSpace
 from fairtune_hf.tuner import Mask
-
-STARTUP_TRIALS = 10  # Optuna's own default for TPE
 
 # Preset and the place of its learning rate in the range (0 = min, 1 = max, on the log scale). The two
 # controls come first and twice, because each is later trained at the better of its learning rates.
@@ -134,29 +133,16 @@ class SeededByTrial(optuna.samplers.BaseSampler):
         self._current.after_trial(study, trial, state, values)
 
 
+def is_lost(trial: FrozenTrial) -> bool:
+    """Whether a trial failed without a reason noted: it was killed, interrupted, or cut short by the budget."""
+    return trial.state == TrialState.FAIL and "reason" not in trial.user_attrs
+
+
 def build_sampler(
     name: str,
     *,
     seed: int,
     on_claim: Callable[[optuna.Study, FrozenTrial], object] | None = None,
 ) -> SeededByTrial:
-    """Build the sampler called `tpe`, `tpe_univariate` (as in Optuna 4 and the paper), `random`, `cmaes` or `nsga2`."""
-    builders: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
-        "tpe": lambda s: optuna.samplers.TPESampler(seed=s, n_startup_trials=STARTUP_TRIALS),
-        "tpe_univariate": lambda s: optuna.samplers.TPESampler(
-            seed=s, n_startup_trials=STARTUP_TRIALS, multivariate=False, constant_liar=False
-        ),
-        "random": lambda s: optuna.samplers.RandomSampler(seed=s),
-        "cmaes": lambda s: optuna.samplers.CmaEsSampler(
-            seed=s, n_startup_trials=STARTUP_TRIALS, warn_independent_sampling=False
-        ),
-        "nsga2": lambda s: optuna.samplers.NSGAIISampler(
-            seed=s, population_size=max(STARTUP_TRIALS, 20)
-        ),
-    }
-    return SeededByTrial(builders[name], seed=seed, on_claim=on_claim)
-
-
-def is_lost(trial: FrozenTrial) -> bool:
-    """Whether a trial failed without a reason noted: it was killed, interrupted, or cut short by the budget."""
-    return trial.state == TrialState.FAIL and "reason" not in trial.user_attrs
+    """Build a sampler of `SAMPLERS`."""
+    return SeededByTrial(SAMPLERS[name].build, seed=seed, on_claim=on_claim)
