@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from fairtune_hf.naming import closest
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
@@ -125,11 +127,9 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
     """
     if value in choices:
         return value
-    import difflib
-
-    close = difflib.get_close_matches(value, choices, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}.{hint}")
+    raise ValueError(
+        f"{name}: expected one of {', '.join(choices)}, got {value!r}.{closest(value, choices)}"
+    )
 
 
 def group_codes(values: Any, n_rows: int, *, name: str = "sensitive_features") -> GroupCodes:

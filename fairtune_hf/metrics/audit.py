@@ -5,7 +5,6 @@ Owns the checks that a stranger's table needs, with messages in the names of her
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -34,6 +33,7 @@ from fairtune_hf.metrics.flags import collapse_flag
 from fairtune_hf.metrics.groups import measure
 from fairtune_hf.metrics.multiplicity import holm_p_values
 from fairtune_hf.metrics.registry import TEST, GroupMetrics, shown_in
+from fairtune_hf.naming import closest_name
 
 
 def audit_predictions(
@@ -218,8 +218,7 @@ def _check_columns(frame: pd.DataFrame, wanted: list[str], what: str) -> None:
     absent = [name for name in wanted if name not in present]
     if not absent:
         return
-    hints = [difflib.get_close_matches(name, present, n=1) for name in absent]
-    close = ", ".join(f"{hint[0]!r}" for hint in hints if hint)
+    close = ", ".join(repr(hint) for name in absent if (hint := closest_name(name, present)))
     raise ValueError(
         f"{what}: expected the columns {', '.join(map(repr, wanted))}, but "
         f"{', '.join(map(repr, absent))} is missing among {', '.join(map(repr, present))}."

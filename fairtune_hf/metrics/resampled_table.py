@@ -151,7 +151,7 @@ class WeightedRows:
         return self._found[name]
 
     def _total(self, by_patient: FloatArray) -> FloatArray:
-        return np.matmul(by_patient, self._counts.T, dtype=np.float64)
+        return np.asarray(by_patient @ self._counts.T, dtype=np.float64)
 
     @cached_property
     def cells(self) -> FloatArray:
@@ -160,7 +160,7 @@ class WeightedRows:
 
     @cached_property
     def _n(self) -> FloatArray:
-        return self._total(self._rows.n)[0]
+        return self._total(self._rows.n).ravel()
 
     @property
     def auc(self) -> FloatArray:

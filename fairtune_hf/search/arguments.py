@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from fairtune_hf.metrics.registry import OBJECTIVES
+from fairtune_hf.naming import unknown_name
+from fairtune_hf.search.samplers import FOR_METHODS, SAMPLERS, sampler_help
+
+if TYPE_CHECKING:
+    MethodSampler: TypeAlias = str
+    MaskSampler: TypeAlias = str
+else:  # the flags' choices
+    MethodSampler, MaskSampler = Literal[FOR_METHODS], Literal[tuple(SAMPLERS)]
 
 _T = TypeVar("_T")
 
@@ -34,9 +42,7 @@ class BudgetArguments:
     learning_rate_max: float = field(
         default=1.0e-3, metadata={"help": "Upper end of the log-uniform learning rate."}
     )
-    sampler: Literal["tpe", "tpe_univariate", "random"] = field(
-        default="tpe", metadata={"help": "How trials after the start-up points are drawn."}
-    )
+    sampler: MethodSampler = field(default="tpe", metadata={"help": sampler_help(FOR_METHODS)})
     pruner: Literal["successive_halving", "median", "hyperband", "none"] = field(
         default="successive_halving",
         metadata={"help": "Which trials end early; none: all train equally long."},
@@ -81,9 +87,7 @@ class SearchArguments(BudgetArguments):
             "Pareto front); NAME_lcb, its lower confidence bound; package.module.function, your own."
         },
     )
-    sampler: Literal["tpe", "tpe_univariate", "random", "cmaes", "nsga2"] = field(  # type: ignore[assignment]
-        default="tpe", metadata={"help": "How trials after the start-up points are drawn."}
-    )
+    sampler: MaskSampler = field(default="tpe", metadata={"help": sampler_help(tuple(SAMPLERS))})
     hours: float | None = field(
         default=None,
         metadata={
@@ -161,9 +165,11 @@ class SearchArguments(BudgetArguments):
         from fairtune_hf.search.objectives import parse_objectives
 
         objectives = parse_objectives(self.objective)
-        if len(objectives) > 1 and self.sampler == "cmaes":
+        if len(objectives) > 1 and SAMPLERS[self.sampler].one_objective:
+            several = [name for name, sampler in SAMPLERS.items() if not sampler.one_objective]
             raise ValueError(
-                "--sampler: expected one that can follow several objectives, got cmaes. Use nsga2 or tpe."
+                f"--sampler: expected one that can follow several objectives, got {self.sampler}. "
+                f"Use {' or '.join(several)}."
             )
         check_workers(self.workers)
         # What lies in memory only is gone with the process, and no other one sees it.
@@ -193,6 +199,8 @@ class SearchArguments(BudgetArguments):
 
 
 def _check_counts(search: SearchArguments) -> None:
+    if search.sampler not in SAMPLERS:
+        raise unknown_name("--sampler:", search.sampler, tuple(SAMPLERS))
     for name, low in (("trials", 1), ("reduction_factor", 2), ("top_k", 0), ("control_trials", 0)):
         if getattr(search, name) < low:
             raise ValueError(

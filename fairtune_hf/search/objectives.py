@@ -5,7 +5,6 @@ Values come from the whole validation split in one pass, through the metrics pac
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import math
 import re
@@ -39,6 +38,7 @@ from fairtune_hf.metrics.resampling import (
     rarer_class_patients,
 )
 from fairtune_hf.metrics.trainer import ComputeMetrics, positive_probability
+from fairtune_hf.naming import closest_name
 
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
 # Of a model that calls nobody, or everybody, positive a difference at the threshold is undefined: it would
@@ -109,8 +109,8 @@ def _parse_one(word: str) -> Objective:
         return Objective(name=name, direction=own)
     if "." in name:
         return Objective(name=name, direction=given or MAXIMIZE, function=_import(name))
-    close = difflib.get_close_matches(plain, OBJECTIVES, n=1)
-    hint = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(OBJECTIVES)}."
+    close = closest_name(plain, OBJECTIVES)
+    hint = f"Did you mean {close}?" if close else f"Known: {', '.join(OBJECTIVES)}."
     raise ValueError(
         f"--objective: expected a metric, or the dotted name of a function, got {word!r}. {hint}"
     )

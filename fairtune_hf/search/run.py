@@ -29,6 +29,7 @@ from fairtune_hf.search.loop import run_trials
 from fairtune_hf.search.objectives import ObjectiveMetrics, parse_objectives
 from fairtune_hf.search.progress import Progress
 from fairtune_hf.search.record import write_record
+from fairtune_hf.search.samplers import SAMPLERS
 from fairtune_hf.search.sampling import StartupPoint
 from fairtune_hf.search.shared import join_shared
 from fairtune_hf.search.space import Candidate, SearchSpace
@@ -89,7 +90,7 @@ def search_masks(
         layout=search.layout,
         learning_rate=(search.learning_rate_min, search.learning_rate_max),
         epochs=search.epoch_choices(),
-        integer_bits=search.sampler == "cmaes",
+        integer_bits=SAMPLERS[search.sampler].integer_bits,
     )
     do: Any
     if pool is None:  # the repetitions and the controls train on the same pictures

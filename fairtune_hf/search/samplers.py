@@ -29,7 +29,8 @@ class Sampler:
         default=False, metadata={"help": "Whether it cannot follow several objectives."}
     )
     integer_bits: bool = field(
-        default=False, metadata={"help": "Whether it takes numbers only, so that bits must be some."}
+        default=False,
+        metadata={"help": "Whether it takes numbers only, so that bits must be some."},
     )
     masks_only: bool = field(
         default=False, metadata={"help": "Whether it is for mask searches, not for all methods."}

@@ -10,7 +10,6 @@ import pytest
 from fairlearn.metrics import (
     MetricFrame,
     demographic_parity_difference,
-    equal_opportunity_difference,
     equalized_odds_difference,
 )
 from hypothesis import given, settings
@@ -153,7 +152,7 @@ CELL = st.tuples(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(CELL, min_size=1, max_size=40), st.sampled_from([0.5, 1 / 3, 0.0, 1.1, None]))
 def test_weighted_tables_with_ties_and_empty_groups(cells, threshold):
     """Few scores and groups, so that ties, groups of one class and groups without weight are common."""
@@ -177,7 +176,7 @@ def test_weighted_tables_with_ties_and_empty_groups(cells, threshold):
 
 
 def oracle(label, score, code, weight, threshold):
-    """What scikit-learn and fairlearn give, undefined where the documentation says so."""
+    """What scikit-learn's numbers of each group give, undefined where the documentation says so."""
     rows = oracle_rows(label, score, weight, threshold)
     rows["overall_auc"] = rows.pop("auc")
     parts = [
@@ -188,23 +187,21 @@ def oracle(label, score, code, weight, threshold):
     rows |= {"min_auc": np.min(aucs), "max_auc": np.max(aucs), "auc_gap": np.ptp(aucs)}
     rows["max_group_loss"] = np.max([part["log_loss"] for part in parts])
     hit = score >= (threshold or 0.0)
-    differences = {
-        "equalized_odds_difference": equalized_odds_difference,
-        "demographic_parity_difference": demographic_parity_difference,
-        "equal_opportunity_difference": equal_opportunity_difference,
+    rates = {
+        name: [part[name] for part in parts] for name in ("sensitivity", "fpr", "selection_rate")
     }
-    kept = weight > 0
-    undefined = threshold is None or len(np.unique(hit[kept])) < 2
-    for name, function in differences.items():
-        value = function(
-            label[kept], hit[kept], sensitive_features=pd.Series(code[kept]),
-            sample_weight=weight[kept],
-        )  # fmt: skip
-        needed = {"equalized_odds_difference": "auc", "equal_opportunity_difference": "sensitivity"}
-        if undefined or (name in needed and any(math.isnan(p[needed[name]]) for p in parts)):
-            value = math.nan
-        rows[name] = value
-    return rows
+    odds = (
+        math.nan
+        if np.isnan(aucs).any()
+        else max(np.ptp(rates["sensitivity"]), np.ptp(rates["fpr"]))
+    )
+    known = [rate for rate in rates["selection_rate"] if not math.isnan(rate)]
+    one_sided = threshold is None or len(np.unique(hit[weight > 0])) < 2
+    return rows | {
+        "equalized_odds_difference": math.nan if one_sided else odds,
+        "demographic_parity_difference": math.nan if one_sided else np.ptp(known),
+        "equal_opportunity_difference": math.nan if one_sided else np.ptp(rates["sensitivity"]),
+    }
 
 
 def oracle_rows(label, score, weight, threshold):

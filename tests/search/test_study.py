@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.pruning import Schedule, build_pruner
-from fairtune_hf.search.sampling import STARTUP_TRIALS, startup_points
+from fairtune_hf.search.samplers import SAMPLERS, STARTUP_TRIALS
+from fairtune_hf.search.sampling import startup_points
 from fairtune_hf.search.space import SearchSpace
 from fairtune_hf.search.study import REPLACEMENT, SearchStudy
 
@@ -302,10 +303,10 @@ def test_a_claim_that_leads_nowhere_is_given_back(tmp_path: Path) -> None:
     two.end_turn()
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "tpe_univariate", "random", "cmaes", "nsga2"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_goes_on_without_repeats(tmp_path: Path, sampler: str) -> None:
-    arguments = SearchArguments(sampler=sampler, trials=40)  # type: ignore[arg-type]
-    space = SearchSpace(blocks=BLOCKS, integer_bits=sampler == "cmaes")
+    arguments = SearchArguments(sampler=sampler, trials=40)
+    space = SearchSpace(blocks=BLOCKS, integer_bits=SAMPLERS[sampler].integer_bits)
 
     def reopen() -> SearchStudy:
         return SearchStudy(RunFolder(tmp_path), space, arguments, epochs=10, seed=0)
