@@ -6,9 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
-from fairtune_hf.metrics.registry import OBJECTIVES
+from fairtune_hf.metrics.registry import COMPARISON, shown_in
 from fairtune_hf.naming import unknown_name
-from fairtune_hf.search.samplers import FOR_METHODS, SAMPLERS, sampler_help
+from fairtune_hf.search.samplers import FOR_METHODS, SAMPLERS
 
 if TYPE_CHECKING:
     MethodSampler: TypeAlias = str
@@ -42,7 +42,9 @@ class BudgetArguments:
     learning_rate_max: float = field(
         default=1.0e-3, metadata={"help": "Upper end of the log-uniform learning rate."}
     )
-    sampler: MethodSampler = field(default="tpe", metadata={"help": sampler_help(FOR_METHODS)})
+    sampler: MethodSampler = field(
+        default="tpe", metadata={"help": "How trials after the start-up points are drawn."}
+    )
     pruner: Literal["successive_halving", "median", "hyperband", "none"] = field(
         default="successive_halving",
         metadata={"help": "Which trials end early; none: all train equally long."},
@@ -83,11 +85,14 @@ class SearchArguments(BudgetArguments):
     objective: str = field(
         default="min_auc",
         metadata={
-            "help": f"Validation metric that decides: {' '.join(OBJECTIVES)}; auc_GROUP; several parted by commas (a "
-            "Pareto front); NAME_lcb, its lower confidence bound; package.module.function, your own."
+            "help": f"Validation metric that decides: {' '.join(shown_in(COMPARISON))} ...; "
+            "several parted by commas (a Pareto front); NAME_lcb, its lower confidence bound; "
+            "package.module.function, your own."
         },
     )
-    sampler: MaskSampler = field(default="tpe", metadata={"help": sampler_help(tuple(SAMPLERS))})
+    sampler: MaskSampler = field(
+        default="tpe", metadata={"help": "How trials after the start-up points are drawn."}
+    )
     hours: float | None = field(
         default=None,
         metadata={

@@ -6,7 +6,6 @@ imported when a sampler is built: a page of help needs it not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +20,8 @@ class Sampler:
     """The declaration of one sampler."""
 
     name: str = field(metadata={"help": "Its class in `optuna.samplers`."})
-    text: str = field(metadata={"help": "What it does, for the help."})
-    settings: Callable[[], dict[str, Any]] = field(
-        default=dict, metadata={"help": "Makes its arguments beside the seed."}
+    settings: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "Its arguments beside the seed."}
     )
     one_objective: bool = field(
         default=False, metadata={"help": "Whether it cannot follow several objectives."}
@@ -41,7 +39,7 @@ class Sampler:
         import optuna
 
         made: optuna.samplers.BaseSampler = getattr(optuna.samplers, self.name)(
-            seed=seed, **self.settings()
+            seed=seed, **self.settings
         )
         return made
 
@@ -49,38 +47,28 @@ class Sampler:
 SAMPLERS = {
     "tpe": Sampler(
         name="TPESampler",
-        text="Optuna's default",
-        settings=lambda: {"n_startup_trials": STARTUP_TRIALS},
+        settings={"n_startup_trials": STARTUP_TRIALS},
     ),
     "tpe_univariate": Sampler(
         name="TPESampler",
-        text="as in Optuna 4 and the paper",
-        settings=lambda: {
+        settings={
             "n_startup_trials": STARTUP_TRIALS,
             "multivariate": False,
             "constant_liar": False,
         },
     ),
-    "random": Sampler(name="RandomSampler", text="learns nothing"),
+    "random": Sampler(name="RandomSampler"),
     "cmaes": Sampler(
         name="CmaEsSampler",
-        text="one objective only",
-        settings=lambda: {"n_startup_trials": STARTUP_TRIALS, "warn_independent_sampling": False},
+        settings={"n_startup_trials": STARTUP_TRIALS, "warn_independent_sampling": False},
         one_objective=True,
         integer_bits=True,
         masks_only=True,
     ),
     "nsga2": Sampler(
         name="NSGAIISampler",
-        text="genetic",
-        settings=lambda: {"population_size": max(STARTUP_TRIALS, 20)},
+        settings={"population_size": max(STARTUP_TRIALS, 20)},
         masks_only=True,
     ),
 }
 FOR_METHODS = tuple(name for name, sampler in SAMPLERS.items() if not sampler.masks_only)
-
-
-def sampler_help(names: tuple[str, ...]) -> str:
-    """Say how trials are drawn, and what each of some samplers does."""
-    told = ", ".join(f"{name} {SAMPLERS[name].text}" for name in names)
-    return f"How trials after the start-up points are drawn ({told})."

@@ -152,7 +152,7 @@ CELL = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(CELL, min_size=1, max_size=40), st.sampled_from([0.5, 1 / 3, 0.0, 1.1, None]))
 def test_weighted_tables_with_ties_and_empty_groups(cells, threshold):
     """Few scores and groups, so that ties, groups of one class and groups without weight are common."""
