@@ -8,7 +8,7 @@ Must not import the training loop. Formulas and their sources are named in each 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -82,6 +82,21 @@ class Stage:
     weight_decay: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ParameterGroup:
+    """Parameters that learn at a rate of their own and whose gradients are clipped apart from all others.
+
+    Attributes:
+        parameters: Trained parameters of the model, as of a head beside it.
+        learning_rate_factor: Times the learning rate of the rest, over the whole schedule.
+        max_grad_norm: Largest norm of their gradients together; None leaves them as they are.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    learning_rate_factor: float = 1.0
+    max_grad_norm: float | None = None
+
+
 class Method:
     """Plain fine-tuning: mean cross entropy over rows drawn once an epoch. Subclasses change a part.
 
@@ -93,6 +108,8 @@ class Method:
     hyperparameters: ClassVar[tuple[Hyperparameter, ...]] = ()
     views: ClassVar[int] = 1
     """Augmented views of each picture in a batch; view v of row i is at v * rows + i."""
+    evaluations: ClassVar[int] = 0
+    """How often an epoch the validation rows are scored for `after_evaluation`."""
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Method:
@@ -118,6 +135,37 @@ class Method:
     def start_stage(self, model: nn.Module) -> nn.Module:
         """Change the model at the start of the stage; called before the optimiser is made."""
         return model
+
+    def end_stage(self, model: nn.Module) -> nn.Module:
+        """Return the model as it is after the stage; called after its last epoch.
+
+        What stands beside the classifier for the training alone is dropped here. The last stage's model is saved,
+        and scored by its logits alone if it is another than the one that was trained.
+        """
+        return model
+
+    def parameter_groups(self, model: nn.Module) -> Sequence[ParameterGroup]:
+        """Return what learns otherwise than the rest of the model; by default nothing."""
+        return ()
+
+    def compute_gradients(self, model: nn.Module, backward: Callable[..., Tensor]) -> Tensor:
+        """Add a batch's gradients to those that the parameters hold, and return the loss; by default in one pass.
+
+        Args:
+            model: The model, as wrapped by the Trainer.
+            backward: Runs a forward and a backward pass on the batch, the same pictures each time, adds to the
+                gradients and returns the loss. `backward(reduce=False)` leaves them those of this process.
+        """
+        return backward()
+
+    def after_step(self, model: nn.Module, step: int, steps: int) -> None:
+        """Look at the model after an optimiser step, `step` of `steps` in the stage, counted from 1."""
+
+    def after_evaluation(
+        self, model: nn.Module, logits: Tensor, validation: LabelledImages
+    ) -> bool:
+        """Look at the logits of the validation rows, `(n, 2)`, in their order; return whether to go on training."""
+        return True
 
     def row_weights(self, labels: Tensor, sensitive: Tensor) -> Tensor | None:
         """Return each training row's chance to be drawn, any scale, `(n,)`; None draws each row once an epoch.
@@ -151,6 +199,10 @@ class Method:
 
     def finish(self, model: nn.Module, train: LabelledImages, validation: LabelledImages) -> None:
         """Change the trained model in place after the last epoch, before it is measured."""
+
+    def overrides(self, hook: str) -> bool:
+        """Whether the method does anything of its own at a hook: what it leaves alone costs nothing."""
+        return getattr(type(self), hook) is not getattr(Method, hook)
 
 
 def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ from fairtune_hf.cli.messages import is_first_process, say
 from fairtune_hf.search import describe_choice
 from fairtune_hf.training import (
     Backbone,
+    Candidate,
     FitArguments,
     RunFolder,
     check_same_inputs,
@@ -37,7 +38,7 @@ from fairtune_hf.training import (
 )
 from fairtune_hf.training.adapter import adapter_fault
 from fairtune_hf.training.identity import check_settings
-from fairtune_hf.training.refit import Choice, read_done
+from fairtune_hf.training.refit import read_done
 from fairtune_hf.tuner import Mask
 
 PARSER = PARSERS["finetune"]
@@ -65,7 +66,7 @@ def _plan_refits(folder: RunFolder, config: dict[str, Any], count: int) -> Calla
     training = restore(FitArguments, config)
     seeds = range(training.seed, training.seed + count)
     for _, entry in folder.refits(record).values():
-        Choice.from_record(entry, entry["layout"]).config()  # refuses a mask that is none
+        Candidate.from_record(entry).config()  # refuses a mask that is none
     backbone = load_model(restore(ModelArguments, config))
     data = restore(DataArguments, config)
     options: Any = restore(DataOptions, config)

@@ -12,7 +12,7 @@ from fairtune_hf.search.arguments import apply_protocol
 from fairtune_hf.training import build_datasets
 from fairtune_hf.training.clock import PARTS
 from fairtune_hf.training.profile import Profile, advise, profile_training
-from fairtune_hf.training.refit import compiling_pays
+from fairtune_hf.training.train import compiling_pays
 from fairtune_hf.tuner import FairMaskConfig, Mask
 
 PARSER = PARSERS["profile"]

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from fairtune_hf.lazy import attach
 
 if TYPE_CHECKING:
+    from fairtune_hf.training.candidate import Candidate as Candidate
+
     from .arguments import BudgetArguments as BudgetArguments
     from .arguments import SearchArguments as SearchArguments
     from .controls import CONTROLS as CONTROLS
@@ -21,10 +23,10 @@ if TYPE_CHECKING:
     from .run import search_masks as search_masks
     from .sampling import StartupPoint as StartupPoint
     from .sampling import startup_points as startup_points
-    from .space import Candidate as Candidate
     from .space import HyperparameterLike as HyperparameterLike
     from .space import SearchSpace as SearchSpace
     from .space import suggest_mask as suggest_mask
     from .study import SearchStudy as SearchStudy
+    from .study_plan import StudyPlan as StudyPlan
 
 __getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -16,23 +16,13 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from fairtune_hf.search.arguments import SearchArguments
+from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.search.objectives import Objective
 from fairtune_hf.search.sampling import StartupPoint
-from fairtune_hf.search.space import SearchSpace
 from fairtune_hf.search.study import SearchStudy
+from fairtune_hf.search.study_plan import StudyPlan
 
 NEW_SEEDS_FROM = 1000  # away from the seeds of the refits, which count up from the run's own
-
-
-@dataclass(frozen=True, kw_only=True)
-class Confirmation:
-    """How to train the best trials again."""
-
-    space: SearchSpace
-    search: SearchArguments
-    startup: tuple[StartupPoint, ...]
-    name: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +38,9 @@ class Judged:
     )
 
 
-def plan_confirmation(study: SearchStudy, *, seed: int) -> Confirmation | None:
+def plan_confirmation(study: SearchStudy) -> StudyPlan | None:
     """Plan the repetitions of the best trials; None if none are wanted or nothing completed."""
-    search = study.arguments
+    search, seed = study.arguments, study.plan.training.seed
     top = best_points(study)
     if not top:
         return None
@@ -62,7 +52,9 @@ def plan_confirmation(study: SearchStudy, *, seed: int) -> Confirmation | None:
         for new in seeds
     )
     text = json.dumps([point.params for point in points], sort_keys=True)
-    return Confirmation(
+    return replace(
+        study.plan,
+        folder=RunFolder(study.folder.path / "confirm"),
         space=replace(study.space, seeds=seeds),
         search=replace(
             search,
@@ -75,6 +67,8 @@ def plan_confirmation(study: SearchStudy, *, seed: int) -> Confirmation | None:
         startup=points,
         # Of its content: more trials may bring others to the top, whose repetitions are another study.
         name=f"{study.name}-confirm-{hashlib.sha256(text.encode()).hexdigest()[:10]}",
+        storage=study.url,
+        repeats=True,
     )
 
 

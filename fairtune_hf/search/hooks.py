@@ -17,8 +17,9 @@ from transformers import Trainer, set_seed
 from transformers.trainer_utils import BestRun
 
 from fairtune_hf.naming import shortened
-from fairtune_hf.search.space import LEARNING_RATE_RANGE, Candidate, SearchSpace
+from fairtune_hf.search.space import LEARNING_RATE_RANGE, SearchSpace
 from fairtune_hf.training.backbone import Backbone, load_backbone
+from fairtune_hf.training.candidate import Candidate
 
 BuildModel = Callable[[Backbone, Candidate], nn.Module]
 

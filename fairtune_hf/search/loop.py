@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,13 +18,14 @@ from optuna.trial import TrialState
 from tqdm.auto import tqdm
 
 from fairtune_hf.search.hooks import HpSpace
-from fairtune_hf.search.objectives import parse_objectives, read_objectives
+from fairtune_hf.search.objectives import Objective, parse_objectives, read_objectives
 from fairtune_hf.search.progress import Progress
 from fairtune_hf.search.sampling import is_lost
 from fairtune_hf.search.study import DONE, GO, WAIT, SearchStudy
 from fairtune_hf.training.garbage import quick_collections
 from fairtune_hf.training.tracking import trial_name
-from fairtune_hf.training.trainer import TRIAL_FAILURES, FairTrainer, TrialCutShort
+from fairtune_hf.training.trainer import FairTrainer
+from fairtune_hf.training.trial_trainer import TRIAL_FAILURES, TrialCutShort
 
 _FAILURES_IN_A_ROW = 10
 _POLL_SECONDS = 1.0
@@ -35,9 +36,8 @@ def run_trials(
     study: SearchStudy | None,
     space: HpSpace,
     objective: str,
-    *,
+    write_tables: bool,
     progress: Progress,
-    write_tables: bool = True,
 ) -> None:
     """Run trials until the budget is spent or somebody stops the study; the first process counts for all.
 
@@ -46,59 +46,55 @@ def run_trials(
         study: The study; None on the processes that only help the first one.
         space: What may vary.
         objective: As in `SearchArguments`.
-        progress: Told after each trial.
         write_tables: Whether this process writes the tables after each trial.
+        progress: Told after each trial.
 
     Raises:
         RuntimeError: Ten trials in a row failed.
     """
     with quick_collections() as settle:
-        _run_trials(trainer, study, space, objective, progress, write_tables, settle)
+        trainer.judge = None if study is None else study.judge
+        objectives = parse_objectives(objective)
+        while (decision := _agree(trainer, _decide(trainer, study))) != DONE:
+            if decision == WAIT:
+                time.sleep(_POLL_SECONDS)
+                continue
+            _run_trial(trainer, study, space, objectives)
+            if study is not None:
+                if write_tables:
+                    study.write_tables()
+                progress.refresh()
+            settle()
 
 
-def _run_trials(
+def _run_trial(
     trainer: FairTrainer,
     study: SearchStudy | None,
     space: HpSpace,
-    objective: str,
-    progress: Progress,
-    write_tables: bool,
-    settle: Callable[[], None],
+    objectives: Sequence[Objective],
 ) -> None:
-    """Do what `run_trials` says; `settle` is called after each trial."""
-    objectives = parse_objectives(objective)
-    trainer.judge = None if study is None else study.judge
-    arguments: dict[str, Any] = {} if study is None else study.create_study_arguments()
-    while (decision := _agree(trainer, _decide(trainer, study))) != DONE:
-        if decision == WAIT:
-            time.sleep(_POLL_SECONDS)
-            continue
-        try:
-            trainer.hyperparameter_search(
-                hp_space=space,
-                compute_objective=lambda metrics: read_objectives(
-                    objectives, metrics, _count_trainable(trainer)
-                ),
-                n_trials=1,
-                direction="maximize" if study is None else study.direction,
-                backend="optuna",
-                hp_name=trial_name,
-                **arguments,
-            )
-        except TRIAL_FAILURES as error:
-            _consider_failure(trainer, study, error)
-        except TrialCutShort:
-            pass  # the budget is spent, and the claim of the next trial says so
-        except (UpdateFinishedTrialError, ValueError) as error:
-            _consider_refusal(trainer, study, error)
-        finally:
-            if study is not None:
-                study.end_turn()
+    """Run the trial that was claimed, whatever becomes of it."""
+    try:
+        trainer.hyperparameter_search(
+            hp_space=space,
+            compute_objective=lambda metrics: read_objectives(
+                objectives, metrics, _count_trainable(trainer)
+            ),
+            n_trials=1,
+            direction="maximize" if study is None else study.direction,
+            backend="optuna",
+            hp_name=trial_name,
+            **({} if study is None else study.create_study_arguments()),
+        )
+    except TRIAL_FAILURES as error:
+        _consider_failure(trainer, study, error)
+    except TrialCutShort:
+        pass  # the budget is spent, and the claim of the next trial says so
+    except (UpdateFinishedTrialError, ValueError) as error:
+        _consider_refusal(trainer, study, error)
+    finally:
         if study is not None:
-            if write_tables:
-                study.write_tables()
-            progress.refresh()
-        settle()
+            study.end_turn()
 
 
 def _decide(trainer: FairTrainer, study: SearchStudy | None) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
-from torch import nn
 
 from fairtune_hf.baselines import Method, MethodSpec
 from fairtune_hf.baselines.method import trainable_parameters
@@ -22,20 +21,20 @@ from fairtune_hf.search.budget import busy_seconds
 from fairtune_hf.search.record import describe_choice, selected_by
 from fairtune_hf.search.run import run_study, set_aside_if_damaged
 from fairtune_hf.search.sampling import startup_points
-from fairtune_hf.search.space import FREE, RANDOM, Candidate, SearchSpace
+from fairtune_hf.search.space import FREE, RANDOM, SearchSpace
 from fairtune_hf.search.study import SearchStudy
+from fairtune_hf.search.study_plan import StudyPlan
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.cost import add_costs
-from fairtune_hf.training.dataset import ImageDataset
 from fairtune_hf.training.description import (
     describe_dataset,
     describe_hardware,
     describe_versions,
 )
-from fairtune_hf.training.refit import Choice, build_datasets, class_weights, compiling_pays, refit
-from fairtune_hf.training.stages import MethodTraining
-from fairtune_hf.training.trainer import COST, FairTrainer
+from fairtune_hf.training.refit import refit
+from fairtune_hf.training.train import Training
+from fairtune_hf.training.trial_trainer import COST
 from fairtune_hf.tuner import PRESETS, FairMaskConfig
 
 
@@ -99,96 +98,39 @@ class MethodRun:
         study.write_tables()  # also where nothing was left to try, and the tables were damaged
         self._write_record(study, best, table)
 
-    def refit_choice(
-        self,
-        table: ImageTable,
-        *,
-        seeds: Sequence[int],
-        datasets: dict[str, ImageDataset] | None = None,
-    ) -> None:
+    def refit_choice(self, table: ImageTable, *, seeds: Sequence[int]) -> None:
         """Train the choice of run.json at each seed and keep predictions and the first adapter."""
         entry = self.folder.read_chosen()["choice"]
-        candidate = read_candidate(entry)
-        method = self.spec.method.from_values(candidate.hyperparameters)
-
-        def train(seed: int, held: dict[str, ImageDataset]) -> FairTrainer:
-            training = self._method_training(table, held, trainings=len(seeds))
-            return training.train(
-                method,
-                candidate_config(candidate),
-                learning_rate=candidate.learning_rate,
-                seed=seed,
-            )
-
-        choice = Choice(
-            mask=candidate.mask, layout=candidate.layout, learning_rate=candidate.learning_rate
-        )
-        refit(
-            choice,
-            table,
-            self.backbone,
-            self.folder,
-            self.training,
-            seeds=seeds,
-            datasets=datasets,
-            train=train,
-            entry=entry,
-        )
+        refit(self._training(table, trainings=len(seeds)), self.folder, entry, seeds=seeds)
         self.folder.update(dataset=describe_dataset(table))
 
-    def _method_training(
-        self, table: ImageTable, datasets: dict[str, ImageDataset], *, trainings: int
-    ) -> MethodTraining:
-        return MethodTraining(
+    def _training(self, table: ImageTable, trainings: int) -> Training:
+        return Training(
+            table=table,
             backbone=self.backbone,
             arguments=self.training,
-            datasets=datasets,
-            class_weights=class_weights(table, self.training),
-            compile_blocks=compiling_pays(
-                self.training, self.backbone, len(datasets["train"]), trainings
-            ),
+            method=self.spec.method,
+            trainings=trainings,
         )
 
-    def _run_study(self, table: ImageTable, show_progress: bool) -> SearchStudy:
-        """Search with trials whose earlier stages are trained while their model is built."""
-        trainers: list[FairTrainer] = []
-        datasets = build_datasets(table, self.backbone, self.training)
-        earlier = self._method_training(table, datasets, trainings=self.search.trials)
-
-        def make_trainer(**arguments: Any) -> FairTrainer:
-            trainers.append(FairTrainer(**arguments))
-            return trainers[0]
-
-        def build_model(_: Backbone, candidate: Candidate) -> nn.Module:
-            method = self.spec.method.from_values(candidate.hyperparameters)
-            trainers[0].use_stage(method.stages(self.training.epochs)[-1])
-            return earlier.build_last_stage(
-                method,
-                candidate_config(candidate),
-                learning_rate=candidate.learning_rate,
-                seed=self.training.seed,
-            )
-
+    @property
+    def plan(self) -> StudyPlan:
+        """The study of the method's learning rate and of whatever else it tunes."""
         # Of the last stage only its length is known before a candidate is.
         last = self.spec.method().stages(self.training.epochs)[-1]
-        study = run_study(
-            table,
-            self.backbone,
+        # The same first learning rates for every method, free masks included: no presets.
+        plain = dataclasses.replace(self.space, mask="none", layout="block3")
+        return StudyPlan(
             self.folder,
             self.space,
             dataclasses.replace(self.search, objective=self.objective),
             dataclasses.replace(self.training, epochs=last.epochs),
-            # The same first learning rates for every method, free masks included: no presets.
-            startup=startup_points(
-                dataclasses.replace(self.space, mask="none", layout="block3"),
-                seed=self.training.seed,
-            ),
-            build_model=build_model,
-            make_trainer=make_trainer,
-            datasets=datasets,
-            keep_best=False,
-            show_progress=show_progress,
+            startup=tuple(startup_points(plain, seed=self.training.seed)),
         )
+
+    def _run_study(self, table: ImageTable, show_progress: bool) -> SearchStudy:
+        training = self._training(table, trainings=self.search.trials)
+        study = run_study(self.plan, training, keep_best=False, show_progress=show_progress)
         if study is None:
             raise RuntimeError(
                 "A comparison was started under accelerate launch. Start `fairtune compare --workers N` by itself; it spreads "
@@ -198,7 +140,7 @@ class MethodRun:
 
     def _write_record(self, study: SearchStudy, best: FrozenTrial, table: ImageTable) -> None:
         candidate = self.space.suggest(best)
-        config = candidate_config(candidate)
+        config = candidate.config()
         method = self.spec.method.from_values(candidate.hyperparameters)
         choice = describe_choice(
             mask=study.mask_of(best),
@@ -268,24 +210,6 @@ def best_value(study: SearchStudy) -> float | None:
     """Return the best validation value of a study's first objective, None where nothing completed."""
     best = study.best()
     return None if best is None else float(best.values[0])
-
-
-def candidate_config(candidate: Candidate) -> FairMaskConfig:
-    """Return the tuner's configuration of a candidate, a method's preset expanded."""
-    return FairMaskConfig(
-        mask=candidate.mask, layout=candidate.layout, train_also=candidate.train_also
-    )
-
-
-def read_candidate(choice: dict[str, Any]) -> Candidate:
-    """Read a candidate back from the `choice` of run.json."""
-    return Candidate(
-        mask=choice["mask"],
-        layout=choice["layout"],
-        learning_rate=choice["learning_rate"],
-        train_also=tuple(choice.get("train_also") or ()),
-        hyperparameters=dict(choice.get("hyperparameters") or {}),
-    )
 
 
 def record_failure(folder: RunFolder, spec: MethodSpec, table: ImageTable, reason: str) -> None:

@@ -22,14 +22,14 @@ from fairtune_hf.search.objectives import MAXIMIZE, ObjectiveMetrics
 from fairtune_hf.search.study import SearchStudy
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
+from fairtune_hf.training.candidate import Candidate
 from fairtune_hf.training.cost import add_costs
 from fairtune_hf.training.description import (
     describe_dataset,
     describe_hardware,
     describe_versions,
 )
-from fairtune_hf.training.refit import Choice
-from fairtune_hf.training.trainer import COST
+from fairtune_hf.training.trial_trainer import COST
 from fairtune_hf.tuner import mask_bit_names
 
 
@@ -43,7 +43,7 @@ def write_record(
     judged: Sequence[Judged] = (),
     control_studies: Mapping[str, SearchStudy] | None = None,
     repeated: SearchStudy | None = None,
-) -> Choice:
+) -> Candidate:
     """Write what the search found, its choice and the controls' learning rates to run.json.
 
     Args:
@@ -100,13 +100,13 @@ def write_record(
         hardware=describe_hardware(),
         warnings=warnings,
     )
-    return Choice.from_record(record["choice"], study.space.layout)
+    return Candidate.from_record(record["choice"])
 
 
-def _refits_of(record: Mapping[str, Any]) -> dict[str, Choice]:
+def _refits_of(record: Mapping[str, Any]) -> dict[str, Candidate]:
     """Return what run.json says is to be refitted: the choice and the controls."""
     entries = {"fairtune": record.get("choice"), **(record.get("controls") or {})}
-    return {name: Choice.from_record(e, e["layout"]) for name, e in entries.items() if e}
+    return {name: Candidate.from_record(e) for name, e in entries.items() if e}
 
 
 def _search_cost(*studies: SearchStudy | None) -> dict[str, Any]:

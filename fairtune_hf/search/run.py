@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import optuna
+from torch import nn
 from tqdm.auto import tqdm
 
 from fairtune_hf.data import ImageTable
@@ -23,26 +24,26 @@ from fairtune_hf.search.controls import (
     control_spaces,
     has_own_studies,
 )
-from fairtune_hf.search.hooks import BuildModel, HpSpace, ModelInit, build_masked_model
+from fairtune_hf.search.hooks import HpSpace, ModelInit
 from fairtune_hf.search.interrupt import prompt_exit
 from fairtune_hf.search.loop import run_trials
 from fairtune_hf.search.objectives import ObjectiveMetrics, parse_objectives
 from fairtune_hf.search.progress import Progress
 from fairtune_hf.search.record import write_record
 from fairtune_hf.search.samplers import SAMPLERS
-from fairtune_hf.search.sampling import StartupPoint
 from fairtune_hf.search.shared import join_shared
-from fairtune_hf.search.space import Candidate, SearchSpace
+from fairtune_hf.search.space import SearchSpace
 from fairtune_hf.search.storage import read_trials, told_apart, without_password
-from fairtune_hf.search.study import STUDY_NAME, SearchStudy
+from fairtune_hf.search.study import SearchStudy
 from fairtune_hf.search.study_file import set_aside
+from fairtune_hf.search.study_plan import STUDY_NAME, StudyPlan, file_url
 from fairtune_hf.search.tables import are_whole, noted_study, read_listed, require_trials
 from fairtune_hf.search.workers import WorkerPool, is_worker
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
-from fairtune_hf.training.dataset import ImageDataset
+from fairtune_hf.training.candidate import Candidate
 from fairtune_hf.training.identity import identify, keep_identity
-from fairtune_hf.training.refit import Choice, build_datasets, class_weights, compiling_pays
+from fairtune_hf.training.train import Training
 from fairtune_hf.training.trainer import FairTrainer
 from fairtune_hf.tuner import check_layout_of
 
@@ -56,7 +57,7 @@ def search_masks(
     *,
     pool: WorkerPool | None = None,
     show_progress: bool = True,
-) -> Choice | None:
+) -> Candidate | None:
     """Search the mask and the learning rate, and write the run's tables and `run.json`.
 
     Args:
@@ -92,24 +93,13 @@ def search_masks(
         epochs=search.epoch_choices(),
         integer_bits=SAMPLERS[search.sampler].integer_bits,
     )
-    do: Any
-    if pool is None:  # the repetitions and the controls train on the same pictures
-        do = functools.partial(run_study, datasets=build_datasets(table, backbone, training))
-    else:
-        do = functools.partial(_watch_study, pool=pool)
-    run: Any = functools.partial(
-        do,
-        table,
-        backbone,
-        training=training,
-        storage=search.storage or file_url(folder),
-        show_progress=show_progress,
-    )
-    name = search.study_name or STUDY_NAME
-    study = run(folder, space, search, name=name)
-    judged, controls, repeated = _after_the_search(
-        run, folder, study, space, search, training, name
-    )
+    name, url = search.study_name or STUDY_NAME, search.storage or file_url(folder)
+    plan = StudyPlan(folder, space, search, training, name=name, storage=url)
+    # The repetitions and the controls train on the same pictures.
+    how = Training(table=table, backbone=backbone, arguments=training)
+    run: Any = functools.partial(run_study, training=how, pool=pool, show_progress=show_progress)
+    study = run(plan)
+    judged, controls, repeated = _after_the_search(run, plan, study)
     if study is None or is_worker():
         return None
     return write_record(
@@ -125,37 +115,27 @@ def search_masks(
 
 
 def _after_the_search(
-    run: Callable[..., SearchStudy | None],
-    folder: RunFolder,
-    study: SearchStudy | None,
-    space: SearchSpace,
-    search: SearchArguments,
-    training: FitArguments,
-    name: str,
+    run: Callable[..., SearchStudy | None], plan: StudyPlan, study: SearchStudy | None
 ) -> tuple[list[Judged], dict[str, SearchStudy], SearchStudy | None]:
     """Run the repetitions and the controls' studies; every process takes the same steps."""
     judged: list[Judged] = []
     repeated: SearchStudy | None = None
-    plan = _share(None if study is None else plan_confirmation(study, seed=training.seed))
-    if plan is not None:
-        repeated = run(
-            RunFolder(folder.path / "confirm"),
-            plan.space,
-            plan.search,
-            startup=plan.startup,
-            name=plan.name,
-            failures_count=True,
-            tables_may_differ=True,
-            keep_best=False,
-        )
+    repetitions = _share(None if study is None else plan_confirmation(study))
+    if repetitions is not None:
+        repeated = run(repetitions, keep_best=False)
         if study is not None and repeated is not None:
             judged = judge_repetitions(study, repeated)
     controls = {}
-    if has_own_studies(search, space):
-        for control, its_space in control_spaces(space).items():
-            where = RunFolder(folder.path / "control_searches" / control)
-            its_search = control_arguments(search)
-            found = run(where, its_space, its_search, name=f"{name}-{control}", keep_best=False)
+    if has_own_studies(plan.search, plan.space):
+        for control, its_space in control_spaces(plan.space).items():
+            its_plan = replace(
+                plan,
+                folder=RunFolder(plan.folder.path / "control_searches" / control),
+                space=its_space,
+                search=control_arguments(plan.search),
+                name=f"{plan.name}-{control}",
+            )
+            found = run(its_plan, keep_best=False)
             if found is not None:
                 controls[control] = found
     return judged, controls, repeated
@@ -172,49 +152,22 @@ def _share(plan: Any) -> Any:
     return plan
 
 
-def file_url(folder: RunFolder) -> str:
-    """Return the URL of the file that a folder's study is kept in by default."""
-    return f"sqlite:///{folder.study_file.resolve()}"
-
-
 def run_study(
-    table: ImageTable,
-    backbone: Backbone,
-    folder: RunFolder,
-    space: SearchSpace,
-    search: SearchArguments,
-    training: FitArguments,
+    plan: StudyPlan,
+    training: Training,
     *,
-    startup: Sequence[StartupPoint] | None = None,
-    build_model: BuildModel = build_masked_model,
-    make_trainer: Callable[..., FairTrainer] = FairTrainer,
+    pool: WorkerPool | None = None,
     on_candidate: Callable[[Candidate], object] | None = None,
-    datasets: dict[str, ImageDataset] | None = None,
-    name: str = STUDY_NAME,
-    storage: str | None = None,
-    failures_count: bool = False,
-    tables_may_differ: bool = False,
     keep_best: bool = True,
     show_progress: bool = True,
 ) -> SearchStudy | None:
     """Run, or go on with, the one study of a folder until its budget is spent; write its tables.
 
     Args:
-        table: Training and validation rows.
-        backbone: Where every trial starts from.
-        folder: Where the study, its tables and its best trial go; nothing else is written there.
-        space: What may vary.
-        search: Objective, sampler, pruner and budget.
-        training: How each trial is trained.
-        startup: The first trials; by default those of `startup_points`.
-        build_model: Makes the model of a candidate; the backbone under its mask by default.
-        make_trainer: Called once with the arguments of `FairTrainer`; for one with a method of its own.
+        plan: What it is; nothing is written outside its folder and its storage.
+        training: How a candidate is trained.
+        pool: Workers that do the training, so that this process only watches.
         on_candidate: Called with each trial's candidate before its model is built, on every process.
-        datasets: The splits as model inputs, where they were built before.
-        name: Name of the study in its storage.
-        storage: SQLAlchemy URL of the storage; by default a file in the folder.
-        failures_count: Whether a trial that failed counts against the budget.
-        tables_may_differ: Whether the folder's tables may be of an earlier study of another name.
         keep_best: Save the adapter of the best trial whenever there is a better one.
         show_progress: Draw a progress bar with the best value so far.
 
@@ -222,102 +175,67 @@ def run_study(
         The study; None on the processes that only help the first one to train.
 
     Raises:
-        RuntimeError: Ten trials in a row failed.
+        RuntimeError: Ten trials in a row failed, or all workers ended.
         ValueError: The study is damaged, or lost trials that its trials.csv lists.
         OSError: The disk is full, or the study may not be written.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    datasets = datasets or build_datasets(table, backbone, training)
-    settings = training.to_training_arguments(
-        folder.path,
-        learning_rate=space.learning_rate[0],
-        seed=training.seed,
-        evaluation_rows=len(datasets["validation"]),
-    )
-    backbone.to(settings.device)  # so that a trial's model is copied there, not sent there
-    longest = replace(training, epochs=max(space.epochs, default=training.epochs))
-    metrics = ObjectiveMetrics(parse_objectives(search.objective), table.subset("validation"))
-    trainer = make_trainer(
-        model_init=ModelInit(
-            backbone, space, seed=training.seed, build_model=build_model, on_candidate=on_candidate
-        ),
-        args=settings,
-        train_dataset=datasets["train"],
-        eval_dataset=datasets["validation"],
-        compute_metrics=metrics,
-        class_weights=class_weights(table, training),
-        compile_blocks=compiling_pays(longest, backbone, len(datasets["train"]), search.trials),
-    )
-    study = None
-    if trainer.is_world_process_zero():
-        study = SearchStudy(
-            folder,
-            space,
-            search,
-            **_how_trained(training),
-            startup=startup,
-            name=name,
-            storage=storage,
-            failures_count=failures_count,
-            tables_may_differ=tables_may_differ,
+    study: SearchStudy | None
+    if pool is not None:
+        study = watched = SearchStudy(plan)
+        helps = False
+        work: Callable[[Progress], None] = functools.partial(pool.watch, watched)
+    else:
+        trainer = _make_trainer(plan, training, on_candidate, keep_best)
+        study = SearchStudy(plan) if trainer.is_world_process_zero() else None
+        helps = study is None or is_worker()
+        work = functools.partial(
+            run_trials, trainer, study, HpSpace(plan.space), plan.search.objective, not helps
         )
-    if keep_best:
-        objective = parse_objectives(search.objective)[0]
-        trainer.add_callback(KeepBest(folder.path, trainer, metrics, objective))
-    helper = study is None or is_worker()
-    progress = Progress(study, show=show_progress and not helper)
+    progress = Progress(study, show=show_progress and not helps)
     try:
-        with prompt_exit(), told_apart(storage or file_url(folder)):
-            if study is not None and not helper:
+        with prompt_exit(), told_apart(plan.url):
+            if pool is None and study is not None and not helps:
                 study.write_tables()  # damaged ones are mended, whether or not a trial follows
-            run_trials(
-                trainer,
-                study,
-                HpSpace(space),
-                search.objective,
-                progress=progress,
-                write_tables=not helper,
-            )
+            work(progress)
     finally:
         progress.close()
     return study
 
 
-def _watch_study(
-    table: ImageTable,
-    backbone: Backbone,
-    folder: RunFolder,
-    space: SearchSpace,
-    search: SearchArguments,
-    training: FitArguments,
-    *,
-    pool: WorkerPool,
-    name: str = STUDY_NAME,
-    storage: str | None = None,
-    keep_best: bool = True,
-    show_progress: bool = True,
-    **options: Any,
-) -> SearchStudy:
-    """Do what `run_study` does by watching workers do it; `options` are those of the study."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    options |= _how_trained(training)
-    study = SearchStudy(folder, space, search, name=name, storage=storage, **options)
-    progress = Progress(study, show=show_progress)
-    try:
-        with prompt_exit(), told_apart(study.url):
-            pool.watch(study, progress)
-    finally:
-        progress.close()
-    return study
+def _make_trainer(
+    plan: StudyPlan,
+    training: Training,
+    on_candidate: Callable[[Candidate], object] | None,
+    keep_best: bool,
+) -> FairTrainer:
+    """Make the Trainer that runs a study's trials."""
+    arguments = training.arguments
+    longest = max(plan.space.epochs, default=arguments.epochs)
+    training = training.at(
+        plan.folder.path,
+        arguments=replace(arguments, epochs=longest),
+        trainings=plan.search.trials,
+    )
+    objectives = parse_objectives(plan.search.objective)
+    metrics = ObjectiveMetrics(objectives, training.table.subset("validation"))
 
+    def build_model(_: Backbone, candidate: Candidate) -> nn.Module:
+        model, last, _cost = training.build(candidate, trainer.cost)
+        trainer.use_stage(last)
+        return model
 
-def _how_trained(training: FitArguments) -> dict[str, Any]:
-    """What a study has to know of how its trials are trained."""
-    return {
-        "epochs": training.epochs,
-        "seed": training.seed,
-        "warmup_fraction": training.warmup_fraction,
-    }
+    model_init = ModelInit(
+        training.backbone,
+        plan.space,
+        seed=arguments.seed,
+        build_model=build_model,
+        on_candidate=on_candidate,
+    )
+    trainer = training.for_trials(model_init, metrics, plan.space.learning_rate[0])
+    if keep_best:
+        trainer.add_callback(KeepBest(plan.folder.path, trainer, metrics, objectives[0]))
+    return trainer
 
 
 def check_study(folder: RunFolder, search: SearchArguments) -> bool:

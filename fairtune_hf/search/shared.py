@@ -12,7 +12,7 @@ import optuna
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.objectives import parse_objectives
 from fairtune_hf.search.storage import open_storage
-from fairtune_hf.search.study import STUDY_NAME
+from fairtune_hf.search.study_plan import STUDY_NAME
 from fairtune_hf.training.identity import Identity, describe_changes, inputs_of
 
 _IDENTITY = "identity"  # attribute of the study

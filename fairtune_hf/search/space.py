@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fairtune_hf.tuner import FairMaskConfig, Mask, mask_bit_names
+from fairtune_hf.training.candidate import Candidate
+from fairtune_hf.tuner import Mask, mask_bit_names
 
 LEARNING_RATE_RANGE = (1.0e-5, 1.0e-3)  # log-uniform, as in the paper's search
 FREE, RANDOM = "free", "random"
@@ -35,23 +36,6 @@ class HyperparameterLike(Protocol):
     def log(self) -> bool: ...  # noqa: D102
     @property
     def choices(self) -> Sequence[Any]: ...  # noqa: D102
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """What one trial trains."""
-
-    mask: str
-    layout: str
-    learning_rate: float
-    train_also: tuple[str, ...] = ()
-    epochs: int | None = None
-    seed: int | None = None
-    hyperparameters: dict[str, Any] = field(default_factory=dict)
-
-    def config(self) -> FairMaskConfig:
-        """Return the tuner's configuration."""
-        return FairMaskConfig(mask=self.mask, layout=self.layout, train_also=self.train_also)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,20 +6,16 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from tqdm.auto import tqdm
 
-from fairtune_hf.run_folder import RunFolder
-from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.budget import CUT_SHORT, spent_reason
 from fairtune_hf.search.objectives import parse_objectives
 from fairtune_hf.search.pruning import Schedule, build_pruner, is_outranked
-from fairtune_hf.search.sampling import StartupPoint, build_sampler, is_lost, startup_points
-from fairtune_hf.search.space import SearchSpace
+from fairtune_hf.search.sampling import build_sampler, is_lost
 from fairtune_hf.search.storage import (
     WORKER,
     Heartbeat,
@@ -31,10 +27,10 @@ from fairtune_hf.search.storage import (
     told_apart,
     without_password,
 )
+from fairtune_hf.search.study_plan import StudyPlan
 from fairtune_hf.search.tables import noted_study, read_listed, require_trials, write_tables
-from fairtune_hf.training.trainer import PRUNED
+from fairtune_hf.training.trial_trainer import PRUNED
 
-STUDY_NAME = "fairtune"
 # Set in the environment of a worker that takes a lost one's place.
 REPLACEMENT = "FAIRTUNE_REPLACEMENT"
 GO, WAIT, DONE = "go", "wait", "done"
@@ -51,76 +47,52 @@ class SearchStudy:
     """One Optuna study, counted and resumed exactly, by one process or many.
 
     Args:
-        folder: Where its tables go, and its file unless `storage` says otherwise.
-        space: What may vary; never changes within a study.
-        arguments: The search's settings.
-        epochs: Epochs of a full trial where the space does not search them.
-        seed: Seed of start-up points and sampler.
-        warmup_fraction: Share of a trial's epochs in which nothing is judged.
-        startup: The first trials; by default those of `startup_points`, if presets are wanted.
-        name: Name of the study in its storage.
-        storage: SQLAlchemy URL; by default a file in the folder.
-        failures_count: Whether a trial that failed counts against the budget.
-        tables_may_differ: Whether the folder's tables may be of an earlier study of another name.
+        plan: What it is.
 
     Raises:
         ValueError: The study is damaged, or does not hold the trials that the folder's trials.csv lists.
     """
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        space: SearchSpace,
-        arguments: SearchArguments,
-        *,
-        epochs: int,
-        seed: int,
-        warmup_fraction: float = 0.0,
-        startup: Sequence[StartupPoint] | None = None,
-        name: str = STUDY_NAME,
-        storage: str | None = None,
-        failures_count: bool = False,
-        tables_may_differ: bool = False,
-    ) -> None:
-        self.folder, self.space, self.arguments, self.name = folder, space, arguments, name
-        self.objectives = parse_objectives(arguments.objective)
-        self._failures_count = failures_count
-        folder.path.mkdir(parents=True, exist_ok=True)
-        self.url = storage or f"sqlite:///{Path(folder.study_file).resolve()}"
+    def __init__(self, plan: StudyPlan) -> None:
+        self.plan, self.folder, self.space = plan, plan.folder, plan.space
+        self.arguments, self.name, self.url = plan.search, plan.name, plan.url
+        self.objectives = parse_objectives(plan.search.objective)
+        plan.folder.path.mkdir(parents=True, exist_ok=True)
         self.storage = open_storage(self.url)
-        self._turn = open_turn(self.url, self.storage, name)
+        self._turn = open_turn(self.url, self.storage, self.name)
         self._liveness, self._worker = Liveness(), this_worker()
         self._heartbeat = Heartbeat(self.storage)
-        self.sampler = build_sampler(arguments.sampler, seed=seed, on_claim=self._on_claim)
+        search, training = plan.search, plan.training
+        self.sampler = build_sampler(search.sampler, seed=training.seed, on_claim=self._on_claim)
         self.schedule = Schedule(
-            judge_after=arguments.judge_after, warmup_fraction=warmup_fraction, epochs=epochs
+            judge_after=search.judge_after,
+            warmup_fraction=training.warmup_fraction,
+            epochs=training.epochs,
         )
         several = len(self.objectives) > 1
-        self.pruner = (
-            optuna.pruners.NopPruner() if several else build_pruner(arguments, self.schedule)
-        )
+        self.pruner = optuna.pruners.NopPruner() if several else build_pruner(search, self.schedule)
         # Trials that may have lost their worker before this one came.
         self._before: set[int] = set()
         self._turn.acquire()
         try:
-            directions: Any = [o.direction for o in self.objectives]
-            with told_apart(self.url):
-                self.study = optuna.create_study(
-                    directions=directions, **self.create_study_arguments()
-                )
-            is_theirs = not tables_may_differ or noted_study(folder) == name
-            listed = read_listed(folder, name) if is_theirs else {}
-            trials = self.study.get_trials(deepcopy=False)
-            require_trials(folder, listed, trials, without_password(self.url))
-            # Whoever starts a replacement was there before it.
-            if REPLACEMENT not in os.environ:
-                self._before = {t.number for t in trials if t.state != TrialState.WAITING}
-            self._bury_dead_trials(trials)
+            self._open()
         finally:
             self._turn.release()
-        if startup is None:
-            startup = startup_points(space, seed=seed) if arguments.presets else []
-        self._startup = list(startup)
+        self._startup = plan.first_trials()
+
+    def _open(self) -> None:
+        """Open or make the study, hold it against the tables, and bury its dead. Call it during a turn."""
+        directions: Any = [o.direction for o in self.objectives]
+        with told_apart(self.url):
+            self.study = optuna.create_study(directions=directions, **self.create_study_arguments())
+        is_theirs = not self.plan.repeats or noted_study(self.folder) == self.name
+        listed = read_listed(self.folder, self.name) if is_theirs else {}
+        trials = self.study.get_trials(deepcopy=False)
+        require_trials(self.folder, listed, trials, without_password(self.url))
+        # Whoever starts a replacement was there before it.
+        if REPLACEMENT not in os.environ:
+            self._before = {t.number for t in trials if t.state != TrialState.WAITING}
+        self._bury_dead_trials(trials)
 
     def create_study_arguments(self) -> dict[str, Any]:
         """Arguments by which `Trainer.hyperparameter_search` opens this same study."""
@@ -148,7 +120,7 @@ class SearchStudy:
 
     def _counts(self, trial: FrozenTrial) -> bool:
         if trial.state == TrialState.FAIL:
-            return self._failures_count and not is_lost(trial)
+            return self.plan.repeats and not is_lost(trial)
         return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
 
     def running(self) -> int:

@@ -1,21 +1,16 @@
-"""What `FairTrainer` does between the steps: the augmentation's stream, a method's turns, the clock, the log, the metrics."""
+"""What `FairTrainer` does between the steps: the augmentation's stream, the clock, the log, the metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from transformers import TrainerCallback
 
-from fairtune_hf.baselines.method import Method
 from fairtune_hf.training.cost import CostMeter
 from fairtune_hf.training.dataset import ImageDataset
-from fairtune_hf.training.fast_forward import run_by_module
-
-if TYPE_CHECKING:
-    from fairtune_hf.training.trainer import FairTrainer
 
 
 class RestartAugmentation(TrainerCallback):
@@ -27,33 +22,6 @@ class RestartAugmentation(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Restart the stream."""
         self._dataset.set_epoch(round(state.epoch), seed=1009 * args.seed + args.process_index)
-
-
-class AskMethod(TrainerCallback):
-    """Tell the method that training starts, and let it change the model after the last epoch."""
-
-    def __init__(self, trainer: FairTrainer) -> None:
-        self._trainer = trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Give the method its look at the training rows."""
-        dataset, method = self._trainer.train_dataset, self._trainer.method
-        if isinstance(dataset, ImageDataset):
-            dataset.views = method.views
-            method.start_training(dataset)
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Give the method its turn after the last epoch."""
-        trainer = self._trainer
-        finishes = type(trainer.method).finish is not Method.finish
-        if not finishes or round(state.epoch) < args.num_train_epochs:
-            return
-        train, validation = trainer.train_dataset, trainer.eval_dataset
-        if isinstance(train, ImageDataset) and isinstance(validation, ImageDataset):
-            model = trainer.accelerator.unwrap_model(trainer.model)
-            trainer._forget_parameters()
-            with run_by_module(model):  # a method may look into single layers
-                trainer.method.finish(model, train, validation)
 
 
 class StopOptimizerTime(TrainerCallback):

@@ -10,105 +10,41 @@ import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from accelerate import PartialState
-from peft import get_peft_model
 from tqdm.auto import tqdm
-from transformers import set_seed
 
 from fairtune_hf.data import ImageTable
 from fairtune_hf.run_folder import EVALUATED, RunFolder
 from fairtune_hf.training.adapter import adapter_fault
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
-from fairtune_hf.training.cost import add_costs, expected_operations
-from fairtune_hf.training.dataset import ImageDataset
+from fairtune_hf.training.candidate import Candidate
+from fairtune_hf.training.cost import add_costs
 from fairtune_hf.training.description import describe_dataset
 from fairtune_hf.training.garbage import quick_collections
 from fairtune_hf.training.identity import keep_identity
 from fairtune_hf.training.mending import Measured
+from fairtune_hf.training.train import Training
 from fairtune_hf.training.trainer import FairTrainer
-from fairtune_hf.tuner import FairMaskConfig
 from fairtune_hf.turn import FileTurn
 from fairtune_hf.whole_files import replacing_folder
 
 _SCORED_SPLITS = ("validation", "test")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """A mask and what is needed to train it: the unit that travels between the steps."""
-
-    mask: str
-    layout: str
-    learning_rate: float
-    epochs: int | None = None  # None: as many as the run's arguments say
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any], layout: str) -> Choice:
-        """Read a choice from run.json's `choice` or a control's entry."""
-        return cls(
-            mask=record["mask"],
-            layout=layout,
-            learning_rate=record["learning_rate"],
-            epochs=record.get("epochs"),
-        )
-
-    def config(self) -> FairMaskConfig:
-        """Return the tuner's configuration of this choice."""
-        return FairMaskConfig(mask=self.mask, layout=self.layout)
-
-
-def build_datasets(
-    table: ImageTable, backbone: Backbone, arguments: FitArguments
-) -> dict[str, ImageDataset]:
-    """Turn each split that the table holds into model inputs; only training rows are augmented."""
-    return {
-        split: ImageDataset(
-            table.subset(split),
-            image_mean=backbone.image_mean,
-            image_std=backbone.image_std,
-            image_size=backbone.image_size,
-            transforms=arguments.transforms if split == "train" else None,
-            placement=arguments.images_on,
-        )
-        for split in table.splits
-    }
-
-
-def class_weights(table: ImageTable, arguments: FitArguments) -> tuple[float, float] | None:
-    """Weight of each class, 1 - its share of the training rows, or None where classes weigh the same."""
-    if arguments.class_weight == "none":
-        return None
-    positive_share = float(np.mean(table.subset("train").labels))
-    return positive_share, 1.0 - positive_share
-
-
-def compiling_pays(arguments: FitArguments, backbone: Backbone, rows: int, trainings: int) -> bool:
-    """Whether to compile the blocks for so many trainings on so many rows in this process."""
-    pictures = rows * arguments.epochs * trainings
-    return arguments.compiles(expected_operations(backbone.model, pictures))
-
-
 def refit(
-    choice: Choice,
-    table: ImageTable,
-    backbone: Backbone,
+    training: Training,
     folder: RunFolder,
-    arguments: FitArguments,
+    entry: Mapping[str, Any],
     *,
     seeds: Sequence[int],
-    datasets: dict[str, ImageDataset] | None = None,
     on_seed: Callable[[int], object] | None = None,
     on_cost: Callable[[dict[str, Any]], object] | None = None,
-    train: Callable[[int, dict[str, ImageDataset]], FairTrainer] | None = None,
-    trainings: int | None = None,
-    entry: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Train a choice once a seed and write its predictions; the first seed's adapter is saved.
 
@@ -118,30 +54,17 @@ def refit(
     is trained again.
 
     Args:
-        choice: What to train.
-        table: All three splits.
-        backbone: Where every refit starts from.
+        training: How a candidate is trained, on a table of all three splits.
         folder: Receives `predictions.parquet` and `adapter/`.
-        arguments: Epochs, batch size and the rest, as in the search.
+        entry: The choice, as run.json has it.
         seeds: One refit each; the adapter kept is that of the first.
-        datasets: The splits as model inputs, where they were built before.
         on_seed: Called with each seed once its predictions are in the folder.
         on_cost: Called with the cost entry of each training that was done.
-        train: Trains at a seed and returns the Trainer with the trained model, for a method of its
-            own; by default the choice's mask is fine-tuned.
-        trainings: How many such trainings the process does in all, if it is more than one a seed.
-        entry: The choice as run.json has it, where mask, layout, learning rate and epochs do not say all.
 
     Returns:
         The predictions of all seeds: row_id, seed, split, label, score, patient and the attributes.
     """
-    datasets = datasets or build_datasets(table, backbone, arguments)
-    if train is None:
-        compiled = compiling_pays(
-            arguments, backbone, len(datasets["train"]), trainings or len(seeds)
-        )
-        train = functools.partial(_train, choice, table, backbone, arguments, folder.path, compiled)
-    entry = entry or asdict(choice)
+    training, candidate = training.at(folder.path), Candidate.from_record(entry)
     done = read_done(folder, entry, seeds)
     adapter = None if done is None else folder.noted_adapter(done)
     frames = {} if done is None else {seed: done[done["seed"] == seed] for seed in seeds}
@@ -149,8 +72,8 @@ def refit(
     for seed in seeds:
         if seed not in frames:
             save_to = folder if seed == seeds[0] else None
-            trainer = train(seed, datasets)
-            frames[seed] = _score_and_save(trainer, table, seed, datasets, save_to)
+            trainer = training.train(replace(candidate, seed=seed))
+            frames[seed] = _score_and_save(trainer, training, seed, save_to)
             if PartialState().is_main_process:
                 if save_to is not None:
                     adapter = folder.digest_adapter()
@@ -225,7 +148,12 @@ def _finetune(
     keep_identity(folder, table, backbone, arguments)
     methods = folder.refits(record)
     measured = Measured(folder, record) if record["test"] is not None else None
-    datasets = build_datasets(table, backbone, arguments)
+    training = Training(
+        table=table,
+        backbone=backbone,
+        arguments=arguments,
+        trainings=len(methods) * len(seeds),
+    )
     with (
         quick_collections() as settle,
         tqdm(
@@ -240,24 +168,22 @@ def _finetune(
             bar.update()
             settle()
 
-        trained: dict[Choice, RunFolder] = {}
+        trained: list[tuple[Candidate, RunFolder]] = []
         for name, (where, entry) in methods.items():
             bar.set_postfix_str(name)
-            choice = Choice.from_record(entry, entry["layout"])
-            if choice in trained:  # the search chose a control itself: not trained twice
-                _take_refits(where, trained[choice])
-            trained.setdefault(choice, where)
+            candidate = Candidate.from_record(entry)
+            for twin, its_folder in trained:
+                if twin == candidate:  # the search chose a control itself: not trained twice
+                    _take_refits(where, its_folder)
+                    break
+            trained.append((candidate, where))
             refit(
-                choice,
-                table,
-                backbone,
+                training,
                 where,
-                arguments,
+                entry,
                 seeds=seeds,
-                datasets=datasets,
                 on_seed=end_seed,
                 on_cost=functools.partial(_add_refit_cost, folder),
-                trainings=len(methods) * len(seeds),
             )
     if PartialState().is_main_process:
         is_other = measured is not None and not measured.holds()
@@ -320,47 +246,16 @@ def check_same_base(record: dict[str, Any], backbone: Backbone) -> None:
         )
 
 
-def _train(
-    choice: Choice,
-    table: ImageTable,
-    backbone: Backbone,
-    arguments: FitArguments,
-    folder: Path,
-    compile_blocks: bool,
-    seed: int,
-    datasets: dict[str, ImageDataset],
-) -> FairTrainer:
-    """Fine-tune a choice's mask at one seed."""
-    if choice.epochs is not None:
-        arguments = replace(arguments, epochs=choice.epochs)
-    set_seed(seed)
-    trainer = FairTrainer(
-        model=get_peft_model(backbone.copy_with_new_head(), choice.config()),
-        args=arguments.to_training_arguments(
-            folder,
-            learning_rate=choice.learning_rate,
-            seed=seed,
-            run_name=f"{folder.resolve().name}-seed-{seed}",
-        ),
-        train_dataset=datasets["train"],
-        class_weights=class_weights(table, arguments),
-        compile_blocks=compile_blocks,
-    )
-    trainer.train()
-    return trainer
-
-
 def _score_and_save(
-    trainer: FairTrainer,
-    table: ImageTable,
-    seed: int,
-    datasets: dict[str, ImageDataset],
-    save_to: RunFolder | None,
+    trainer: FairTrainer, training: Training, seed: int, save_to: RunFolder | None
 ) -> pd.DataFrame:
     """Score validation and test rows with a trained model, and keep its adapter where asked."""
     frames = [
         describe_predictions(
-            table.subset(split), split, seed, trainer.predict_scores(datasets[split])
+            training.table.subset(split),
+            split,
+            seed,
+            trainer.predict_scores(training.datasets[split]),
         )
         for split in _SCORED_SPLITS
     ]

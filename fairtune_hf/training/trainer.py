@@ -1,53 +1,43 @@
-"""The Hugging Face Trainer, fed from the device and told about epochs, groups and pruning.
-
-Differs from the parent where the search needs it: trials report epochs instead of steps, the last
-epoch is never pruned, and a pruned trial ends on every process, not only on the first.
-"""
+"""The Hugging Face Trainer, fed from the device, told about groups and methods, and run the fast way where that can be."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
-import optuna
 import torch
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import DistributedType
 from scipy.special import softmax
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, WeightedRandomSampler
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from fairtune_hf.baselines.method import Method, Stage
+from fairtune_hf.baselines.method import Method, ParameterGroup, Stage
 from fairtune_hf.training.argument_rules import refuse_ignored
 from fairtune_hf.training.callbacks import (
-    AskMethod,
     LogEpochs,
     RefuseDiverged,
     RestartAugmentation,
     StopOptimizerTime,
-    epoch_loss,
 )
 from fairtune_hf.training.cost import CostMeter, Operations, count_operations
 from fairtune_hf.training.dataset import ImageDataset, collate_batch
 from fairtune_hf.training.fast_forward import FastForward
 from fairtune_hf.training.graphs import GraphedModel
+from fairtune_hf.training.method_turns import AskMethod, set_apart
 from fairtune_hf.training.quick_steps import KnownModules, PlainOptimizer
 from fairtune_hf.training.sharding import share_rows
 from fairtune_hf.training.tracking import add_tracking
 from fairtune_hf.training.training_auc import FittedScores
-
-PRUNED = "pruned"  # the judge's word for a trial that Optuna's pruner ends
-# What can go wrong in one trial and be right in the next.
-TRIAL_FAILURES = (FloatingPointError, torch.OutOfMemoryError, MemoryError)
-_END = "no more trials"
-COST = "cost"  # the trial's attribute with what it cost
+from fairtune_hf.training.trial_trainer import TrialTrainer
 
 
-class FairTrainer(Trainer):
+class FairTrainer(TrialTrainer):
     """Trainer over `ImageDataset` whose batches carry the group code beside the label.
 
     Args:
@@ -56,14 +46,12 @@ class FairTrainer(Trainer):
         method: What is done beside plain fine-tuning: its loss, its drawing of rows, its last step.
         compile_blocks: Compile the transformer blocks where they run in bf16 on a GPU; see
             `FitArguments.compiles` for when that pays.
+        cost: Where to add what the training costs; that of another stage of the same training.
         **kwargs: Everything `transformers.Trainer` takes.
 
     Raises:
         ValueError: A field of `args` that this Trainer would not honour is set.
     """
-
-    model: Any  # the parent's; None between trials, as is the optimizer
-    optimizer: Any
 
     def __init__(
         self,
@@ -71,6 +59,7 @@ class FairTrainer(Trainer):
         class_weights: tuple[float, float] | None = None,
         method: Method | None = None,
         compile_blocks: bool = False,
+        cost: CostMeter | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("data_collator", collate_batch)
@@ -82,9 +71,6 @@ class FairTrainer(Trainer):
         super().__init__(**kwargs)
         self.model_accepts_loss_kwargs = False  # a method's loss is the mean of its own batch
         self.remove_callback(PrinterCallback)
-        # What a search adds: called with (trial, epoch, is_last, curve row), returns why to end the trial, or None.
-        self.judge: Callable[[optuna.Trial, int, bool, dict[str, Any]], str | None] | None = None
-        self.stop_requested = False
         add_tracking(self)
         self.method = method or Method()
         self._stage: Stage | None = None
@@ -96,7 +82,9 @@ class FairTrainer(Trainer):
         self._operations: Operations | None = None
         self._graphed: GraphedModel | None = None
         self._known: KnownModules | None = None
-        self.cost = CostMeter(
+        self._is_first_pass = True
+        self.parameter_groups: Sequence[ParameterGroup] = ()
+        self.cost = cost or CostMeter(
             self.args.device,
             processes=self.args.world_size,
             settings={
@@ -107,10 +95,9 @@ class FairTrainer(Trainer):
         for dataset in (self.train_dataset, self.eval_dataset):
             if isinstance(dataset, ImageDataset):
                 dataset.to(self.args.device)
-        self._fitted: FittedScores | None = None
         if isinstance(self.train_dataset, ImageDataset):
             self.add_callback(RestartAugmentation(self.train_dataset))
-            self._fitted = FittedScores(self.train_dataset.groups)
+            self.fitted = FittedScores(self.train_dataset.groups)
         self.add_callback(StopOptimizerTime(self.cost))
         self.add_callback(LogEpochs)
 
@@ -143,12 +130,9 @@ class FairTrainer(Trainer):
         if graphed is not None and graphed.model is model:
             model = graphed
         loss, outputs = self.method.compute_loss(model, inputs, self._class_weights)
-        if (
-            self._fitted is not None
-            and self.hp_search_backend is not None
-            and torch.is_grad_enabled()
-        ):
-            self._fitted.note(outputs.logits, inputs["labels"], inputs["sensitive"])
+        wanted = self._is_first_pass and self.hp_search_backend is not None
+        if self.fitted is not None and wanted and torch.is_grad_enabled():
+            self.fitted.note(outputs.logits, inputs["labels"], inputs["sensitive"])
         if not return_outputs:
             return loss
         return loss, {"loss": loss, "logits": outputs.logits}
@@ -163,6 +147,7 @@ class FairTrainer(Trainer):
         if trial is None or self._stage is None:
             return
         stage = self._stage
+        self.args.num_train_epochs = stage.epochs
         if stage.learning_rate is not None:
             self.args.learning_rate = stage.learning_rate
         self.args.weight_decay = (
@@ -231,18 +216,31 @@ class FairTrainer(Trainer):
     def _takes_plain_steps(self) -> bool:
         """Whether each step is one forward pass and its backward pass as they are, in this process alone."""
         compiled = self._compile_blocks and self._runs_fast
-        plain = type(self.method).compute_loss is Method.compute_loss and not compiled
+        own = any(map(self.method.overrides, ("compute_loss", "compute_gradients")))
+        plain = not own and not compiled
         one = self._is_alone and self.args.gradient_accumulation_steps == 1
         return plain and one and not self.args.gradient_checkpointing
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Create the optimizer, wrapped for one process where that is all there is to do."""
+        is_new = self.optimizer is None
         optimizer = super().create_optimizer(*args, **kwargs)
+        if is_new:
+            self.parameter_groups = self.method.parameter_groups(self.model)
+            set_apart(optimizer, self.parameter_groups)
         plain = isinstance(optimizer, torch.optim.AdamW) and self.accelerator.scaler is None
         if plain and self._is_alone:
             optimizer = PlainOptimizer(optimizer)
         self.optimizer = optimizer
         return optimizer
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Clip the gradients together, but for those that a method has clipped apart."""
+        if not self.parameter_groups:
+            return super()._clip_grad_norm(model)
+        apart = {id(p) for group in self.parameter_groups for p in group.parameters}
+        rest = [p for p in model.parameters() if id(p) not in apart]
+        return self.accelerator.clip_grad_norm_(rest, self.args.max_grad_norm)
 
     # The hooks below only note where the time goes; the loop is the parent's.
 
@@ -258,8 +256,20 @@ class FairTrainer(Trainer):
         # FSDP puts other parameters in a model's place; what is compiled is another module.
         if self._known is None and self._is_alone and model is self.model:
             self._known = KnownModules(model)
-        loss: Tensor = super().training_step(model, *args, **kwargs)
+        if self.method.overrides("compute_gradients"):
+            self._is_first_pass = True
+            backward = partial(self._backward, model, *args, **kwargs)
+            loss = self.method.compute_gradients(model, backward)
+        else:
+            loss = super().training_step(model, *args, **kwargs)
         self.cost.clock.mark("optimizer")
+        return loss
+
+    def _backward(self, model: nn.Module, *args: Any, reduce: bool = True, **kwargs: Any) -> Tensor:
+        """Do one forward and backward pass of a step that a method makes itself."""
+        with nullcontext() if reduce else self.accelerator.no_sync(model):
+            loss: Tensor = super().training_step(model, *args, **kwargs)
+        self._is_first_pass = False
         return loss
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
@@ -280,145 +290,27 @@ class FairTrainer(Trainer):
         logits = self.predict(dataset).predictions
         return np.asarray(softmax(logits.astype(np.float64), axis=1)[:, 1])
 
-    def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
-        """Search as the parent does; whatever ends it ends it on every process.
+    def let_go(self) -> None:
+        """Prepare the model anew the next time, and forget its parameters."""
+        self._prepared = None
+        self.forget_parameters()
 
-        The parent's other processes wait for as many trials as were asked for. Here the first one tells them
-        when there will be no more, also when a limit, `study.stop()` or a failure ended the search early.
-        """
-        if self.args.world_size == 1:
-            return super().hyperparameter_search(*args, **kwargs)
-        if self.args.process_index > 0:
-            try:
-                super().hyperparameter_search(*args, **kwargs)
-                self._receive()  # all trials were run: only the end is still to come
-            except _NoMoreTrials:
-                pass
-            return None
-        try:
-            found = super().hyperparameter_search(*args, **kwargs)
-        except (ValueError, FloatingPointError, TrialCutShort):
-            # Between trials, or from numbers that all processes share.
-            self._send(_END)
-            raise
-        self._send(_END)
-        return found
-
-    def train(self, *args: Any, trial: Any = None, **kwargs: Any) -> Any:
-        """Train; a failed trial notes why, a pruned one ends quietly on the processes Optuna does not run in."""
-        if trial == _END:
-            raise _NoMoreTrials
-        self._prepared = None  # perhaps only scored so far
-        if trial is not None:
-            self.cost.reset()
-            if self._fitted is not None:
-                self._fitted.forget()
-        self.cost.clock.mark("other")
-        try:
-            found = super().train(*args, trial=trial, **kwargs)
-            self._note_cost(trial)
-            return found
-        except TRIAL_FAILURES as error:
-            if not isinstance(trial, optuna.Trial):
-                if trial is None or not isinstance(error, FloatingPointError):
-                    raise
-                self.objective = float("nan")
-                return None  # the first process saw the same numbers, and decides what follows
-            trial.set_user_attr("reason", f"{type(error).__name__}: {error}")
-            raise
-        except (optuna.TrialPruned, TrialCutShort):
-            self._note_cost(trial)
-            if self.args.process_index == 0:
-                raise
-            return None
-        finally:
-            self.cost.clock.mark(None)
-            self._prepared = None
-            self._forget_parameters()
-            self.stop_requested |= isinstance(trial, optuna.Trial) and trial.study._stop_flag
-            if trial is not None:
-                self._release_trial()
-
-    def _forget_parameters(self) -> None:
+    def forget_parameters(self) -> None:
         """Let go of what holds only while the model's parameters are the same objects."""
         self._graphed = None
         if self._known is not None:
             self._known.forget()
             self._known = None
 
-    def _note_cost(self, trial: Any) -> None:
-        """Leave what a trial cost with the trial, whichever process and restart it belongs to."""
-        if isinstance(trial, optuna.Trial):
-            self.cost.clock.mark(None)
-            trial.set_user_attr(COST, self.cost.record())
-
-    def _report_to_hp_search(self, trial: Any, step: int, metrics: dict[str, float]) -> None:
-        """Report the epoch's objective; the first process decides for all of them what ends early."""
-        if self.hp_search_backend is None or trial is None:
-            return
-        self.objective = self.compute_objective(metrics.copy())
-        epoch = round(self.state.epoch)
-        is_last = epoch >= self.args.num_train_epochs
-        ending: str | None = None
-        fitted = {} if self._fitted is None else self._fitted.collect(self.args.world_size)
-        if isinstance(trial, optuna.Trial):
-            judge = self.judge or _judge_one_objective
-            ending = judge(trial, epoch, is_last, {**self._curve_row(epoch, metrics), **fitted})
-        if self.args.world_size > 1:
-            ending = self._send(ending) if self.args.process_index == 0 else self._receive()
-        if ending is not None:
-            self.callback_handler.on_train_end(self.args, self.state, self.control)
-            raise optuna.TrialPruned(ending) if ending == PRUNED else TrialCutShort(ending)
-
-    def _curve_row(self, epoch: int, metrics: dict[str, float]) -> dict[str, Any]:
-        """One line of the trial's learning curve: the validation metrics and the training loss."""
-        values = self.objective if isinstance(self.objective, list) else [self.objective]
-        row: dict[str, Any] = {"epoch": epoch, "value": values[0], "values": values}
-        row["seconds"] = round(time.monotonic() - self._trial_start, 3)
-        row |= {
-            name.removeprefix("eval_"): value for name, value in metrics.items() if "auc" in name
-        }
-        return {**row, **epoch_loss(self.state.log_history)}
-
-    def call_model_init(self, trial: Any = None) -> Any:
-        """Build a trial's model, and start its clock."""
-        self._trial_start = time.monotonic()
-        return super().call_model_init(trial)
-
-    def _release_trial(self) -> None:
-        """Let go of a trial's model and optimizer on every process, whatever became of the trial."""
-        self.model = self.model_wrapped = None
-        self.optimizer = self.lr_scheduler = None
-        self.callback_handler.model = self.callback_handler.optimizer = None
-        self.callback_handler.lr_scheduler = None
-        self.accelerator.free_memory()
-
-    def _send(self, message: Any) -> Any:
-        broadcast_object_list([message], from_process=0)
-        return message
-
-    def _receive(self) -> Any:
-        received = [None]
-        broadcast_object_list(received, from_process=0)
-        return received[0]
-
-
-class TrialCutShort(Exception):
-    """The search's budget ended in the middle of a trial, which is to be repeated if there is more of it."""
-
-
-class _NoMoreTrials(Exception):
-    """Takes the other processes out of the parent's loop over trials."""
-
-
-def _judge_one_objective(
-    trial: optuna.Trial, epoch: int, is_last: bool, row: dict[str, Any]
-) -> str | None:
-    """Report to Optuna and ask its pruner; at the end, pruning would only throw a result away."""
-    if len(row["values"]) > 1:  # Optuna neither records nor prunes these
-        return None
-    trial.report(row["value"], epoch)
-    return PRUNED if not is_last and trial.should_prune() else None
+    def end_stage(self) -> None:
+        """Put the model that the method hands back in the place of the one that was trained."""
+        trained = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        self.let_go()
+        bare = self.method.end_stage(trained)
+        if bare is not trained:  # an ordinary classifier, which knows nothing of the method
+            self.accelerator.free_memory()
+            self.model = self.model_wrapped = bare
+            self.method = Method()
 
 
 def _use_one_gpu(arguments: TrainingArguments) -> None:

@@ -37,7 +37,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fairtune_hf.data import ImageTable
 from fairtune_hf.search import SearchArguments, search_masks
 from fairtune_hf.search.arguments import apply_protocol
-from fairtune_hf.search.study import STUDY_NAME
+from fairtune_hf.search.study_plan import STUDY_NAME
 from fairtune_hf.training import Backbone, FitArguments, RunFolder
 from fairtune_hf.training.cost import measure_peak
 from fairtune_hf.training.refit import compiling_pays

@@ -27,7 +27,8 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from fairtune_hf.data import load_dataset_table
 from fairtune_hf.search import Candidate, SearchArguments, SearchSpace, run_study
-from fairtune_hf.training import FairTrainer, FitArguments, RunFolder, load_backbone
+from fairtune_hf.search.study_plan import StudyPlan
+from fairtune_hf.training import FairTrainer, FitArguments, RunFolder, Training, load_backbone
 
 
 class Clock:
@@ -95,17 +96,17 @@ def main() -> None:
             image_size=backbone.image_size,
             splits=("train", "validation"),
         )
-        study = run_study(
-            table,
-            backbone,
+        fit = FitArguments(epochs=arguments.epochs, batch_size=arguments.batch_size)
+        plan = StudyPlan(
             RunFolder(f"{folder}/run"),
             SearchSpace(blocks=backbone.blocks),
             SearchArguments(trials=arguments.trials, pruner="none"),
-            FitArguments(epochs=arguments.epochs, batch_size=arguments.batch_size),
-            make_trainer=TimedTrainer,
-            on_candidate=clock.mark,
-            show_progress=False,
+            fit,
         )
+        training = Training(
+            table=table, backbone=backbone, arguments=fit, make_trainer=TimedTrainer
+        )
+        study = run_study(plan, training, on_candidate=clock.mark, show_progress=False)
         clock.mark()
         assert study is not None
         assert study.finished() == arguments.trials

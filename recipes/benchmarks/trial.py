@@ -38,16 +38,10 @@ from peft import get_peft_model
 from torch import nn
 from transformers import set_seed
 
-from fairtune_hf.data import ImageTable
 from fairtune_hf.search import SearchArguments, SearchSpace, run_study
 from fairtune_hf.search.objectives import ObjectiveMetrics, parse_objectives
-from fairtune_hf.training import (
-    Backbone,
-    FitArguments,
-    ImageDataset,
-    RunFolder,
-    build_datasets,
-)
+from fairtune_hf.search.study_plan import StudyPlan
+from fairtune_hf.training import Backbone, FitArguments, RunFolder, Training
 from fairtune_hf.training.cost import count_operations, measure_peak
 from fairtune_hf.tuner import FairMaskConfig
 
@@ -103,36 +97,23 @@ def masked_model(backbone: Backbone, mask: str) -> nn.Module:
     return get_peft_model(backbone.copy_with_new_head(), FairMaskConfig(mask=mask))
 
 
-def run_ours(
-    table: ImageTable,
-    backbone: Backbone,
-    datasets: dict[str, ImageDataset],
-    training: FitArguments,
-    mask: str,
-) -> dict[str, float]:
+def run_ours(training: Training, mask: str) -> dict[str, float]:
     """Run a search of one trial and return the trial's seconds and rate."""
     space = SearchSpace(
-        blocks=backbone.blocks, mask=mask, learning_rate=(LEARNING_RATE, LEARNING_RATE * 1.001)
+        blocks=training.backbone.blocks,
+        mask=mask,
+        learning_rate=(LEARNING_RATE, LEARNING_RATE * 1.001),
     )
+    search = SearchArguments(trials=1, pruner="none", top_k=0)
     with tempfile.TemporaryDirectory() as folder:
-        study = run_study(
-            table,
-            backbone,
-            RunFolder(folder),
-            space,
-            SearchArguments(trials=1, pruner="none", top_k=0),
-            training,
-            startup=[],
-            datasets=datasets,
-            keep_best=False,
-            show_progress=False,
-        )
+        plan = StudyPlan(RunFolder(folder), space, search, training.arguments, startup=())
+        study = run_study(plan, training, keep_best=False, show_progress=False)
     if study is None:  # a process that only helps the first one
         return {}
     trial = study.trials()[0]
     assert trial.duration is not None
     seconds = trial.duration.total_seconds()
-    rate = training.epochs * len(datasets["train"]) / seconds
+    rate = training.arguments.epochs * len(training.datasets["train"]) / seconds
     return {"seconds": seconds, "images_per_second": rate, "min_auc": float(trial.values[0])}
 
 
@@ -173,9 +154,11 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
         training_arguments='{"use_cpu": true}' if options.device == "cpu" else None,
     )
     warm_up = FitArguments(**{**vars(training), "epochs": 1})
-    datasets = build_datasets(table, backbone, training)
+    how = Training(table=table, backbone=backbone, arguments=training)
+    datasets = how.datasets
     small_table = table if options.model == "demo" else small
-    small_datasets = build_datasets(small_table, backbone, training)
+    to_warm_up = Training(table=small_table, backbone=backbone, arguments=warm_up)
+    assert to_warm_up.datasets  # built before the clock runs
     peak = measure_peak(options.device)
     record: dict[str, Any] = {**describe_machine(), "processes": processes, "peak_flops": peak}
     record |= {"options": {k: str(v) for k, v in vars(options).items()}, "masks": []}
@@ -187,13 +170,11 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
             continue
         mask = mask_bits(name, backbone.blocks)
         start = time.perf_counter()
-        run_ours(small_table, backbone, small_datasets, warm_up, mask)
+        run_ours(to_warm_up, mask)
         warm_seconds = time.perf_counter() - start
         ours, bare = [], []
         for _ in range(options.repeats):
-            ours.append(
-                measured(options.device, run_ours, table, backbone, datasets, training, mask)
-            )
+            ours.append(measured(options.device, run_ours, how, mask))
             if processes > 1:
                 continue
             bare.append(

@@ -12,33 +12,29 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 from sklearn.metrics import log_loss
 
 from fairtune_hf.baselines import GroupDRO, Method, Resampling
-from fairtune_hf.data import ImageTable, load_dataset_table
+from fairtune_hf.data import load_dataset_table
 from fairtune_hf.metrics import compare_metrics
-from fairtune_hf.training import FitArguments, build_datasets, load_backbone
+from fairtune_hf.training import Candidate, FitArguments, Training, load_backbone
 from fairtune_hf.training.refit import describe_predictions
-from fairtune_hf.training.stages import MethodTraining
-from fairtune_hf.tuner import FairMaskConfig
 
 SPLITS = ("train", "test")
 
 
-def train(
-    method: Method, training: MethodTraining, table: ImageTable, rate: float, seeds: range
-) -> pd.DataFrame:
+def train(training: Training, candidate: Candidate, seeds: range) -> pd.DataFrame:
     """Predictions of the training and the test rows, one training a seed."""
     frames = []
     for seed in seeds:
-        mask = FairMaskConfig(mask="full")
-        trainer = training.train(method, mask, learning_rate=rate, seed=seed)
+        trainer = training.train(replace(candidate, seed=seed))
         for split in SPLITS:
             scores = trainer.predict_scores(training.datasets[split])
-            frames.append(describe_predictions(table.subset(split), split, seed, scores))
+            frames.append(describe_predictions(training.table.subset(split), split, seed, scores))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -61,18 +57,22 @@ def main() -> None:
     backbone = load_backbone()
     table = load_dataset_table("demo", None, sensitive="skin_type", image_size=backbone.image_size)
     arguments = FitArguments(epochs=given.epochs, batch_size=32, transforms="none")
-    training = MethodTraining(
-        backbone=backbone, arguments=arguments, datasets=build_datasets(table, backbone, arguments)
-    )
-    methods = {
-        "full": Method(),
-        "resampling": Resampling(by="group"),
-        "groupdro": GroupDRO(step_size=0.1),
+    training = Training(table=table, backbone=backbone, arguments=arguments)
+    methods: dict[str, tuple[type[Method], dict[str, object]]] = {
+        "full": (Method, {}),
+        "resampling": (Resampling, {"by": "group"}),
+        "groupdro": (GroupDRO, {"step_size": 0.1}),
     }
-    predictions = {
-        name: train(method, training, table, given.learning_rate, range(given.seeds))
-        for name, method in methods.items()
-    }
+    predictions = {}
+    for name, (method, tuned) in methods.items():
+        candidate = Candidate(
+            mask="full",
+            layout="block3",
+            learning_rate=given.learning_rate,
+            hyperparameters=tuned,
+        )
+        its_own = training.at(Path(), method=method)
+        predictions[name] = train(its_own, candidate, range(given.seeds))
     found = []
     for name in ("resampling", "groupdro"):
         for split in SPLITS:

@@ -19,6 +19,7 @@ from fairtune_hf.cli.main import main
 from fairtune_hf.data import ImageTable
 from fairtune_hf.search import SearchArguments, SearchStudy
 from fairtune_hf.search.methods import MethodRun
+from fairtune_hf.search.study_plan import StudyPlan
 from fairtune_hf.training import FairTrainer, FitArguments, RunFolder, load_backbone
 from tests.conftest import draw_folder, name_columns
 
@@ -275,7 +276,7 @@ def test_seconds_of_search_leave_out_the_night_after_a_kill(tiny_vit: Path, tmp_
         search=SearchArguments(trials=2, presets=False, top_k=0),
         training=FitArguments(epochs=2),
     )
-    study = SearchStudy(run.folder, run.space, run.search, epochs=2, seed=0)
+    study = SearchStudy(StudyPlan(run.folder, run.space, run.search, FitArguments(epochs=2)))
     curve = [{"epoch": 1, "value": 0.5, "seconds": 7.0}]
     killed = optuna.trial.create_trial(
         state=optuna.trial.TrialState.FAIL, user_attrs={"curve": curve}

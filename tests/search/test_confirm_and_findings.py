@@ -17,11 +17,15 @@ from fairtune_hf.search.importance import bit_effects, describe_frequency, descr
 from fairtune_hf.search.record import _standard_error
 from fairtune_hf.search.space import SearchSpace
 from fairtune_hf.search.study import SearchStudy
+from fairtune_hf.search.study_plan import StudyPlan
+from fairtune_hf.training import FitArguments
 
 
 def searched(path: Path, values: list[float], **settings: object) -> SearchStudy:
     arguments = SearchArguments(trials=len(values), presets=False, **settings)  # type: ignore[arg-type]
-    study = SearchStudy(RunFolder(path), SearchSpace(blocks=2), arguments, epochs=3, seed=0)
+    study = SearchStudy(
+        StudyPlan(RunFolder(path), SearchSpace(blocks=2), arguments, FitArguments(epochs=3))
+    )
     for value in values:
         trial = study.study.ask()
         study.space.suggest(trial)
@@ -31,17 +35,18 @@ def searched(path: Path, values: list[float], **settings: object) -> SearchStudy
 
 def repeat(path: Path, study: SearchStudy, outcome: dict[int, list[float]]) -> SearchStudy:
     """Run the planned repetitions; the i-th of a trial gives the i-th outcome."""
-    plan = plan_confirmation(study, seed=0)
+    plan = plan_confirmation(study)
     assert plan is not None
     repeated = SearchStudy(
-        RunFolder(path),
-        plan.space,
-        plan.search,
-        epochs=3,
-        seed=0,
-        startup=plan.startup,
-        name=plan.name,
-        failures_count=True,
+        StudyPlan(
+            RunFolder(path),
+            plan.space,
+            plan.search,
+            FitArguments(epochs=3),
+            startup=plan.startup,
+            name=plan.name,
+            repeats=True,
+        )
     )
     by_params = {str(sorted(t.params.items())): t.number for t in best_points(study)}
     while repeated.claim() == "go":

@@ -12,6 +12,8 @@ from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.progress import Progress
 from fairtune_hf.search.space import SearchSpace
 from fairtune_hf.search.study import SearchStudy
+from fairtune_hf.search.study_plan import StudyPlan
+from fairtune_hf.training import FitArguments
 
 NAMES = [f"blocks.{i}.{part}" for i in range(2) for part in ("layernorm", "attention", "mlp")]
 
@@ -20,7 +22,9 @@ NAMES = [f"blocks.{i}.{part}" for i in range(2) for part in ("layernorm", "atten
 def study(tmp_path: Path) -> SearchStudy:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     arguments = SearchArguments(trials=9, presets=False)
-    return SearchStudy(RunFolder(tmp_path), SearchSpace(blocks=2), arguments, epochs=3, seed=0)
+    return SearchStudy(
+        StudyPlan(RunFolder(tmp_path), SearchSpace(blocks=2), arguments, FitArguments(epochs=3))
+    )
 
 
 def train(study: SearchStudy, value: float | None, *, pruned: bool = False) -> None:

@@ -24,15 +24,17 @@ from fairtune_hf.search import (
     search_masks,
 )
 from fairtune_hf.search.storage import Liveness
+from fairtune_hf.search.study_plan import StudyPlan
 from fairtune_hf.training import (
     Backbone,
     FairTrainer,
     FitArguments,
     RunFolder,
+    Training,
     build_datasets,
     load_backbone,
 )
-from fairtune_hf.training.trainer import TRIAL_FAILURES
+from fairtune_hf.training.trial_trainer import TRIAL_FAILURES
 
 FIT = FitArguments(epochs=2, batch_size=36)
 
@@ -80,13 +82,12 @@ def test_failing_trials_are_noted_with_their_reasons_and_the_search_goes_on(
     assert isinstance(memory, TRIAL_FAILURES)
     for name, error, reason in (("nan", None, "not numbers"), ("memory", memory, "2 GiB")):
         study = run_study(
-            table,
-            backbone,
-            RunFolder(tmp_path / name),
-            SearchSpace(blocks=2),
-            SearchArguments(trials=3),
-            FIT,
-            make_trainer=breaking({1}, error),
+            StudyPlan(
+                RunFolder(tmp_path / name), SearchSpace(blocks=2), SearchArguments(trials=3), FIT
+            ),
+            Training(
+                table=table, backbone=backbone, arguments=FIT, make_trainer=breaking({1}, error)
+            ),
             show_progress=False,
         )
         trials = pd.read_csv(tmp_path / name / "trials.csv")
@@ -101,13 +102,13 @@ def test_ten_failures_in_a_row_end_the_search_with_advice(
 ) -> None:
     with pytest.raises(RuntimeError, match=r"10 trials in a row failed.*--learning-rate-max"):
         run_study(
-            table,
-            backbone,
-            RunFolder(tmp_path),
-            SearchSpace(blocks=2),
-            SearchArguments(trials=20),
-            FIT,
-            make_trainer=breaking(set(range(1, 50))),
+            StudyPlan(RunFolder(tmp_path), SearchSpace(blocks=2), SearchArguments(trials=20), FIT),
+            Training(
+                table=table,
+                backbone=backbone,
+                arguments=FIT,
+                make_trainer=breaking(set(range(1, 50))),
+            ),
             show_progress=False,
         )
     states = pd.read_csv(tmp_path / "trials.csv")["state"]
@@ -187,13 +188,8 @@ def test_nothing_of_a_trial_is_left_after_it(
         return FairTrainer(**arguments)
 
     run_study(
-        table,
-        backbone,
-        RunFolder(tmp_path),
-        SearchSpace(blocks=2),
-        SearchArguments(trials=8),
-        FIT,
-        make_trainer=make,
+        StudyPlan(RunFolder(tmp_path), SearchSpace(blocks=2), SearchArguments(trials=8), FIT),
+        Training(table=table, backbone=backbone, arguments=FIT, make_trainer=make),
         on_candidate=lambda _: counts.append(count()),
         show_progress=False,
     )
@@ -208,7 +204,9 @@ def test_a_trial_that_the_budget_cuts_is_repeated_when_there_is_more(
         arguments = SearchArguments(trials=4, trained_epochs=epochs, pruner="none")
         where = RunFolder(tmp_path / folder)
         run_study(
-            table, backbone, where, SearchSpace(blocks=2), arguments, FIT, show_progress=False
+            StudyPlan(where, SearchSpace(blocks=2), arguments, FIT),
+            Training(table=table, backbone=backbone, arguments=FIT),
+            show_progress=False,
         )
         return pd.read_csv(tmp_path / folder / "trials.csv", dtype={"mask": str})
 
@@ -265,7 +263,9 @@ class Bury(TrainerCallback):
     def bury(self, state: Any) -> None:
         if self.trainer._trial.number == 0 and round(state.epoch) == self.epoch:
             space, search = SearchSpace(blocks=2), SearchArguments(trials=3)
-            other = SearchStudy(RunFolder(self.folder), space, search, epochs=2, seed=0)
+            other = SearchStudy(
+                StudyPlan(RunFolder(self.folder), space, search, FitArguments(epochs=2))
+            )
             with patch.object(Liveness, "is_alive", return_value=False):
                 other.claim()
             other.end_turn()
@@ -285,13 +285,8 @@ def test_a_result_that_is_thrown_away_is_told_and_the_total_stays_exact(
         return trainer
 
     run_study(
-        table,
-        backbone,
-        RunFolder(tmp_path),
-        SearchSpace(blocks=2),
-        SearchArguments(trials=1),
-        FIT,
-        make_trainer=make,
+        StudyPlan(RunFolder(tmp_path), SearchSpace(blocks=2), SearchArguments(trials=1), FIT),
+        Training(table=table, backbone=backbone, arguments=FIT, make_trainer=make),
         show_progress=False,
     )
     trials = pd.read_csv(tmp_path / "trials.csv", dtype={"mask": str})

@@ -18,6 +18,8 @@ from fairtune_hf.search.samplers import SAMPLERS, STARTUP_TRIALS
 from fairtune_hf.search.sampling import startup_points
 from fairtune_hf.search.space import SearchSpace
 from fairtune_hf.search.study import REPLACEMENT, SearchStudy
+from fairtune_hf.search.study_plan import StudyPlan
+from fairtune_hf.training import FitArguments
 
 BLOCKS = 2
 
@@ -29,7 +31,14 @@ def quiet_optuna() -> None:
 
 def open_study(path: Path, *, seed: int = 0, **settings: object) -> SearchStudy:
     arguments = SearchArguments(**settings)  # type: ignore[arg-type]
-    return SearchStudy(RunFolder(path), SearchSpace(blocks=BLOCKS), arguments, epochs=10, seed=seed)
+    return SearchStudy(
+        StudyPlan(
+            RunFolder(path),
+            SearchSpace(blocks=BLOCKS),
+            arguments,
+            FitArguments(epochs=10, seed=seed),
+        )
+    )
 
 
 def objective(trial: optuna.Trial) -> float:
@@ -309,7 +318,9 @@ def test_every_sampler_goes_on_without_repeats(tmp_path: Path, sampler: str) -> 
     space = SearchSpace(blocks=BLOCKS, integer_bits=SAMPLERS[sampler].integer_bits)
 
     def reopen() -> SearchStudy:
-        return SearchStudy(RunFolder(tmp_path), space, arguments, epochs=10, seed=0)
+        return SearchStudy(
+            StudyPlan(RunFolder(tmp_path), space, arguments, FitArguments(epochs=10))
+        )
 
     for _ in range(25):
         study = reopen()

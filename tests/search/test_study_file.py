@@ -22,7 +22,9 @@ from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.space import SearchSpace
 from fairtune_hf.search.storage import open_storage
 from fairtune_hf.search.study import SearchStudy
+from fairtune_hf.search.study_plan import StudyPlan
 from fairtune_hf.search.tables import are_whole
+from fairtune_hf.training import FitArguments
 
 SPACE = SearchSpace(blocks=2)
 
@@ -33,7 +35,7 @@ def quiet_optuna() -> None:
 
 
 def open_study(path: Path) -> SearchStudy:
-    return SearchStudy(RunFolder(path), SPACE, SearchArguments(), epochs=3, seed=0)
+    return SearchStudy(StudyPlan(RunFolder(path), SPACE, SearchArguments(), FitArguments(epochs=3)))
 
 
 def train(study: SearchStudy, trials: int) -> None:
@@ -247,9 +249,7 @@ def test_a_study_in_a_folder_that_is_read_only_is_read(
 
 def test_another_storage_is_refused_where_the_table_lists_trials(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"lists 3 finished trials that sqlite:///.*other\.db"):
-        SearchStudy(
-            RunFolder(run), SPACE, SearchArguments(), epochs=3, seed=0, storage=f"sqlite:///{tmp_path}/other.db"
-        )  # fmt: skip
+        SearchStudy(StudyPlan(RunFolder(run), SPACE, SearchArguments(), FitArguments(epochs=3), storage=f"sqlite:///{tmp_path}/other.db"))  # fmt: skip
     assert len(pd.read_csv(run / "trials.csv")) == 3
 
 

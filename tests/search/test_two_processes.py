@@ -20,8 +20,8 @@ import os, signal, sys
 from pathlib import Path
 import optuna
 from fairtune_hf.data import load_dataset_table
-from fairtune_hf.search import SearchArguments, SearchSpace, run_study
-from fairtune_hf.training import FairTrainer, FitArguments, RunFolder, load_backbone
+from fairtune_hf.search import SearchArguments, SearchSpace, StudyPlan, run_study
+from fairtune_hf.training import FairTrainer, FitArguments, RunFolder, Training, load_backbone
 from transformers import TrainerCallback
 
 pictures, vit, out = sys.argv[1:4]
@@ -72,8 +72,8 @@ try:
             trainer = FairTrainer(**arguments)
             trainer.add_callback(Act(trainer, case))
             return trainer
-        run_study(table, backbone, RunFolder(Path(out, case)), SearchSpace(blocks=2), SearchArguments(**SETTINGS[case]),
-                  training, make_trainer=make, show_progress=False)
+        plan = StudyPlan(RunFolder(Path(out, case)), SearchSpace(blocks=2), SearchArguments(**SETTINGS[case]), training)
+        run_study(plan, Training(table=table, backbone=backbone, arguments=training, make_trainer=make), show_progress=False)
 except KeyboardInterrupt:
     sys.exit(130)
 """

@@ -26,7 +26,9 @@ from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.space import SearchSpace
 from fairtune_hf.search.storage import open_storage
 from fairtune_hf.search.study import SearchStudy
+from fairtune_hf.search.study_plan import StudyPlan
 from fairtune_hf.search.workers import WorkerPool
+from fairtune_hf.training import FitArguments
 
 
 @pytest.fixture
@@ -80,7 +82,9 @@ def test_a_pool_says_what_it_does_and_shows_the_words_of_the_worker_that_died(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = SearchStudy(
-        RunFolder(tmp_path), SearchSpace(blocks=2), SearchArguments(), epochs=3, seed=0
+        StudyPlan(
+            RunFolder(tmp_path), SearchSpace(blocks=2), SearchArguments(), FitArguments(epochs=3)
+        )
     )
     logs = tmp_path / "workers"
     logs.mkdir()
@@ -109,8 +113,8 @@ from fairtune_hf.search import SearchArguments, SearchSpace, SearchStudy
 from fairtune_hf.training import RunFolder
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 folder, url, name, trials = sys.argv[1:5]
-study = SearchStudy(RunFolder(folder), SearchSpace(blocks=2), SearchArguments(trials=int(trials)), epochs=3, seed=0,
-                    name=name, storage=url)
+study = SearchStudy(StudyPlan(RunFolder(folder), SearchSpace(blocks=2), SearchArguments(trials=int(trials)),
+                              FitArguments(epochs=3), name=name, storage=url))
 import time
 from pathlib import Path
 while (decision := study.claim()) != "done":
@@ -150,7 +154,9 @@ def test_a_turn_on_the_server_falls_open_with_its_holder(server: str, tmp_path: 
     def study() -> SearchStudy:
         space, arguments = SearchSpace(blocks=2), SearchArguments(trials=4)
         folder = RunFolder(tmp_path)
-        return SearchStudy(folder, space, arguments, epochs=3, seed=0, name=name, storage=server)
+        return SearchStudy(
+            StudyPlan(folder, space, arguments, FitArguments(epochs=3), name=name, storage=server)
+        )
 
     name = f"test-{uuid.uuid4().hex[:8]}"
     one = study()

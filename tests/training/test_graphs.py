@@ -19,7 +19,15 @@ from transformers import ViTConfig, ViTForImageClassification
 from fairtune_hf.baselines import GroupDRO, Method
 from fairtune_hf.data import ImageTable
 from fairtune_hf.search import SearchArguments, SearchSpace, run_study
-from fairtune_hf.training import FairTrainer, FitArguments, RunFolder, graphs, load_backbone
+from fairtune_hf.search.study_plan import StudyPlan
+from fairtune_hf.training import (
+    FairTrainer,
+    FitArguments,
+    RunFolder,
+    Training,
+    graphs,
+    load_backbone,
+)
 from fairtune_hf.training.graphs import GraphedModel
 from fairtune_hf.tuner import FairMaskConfig
 
@@ -139,13 +147,18 @@ def test_a_search_finds_the_same_with_and_without(
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="The training steps could not be recorded")
             study = run_study(
-                search_table,
-                load_backbone(tiny_vit),
-                folder,
-                SearchSpace(blocks=2),
-                SearchArguments(trials=4, pruner="none"),
-                FitArguments(epochs=6, batch_size=16, precision=precision),
-                make_trainer=Watched,
+                StudyPlan(
+                    folder,
+                    SearchSpace(blocks=2),
+                    SearchArguments(trials=4, pruner="none"),
+                    FitArguments(epochs=6, batch_size=16, precision=precision),
+                ),
+                Training(
+                    table=search_table,
+                    backbone=load_backbone(tiny_vit),
+                    arguments=FitArguments(epochs=6, batch_size=16, precision=precision),
+                    make_trainer=Watched,
+                ),
                 keep_best=False,
                 show_progress=False,
                 on_candidate=lambda _: reserved.append(reserved_bytes()),

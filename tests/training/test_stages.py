@@ -12,9 +12,10 @@ from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
 from fairtune_hf.baselines import FSCL, GroupDRO, LoRA, Method, Resampling
 from fairtune_hf.data import ImageTable, load_dataset_table
-from fairtune_hf.training import Backbone, FitArguments, build_datasets, load_backbone
+from fairtune_hf.training import Backbone, Candidate, FitArguments, Training, load_backbone
 from fairtune_hf.training.fast_forward import FastForward, find_vit, run_by_module
-from fairtune_hf.training.stages import MethodTraining, stage_arguments
+from fairtune_hf.training.train import stage_arguments
+from fairtune_hf.training.trainer import FairTrainer
 from fairtune_hf.tuner import FairMaskConfig
 
 
@@ -31,15 +32,19 @@ def backbone(tiny_vit: Path) -> Backbone:
     return load_backbone(tiny_vit)
 
 
-def training_of(table: ImageTable, backbone: Backbone, epochs: int = 2) -> MethodTraining:
+def training_of(table: ImageTable, backbone: Backbone, epochs: int = 2) -> Training:
     arguments = FitArguments(epochs=epochs, batch_size=16, transforms="flip")
-    return MethodTraining(
-        backbone=backbone, arguments=arguments, datasets=build_datasets(table, backbone, arguments)
+    return Training(table=table, backbone=backbone, arguments=arguments)
+
+
+def trained(
+    training: Training, method: type[Method], *, mask: str = "full", seed: int = 0, **tuned: object
+) -> FairTrainer:
+    candidate = Candidate(
+        mask=mask, layout="block3", learning_rate=1e-3, seed=seed, hyperparameters=tuned
     )
-
-
-def trained(training: MethodTraining, method: Method, mask: str = "full", seed: int = 0):
-    return training.train(method, FairMaskConfig(mask=mask), learning_rate=1e-3, seed=seed)
+    its_own = training.at(training.folder, method=method)
+    return its_own.train(candidate)
 
 
 def test_views_are_served_side_by_side_and_augmented_apart(table, backbone) -> None:
@@ -75,7 +80,7 @@ def test_readout_leaves_the_encoder_of_the_first_stage(table, backbone) -> None:
             second.method.start_stage = note
             return first, second
 
-    trainer = trained(training, Watched(readout_learning_rate=0.01))
+    trainer = trained(training, Watched, readout_learning_rate=0.01)
     after = dict(trainer.model.named_parameters())
     assert method.stages(3)[0].epochs == 2
     moved = {n for n in after if not torch.equal(after[n], seen[n])}
@@ -96,17 +101,17 @@ def test_a_stage_s_own_settings_win() -> None:
 
 
 def test_trainer_draws_rows_by_the_method_s_weights(table, backbone) -> None:
-    trainer = trained(training_of(table, backbone, epochs=1), Resampling(by="group"))
+    trainer = trained(training_of(table, backbone, epochs=1), Resampling, by="group")
     drawn = list(trainer._get_train_sampler())
     assert len(drawn) == len(trainer.train_dataset)
     assert len(set(drawn)) < len(drawn)  # with replacement
-    plain = trained(training_of(table, backbone, epochs=1), Method())
+    plain = trained(training_of(table, backbone, epochs=1), Method)
     assert sorted(plain._get_train_sampler()) == list(range(len(plain.train_dataset)))
 
 
 def test_groupdro_s_weights_move_in_training_and_not_in_scoring(table, backbone) -> None:
-    method = GroupDRO(step_size=0.1)
-    trainer = trained(training_of(table, backbone), method)
+    trainer = trained(training_of(table, backbone), GroupDRO, step_size=0.1)
+    method = trainer.method
     weights = method.weights.clone()
     assert not torch.allclose(weights, torch.tensor([0.5, 0.5]))
     assert float(weights.sum()) == pytest.approx(1.0)
@@ -126,10 +131,8 @@ def test_the_last_step_comes_once_after_the_last_epoch(table, backbone) -> None:
                         parameter.mul_(2)
 
     training = training_of(table, backbone)
-    plain = trained(training, Method(), mask="none").predict_scores(training.datasets["validation"])
-    twice = trained(training, Doubling(), mask="none").predict_scores(
-        training.datasets["validation"]
-    )
+    plain = trained(training, Method, mask="none").predict_scores(training.datasets["validation"])
+    twice = trained(training, Doubling, mask="none").predict_scores(training.datasets["validation"])
     assert calls == [(108, 36)]
     logit = np.log(plain / (1 - plain))
     np.testing.assert_allclose(np.log(twice / (1 - twice)), 2 * logit, rtol=1e-4, atol=1e-6)
@@ -139,7 +142,7 @@ def test_the_last_step_comes_once_after_the_last_epoch(table, backbone) -> None:
 def test_a_seed_fixes_a_training_of_two_stages(table, backbone) -> None:
     training = training_of(table, backbone)
     one, same, other = (
-        trained(training, FSCL(), seed=seed).predict_scores(training.datasets["validation"])
+        trained(training, FSCL, seed=seed).predict_scores(training.datasets["validation"])
         for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(one, same)

@@ -20,14 +20,15 @@ from transformers.utils import is_torch_tf32_available
 from fairtune_hf.data import ImageTable, load_dataset_table
 from fairtune_hf.training import (
     Backbone,
-    Choice,
     FairTrainer,
     FitArguments,
     RunFolder,
+    Training,
     build_datasets,
     load_backbone,
 )
-from fairtune_hf.training.refit import class_weights, refit
+from fairtune_hf.training.refit import refit
+from fairtune_hf.training.train import class_weights
 from fairtune_hf.tuner import FairMaskConfig
 
 
@@ -105,11 +106,14 @@ def test_class_weights_are_one_minus_the_share_in_the_training_rows(
 def test_same_seed_same_scores_other_seed_other_scores(
     table: ImageTable, backbone: Backbone, tmp_path: Path
 ) -> None:
-    choice = Choice(mask="111111", layout="block3", learning_rate=1e-3)
+    choice = {"mask": "111111", "layout": "block3", "learning_rate": 1e-3}
     scores = [
-        refit(choice, table, backbone, RunFolder(tmp_path / name), FIT, seeds=[seed])[
-            "score"
-        ].to_numpy()
+        refit(
+            Training(table=table, backbone=backbone, arguments=FIT),
+            RunFolder(tmp_path / name),
+            choice,
+            seeds=[seed],
+        )["score"].to_numpy()
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
     np.testing.assert_array_equal(scores[0], scores[1])
@@ -120,17 +124,27 @@ def test_base_weights_are_never_trained(
     table: ImageTable, backbone: Backbone, tmp_path: Path
 ) -> None:
     before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
-    choice = Choice(mask="111111", layout="block3", learning_rate=1e-2)
-    refit(choice, table, backbone, RunFolder(tmp_path), FIT, seeds=[0])
+    choice = {"mask": "111111", "layout": "block3", "learning_rate": 1e-2}
+    refit(
+        Training(table=table, backbone=backbone, arguments=FIT),
+        RunFolder(tmp_path),
+        choice,
+        seeds=[0],
+    )
     assert all(torch.equal(before[n], v) for n, v in backbone.model.state_dict().items())
 
 
 def test_a_diverged_training_is_named(
     table: ImageTable, backbone: Backbone, tmp_path: Path
 ) -> None:
-    choice = Choice(mask="111111", layout="block3", learning_rate=1e30)
+    choice = {"mask": "111111", "layout": "block3", "learning_rate": 1e30}
     with pytest.raises(FloatingPointError, match="the training diverged"):
-        refit(choice, table, backbone, RunFolder(tmp_path), FIT, seeds=[0])
+        refit(
+            Training(table=table, backbone=backbone, arguments=FIT),
+            RunFolder(tmp_path),
+            choice,
+            seeds=[0],
+        )
 
 
 def test_a_new_head_comes_from_the_seed_and_the_rest_is_kept(backbone: Backbone) -> None:
@@ -184,12 +198,14 @@ def test_the_size_of_evaluation_batches_changes_no_score(
 def test_a_bf16_training_on_the_gpu_scores_like_fp32(
     table: ImageTable, backbone: Backbone, tmp_path: Path, mask: str, compiled: str
 ) -> None:
-    choice = Choice(mask=mask, layout="block3", learning_rate=1e-3)
+    choice = {"mask": mask, "layout": "block3", "learning_rate": 1e-3}
     scores = {}
     for precision in ("fp32", "bf16"):
         arguments = replace(FIT, epochs=2, precision=precision, compile=compiled)
         folder = RunFolder(tmp_path / precision)
-        scores[precision] = refit(choice, table, backbone, folder, arguments, seeds=[0])["score"]
+        scores[precision] = refit(
+            Training(table=table, backbone=backbone, arguments=arguments), folder, choice, seeds=[0]
+        )["score"]
     assert scores["bf16"].std() > 0
     np.testing.assert_allclose(scores["bf16"], scores["fp32"], atol=0.03)
 

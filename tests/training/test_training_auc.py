@@ -12,7 +12,8 @@ from transformers import TrainerCallback
 
 from fairtune_hf.data import ImageTable
 from fairtune_hf.search import SearchArguments, SearchSpace, run_study
-from fairtune_hf.training import FairTrainer, FitArguments, RunFolder, load_backbone
+from fairtune_hf.search.study_plan import StudyPlan
+from fairtune_hf.training import FairTrainer, FitArguments, RunFolder, Training, load_backbone
 from fairtune_hf.training.training_auc import FittedScores
 
 
@@ -85,6 +86,5 @@ def test_a_failed_trial_leaves_no_rows_to_the_next(
     monkeypatch.setattr(FittedScores, "collect", count)
     search = SearchArguments(trials=1, presets=False)
     fit, folder = FitArguments(epochs=1, batch_size=16), RunFolder(tmp_path)
-    run_study(search_table, load_backbone(tiny_vit), folder, SearchSpace(blocks=2), search, fit,
-              make_trainer=make_trainer, keep_best=False, show_progress=False)  # fmt: skip
+    run_study(StudyPlan(folder, SearchSpace(blocks=2), search, fit), Training(table=search_table, backbone=load_backbone(tiny_vit), arguments=fit, make_trainer=make_trainer), keep_best=False, show_progress=False)  # fmt: skip
     assert scored == [108]
