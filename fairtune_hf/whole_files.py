@@ -6,6 +6,7 @@ it for a result and the next process can put it away. Imports nothing of the pac
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -25,7 +26,13 @@ def write_text(path: Path, text: str) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a name of this process's own to write under; the file takes its place once it is on the disk."""
+    """Give a name of this process's own to write under; the file takes its place once it is on the disk.
+
+    Raises:
+        IsADirectoryError: A folder is in its place.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "A folder is in the place of a file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(path)
     try:

@@ -75,16 +75,20 @@ class _Comparison:
         )
 
     def work(self) -> None:
-        """Run every method that is not done and that no other process works on, long ones first."""
+        """Run every method that is not done, long ones first, and last those that another process left undone."""
         with prompt_exit():  # refits included: a worker ends with the process that started it
-            for spec in sorted(self.specs, key=lambda s: -s.cost):
-                run = self.run_of(spec)
-                if self._is_done(run.folder):
-                    continue
-                with _claimed(run.folder.path) as ours:
-                    # Another process may have finished it since.
-                    if ours and not self._is_done(run.folder):
-                        self._run_or_record(run)
+            # A worker need not wait: the process that started it looks after all.
+            for waits in (False,) if WORKER in os.environ else (False, True):
+                for spec in sorted(self.specs, key=lambda s: -s.cost):
+                    self._run_unless_done(self.run_of(spec), waits=waits)
+
+    def _run_unless_done(self, run: MethodRun, *, waits: bool) -> None:
+        if self._is_done(run.folder) or (waits and _failure(run.folder)):
+            return
+        with _claimed(run.folder.path, waits=waits) as ours:
+            # Another process may have finished it since.
+            if ours and not self._is_done(run.folder) and not (waits and _failure(run.folder)):
+                self._run_or_record(run)
 
     def _is_done(self, folder: RunFolder) -> bool:
         return is_done(folder, self.search.trials, self.seeds)
@@ -316,13 +320,16 @@ def _failure(folder: RunFolder) -> str | None:
 
 
 @contextmanager
-def _claimed(path: Path) -> Iterator[bool]:
-    """Hold a method for this process; False where another one does. The claim ends with the process."""
+def _claimed(path: Path, *, waits: bool = False) -> Iterator[bool]:
+    """Hold a method for this process; False where another one does, unless this one waits. The claim ends with the process."""
     path.mkdir(parents=True, exist_ok=True)
     with (path / "claim").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
-            return
+            if not waits:
+                yield False
+                return
+            say(f"Another process trains {path.name}; this one waits for its end.")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield True

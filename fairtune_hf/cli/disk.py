@@ -18,7 +18,7 @@ except ImportError:  # Windows has no such limits
     resource = None  # type: ignore[assignment]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR)
 _WORDS = (
     *("No space left on device", "Disk quota exceeded", "File too large"),
     *("database or disk is full", "disk I/O error", "No usable temporary directory"),
@@ -34,7 +34,7 @@ def is_full(error: BaseException) -> bool:
 
 
 def is_closed(error: BaseException) -> bool:
-    """Tell whether an error is that a file may not be written."""
+    """Tell whether an error is that a file may not be written, or that a folder is in its place."""
     return isinstance(error, OSError) and error.errno in _CLOSED
 
 
@@ -67,6 +67,11 @@ def full_words(error: BaseException, arguments: Sequence[str]) -> str:
 def closed_words(error: BaseException) -> str:
     """Say that a file may not be read or written."""
     named = getattr(error, "filename", None)
+    if getattr(error, "errno", None) == errno.EISDIR:
+        return (
+            f"expected {named} to be a file, and it is a folder, which none of the commands make. Move it away, and "
+            "give the same command again."
+        )
     return (
         f"expected to be allowed to read and write {named or 'the folder'}, and it is not ({getattr(error, 'strerror', error)}). "
         "Give a folder that may be written: another --out, or a copy of the run."

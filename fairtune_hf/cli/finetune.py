@@ -73,7 +73,7 @@ def _plan_refits(folder: RunFolder, config: dict[str, Any], count: int) -> Calla
     table = load_table(data, options, training, backbone, splits=_SPLITS)
     check_run(folder, None, table, backbone)
     check_same_inputs(record, table, backbone)  # all that runs of earlier releases know
-    if _is_refitted(folder, record, seeds):
+    if _is_refitted(folder, record, seeds) and set(_SPLITS) <= record["dataset"]["rows"].keys():
         return lambda: say(f"{folder.path}: all refits are done; nothing to do.")
     _say_what_is_special(folder, record, config)
 

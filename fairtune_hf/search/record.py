@@ -90,7 +90,7 @@ def write_record(
     before = held if isinstance(held, dict) else {}
     record = folder.update(
         **(dict.fromkeys(EVALUATED) if changed else {}),
-        dataset=describe_dataset(table),
+        dataset=_of_all_rows(earlier.get("dataset"), describe_dataset(table)),
         model=backbone.describe(),
         choice=choice,
         search=_search_record(study, best, table, folder, judged),
@@ -101,6 +101,13 @@ def write_record(
         warnings=warnings,
     )
     return Candidate.from_record(record["choice"])
+
+
+def _of_all_rows(held: dict[str, Any] | None, described: dict[str, Any]) -> dict[str, Any]:
+    """Return what is known of the data: of the same data, refits have described the test rows too."""
+    if held is None or held["split_hash"] != described["split_hash"]:
+        return described
+    return held if described["rows"].keys() <= held.get("rows", {}).keys() else described
 
 
 def _refits_of(record: Mapping[str, Any]) -> dict[str, Candidate]:

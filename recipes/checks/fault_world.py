@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -62,7 +63,8 @@ class Ended:
     @property
     def last_line(self) -> str:
         lines = [line for line in self.said.strip().splitlines() if line.strip()]
-        return lines[-1][:200] if lines else ""
+        raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
+        return " // ".join(line[:200] for line in [*raised[-1:], *lines[-1:]])
 
 
 @dataclass

@@ -35,6 +35,8 @@ from typing import Any
 import fault_changes as changes
 from fault_world import Ended, World, differences, found_in, kill_at_write, small_disk, used_bytes
 
+from fairtune_hf.training.identity import PLACES
+
 # Which stage of a run each command starts from, and which it leaves.
 STAGES = {
     "search": (None, "searched"),
@@ -178,6 +180,10 @@ class Campaign:
         what = changes.edit_setting(config, draw)
         ended = self.world.do(command)
         config.write_bytes(kept)
+        if (
+            ended.code == 0 and what.split()[0] in PLACES
+        ):  # where things lie may change, and nothing else with it
+            return f"{what}, then {command}", *self._after(command)
         return f"{what}, then {command}", *self._refused(ended, before, command)
 
     def damage(self, draw: random.Random) -> tuple[str, str, str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import fcntl
 import json
+import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -255,17 +257,31 @@ def test_two_processes_on_one_training_are_bad_input(
     assert "fairtune compare --workers auto" in said
 
 
-def test_a_method_that_another_process_trains_is_said_to_be_trained(
-    compared: Path, flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_method_that_another_process_trains_is_waited_for(
+    compared: Path, flags: list[str], tmp_path: Path
 ) -> None:
     out = shutil.copytree(compared, tmp_path / "out")
     words = ["compare", *flags, "--seeds=3", "--methods", "full", f"--out={out}"]
+    reads, writes = os.pipe()
     with (out / "methods" / "full" / "claim").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert main(words) == 1
-    said = capsys.readouterr().err
-    assert "full: still trained by another process" in said
-    assert "process that trained it ended" not in said
+        pid = os.fork()
+        if pid == 0:
+            os.close(file.fileno())  # the lock is the parent's
+            os.dup2(writes, 2)
+            sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+            os._exit(main(words))
+        os.close(writes)
+        said = ""
+        while "Another process trains full; this one waits for its end." not in said:
+            new = os.read(reads, 4096)
+            assert new, said
+            said += new.decode()
+    with os.fdopen(reads) as rest:
+        rest.read()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    record = json.loads((out / "methods" / "full" / "run.json").read_text())
+    assert {entry["seed"] for entry in record["seeds"]} == {0, 1, 2}
 
 
 def test_seconds_of_search_leave_out_the_night_after_a_kill(tiny_vit: Path, tmp_path: Path) -> None:

@@ -194,6 +194,10 @@ def test_the_search_that_a_cut_record_advises_writes_it_anew_from_the_study(
     for name, entry in found["controls"].items():
         assert entry.items() <= before["controls"][name].items()
     # The refits are those of the choice still: they are measured again and not trained again.
+    predictions = (run / "predictions.parquet").read_bytes()
+    assert main(["finetune", f"--run={run}", "--seeds=2"]) == 0
+    assert (run / "predictions.parquet").read_bytes() == predictions
+    assert json.loads((run / "run.json").read_text())["dataset"] == before["dataset"]
     assert main(["finetune", f"--run={run}", "--seeds=2"]) == 0
     assert "nothing to do" in said(capsys)
     assert main(["evaluate", f"--run={run}", "--resamples=200"]) == 0
@@ -297,7 +301,8 @@ def test_a_table_with_a_changed_digit_is_not_shown_and_is_written_anew(
         assert f"`fairtune search --config {run / 'config.yaml'} --out {run}` writes" in words_said
     assert main(again(run)) == 0
     assert (run / name).read_bytes() == (finished_run / name).read_bytes()
-    assert json.loads((run / "run.json").read_text())["test"] == json.loads(record)["test"]
+    for part in ("test", "dataset"):
+        assert json.loads((run / "run.json").read_text())[part] == json.loads(record)[part]
     assert main(["report", f"--run={run}"]) == 0
     assert main(again(run)) == 0
     assert "nothing to do" in said(capsys)
@@ -343,3 +348,22 @@ def test_a_damaged_record_of_another_data_set_is_made_again(
     change_digit(file, '"overall_auc": ')
     assert main(words) == 0
     assert json.loads(file.read_text())["test"] == whole["test"]
+
+
+@pytest.mark.parametrize("name", ["predictions.parquet", "report.html", "run.json"])
+def test_a_folder_in_the_place_of_a_file_is_named_and_left(
+    name: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / name).unlink()
+    (run / name).mkdir()
+    (run / name / "mine.txt").write_text("kept")
+    words = {
+        "predictions.parquet": ["finetune", f"--run={run}", "--seeds=2"],
+        "report.html": ["report", f"--run={run}"],
+        "run.json": again(run),
+    }[name]
+    assert main(words) == 2
+    assert f"expected {run / name} to be a file, and it is a folder" in said(capsys)
+    assert (run / name / "mine.txt").read_text() == "kept"
+    (run / name).rename(run.parent / "moved")
+    assert main(words) == 0
