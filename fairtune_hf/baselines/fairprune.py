@@ -222,7 +222,7 @@ class FairPrune(Method):
         model.train(was_training)
 
     def _decide_roles(self, model: nn.Module, validation: LabelledImages) -> tuple[int, int]:
-        names = [validation.groups[code] for code in validation.sensitive.tolist()]
+        names = [validation.groups[code] for code in validation.group.tolist()]
         found = group_metrics(
             validation.labels.cpu().numpy(),
             score_rows(model, validation).cpu().numpy(),
@@ -246,7 +246,7 @@ class FairPrune(Method):
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
         """Average the curvature over batches of one group's training rows."""
-        rows = torch.nonzero(train.sensitive.cpu() == group).flatten()
+        rows = torch.nonzero(train.group.cpu() == group).flatten()
         if not len(rows):
             raise ValueError(
                 f"fairprune: expected training rows of every group, got none of group number {group}. "

@@ -23,7 +23,7 @@ PROJECTION_SIZE = 128
 def fair_contrastive_loss(
     vectors: Tensor,
     labels: Tensor,
-    sensitive: Tensor,
+    group: Tensor,
     *,
     temperature: float = 0.1,
     base_temperature: float = 0.1,
@@ -38,7 +38,7 @@ def fair_contrastive_loss(
     Args:
         vectors: L2-normalised projections, `(n, d)`.
         labels: `(n,)`.
-        sensitive: Group codes, `(n,)`.
+        group: Group codes, `(n,)`.
         temperature: tau > 0.
         base_temperature: The loss is scaled by tau / base_temperature.
         group_norm: FSCL+: positives and anchors weighed so that every cell of label and group counts alike.
@@ -47,7 +47,7 @@ def fair_contrastive_loss(
     """
     similar = (vectors @ vectors.T) / temperature
     same_label = labels[:, None] == labels[None, :]
-    same_group = sensitive[:, None] == sensitive[None, :]
+    same_group = group[:, None] == group[None, :]
     others = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     positive, negative = same_label & others, ~same_label & same_group
     repulsion = similar.masked_fill(~negative, -torch.inf).logsumexp(dim=1)
@@ -122,7 +122,7 @@ class Contrastive(Method):
         loss = fair_contrastive_loss(
             vectors,
             batch["labels"],
-            batch["sensitive"],
+            batch["group"],
             temperature=self.temperature,
             base_temperature=self.base_temperature,
             group_norm=self.group_norm,

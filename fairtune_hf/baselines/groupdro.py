@@ -66,16 +66,16 @@ class GroupDRO(Method):
 
     def start_training(self, train: LabelledImages) -> None:
         """Give every group the same weight."""
-        codes = self._codes(train.labels, train.sensitive)
+        codes = self._codes(train.labels, train.group)
         size = len(train.groups) * (2 if self.groups == "cell" else 1)
         counts = torch.bincount(codes, minlength=size).float()
         self.weights = torch.full((size,), 1.0 / size, device=codes.device)
         self._adjustments = self.adjustment / counts.clamp(min=1).sqrt()
 
-    def row_weights(self, labels: Tensor, sensitive: Tensor) -> Tensor:
+    def row_weights(self, labels: Tensor, group: Tensor) -> Tensor:
         """Draw every group equally often."""
         by = "balanced" if self.groups == "cell" else "group"
-        return cell_weights(labels, sensitive, by)  # type: ignore[arg-type]
+        return cell_weights(labels, group, by)  # type: ignore[arg-type]
 
     def reduce_losses(self, losses: Tensor, batch: dict[str, Tensor], *, training: bool) -> Tensor:
         """Weigh the groups' mean losses by q; in training, move q first. In evaluation the plain mean.
@@ -89,7 +89,7 @@ class GroupDRO(Method):
             raise RuntimeError(
                 "GroupDRO: expected start_training(train) before the first batch. Train it with FairTrainer(method=...)."
             )
-        codes = self._codes(batch["labels"], batch["sensitive"]).to(losses.device)
+        codes = self._codes(batch["labels"], batch["group"]).to(losses.device)
         weights = self.weights.to(losses.device)
         sums = torch.zeros_like(weights).index_add(0, codes, losses.float())
         counts = torch.zeros_like(weights).index_add(0, codes, torch.ones_like(losses).float())
@@ -101,8 +101,8 @@ class GroupDRO(Method):
         # adjustment is constant in the parameters and has no gradient.
         return (self.weights * (sums / seen * processes + adjustments)).sum()
 
-    def _codes(self, labels: Tensor, sensitive: Tensor) -> Tensor:
-        return 2 * sensitive + labels if self.groups == "cell" else sensitive
+    def _codes(self, labels: Tensor, group: Tensor) -> Tensor:
+        return 2 * group + labels if self.groups == "cell" else group
 
 
 def _over_processes(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, int]:

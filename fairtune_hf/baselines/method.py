@@ -17,6 +17,9 @@ from peft import PeftConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+# `sensitive` is an older name of `group` that a batch still has, for scripts whose label_names ask for it.
+_NOT_FOR_MODELS = ("labels", "group", "sensitive")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameter:
@@ -56,13 +59,13 @@ class LabelledImages(Protocol):
     """One split on its device: what a method may read of the data."""
 
     labels: Tensor
-    sensitive: Tensor
+    group: Tensor
     groups: tuple[str, ...]
 
     def __len__(self) -> int: ...
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Return `pixel_values`, `labels` and `sensitive` of some rows, augmented if they train."""
+        """Return `pixel_values`, `labels` and `group` of some rows, augmented if they train."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,12 +170,12 @@ class Method:
         """Look at the logits of the validation rows, `(n, 2)`, in their order; return whether to go on training."""
         return True
 
-    def row_weights(self, labels: Tensor, sensitive: Tensor) -> Tensor | None:
+    def row_weights(self, labels: Tensor, group: Tensor) -> Tensor | None:
         """Return each training row's chance to be drawn, any scale, `(n,)`; None draws each row once an epoch.
 
         Args:
             labels: 0 or 1, `(n,)`.
-            sensitive: Group codes, `(n,)`.
+            group: Group codes, `(n,)`.
         """
         return None
 
@@ -186,7 +189,7 @@ class Method:
 
         Args:
             model: The model, as wrapped by the Trainer.
-            batch: `labels`, `sensitive` and the model's inputs.
+            batch: `labels`, `group` and the model's inputs.
             class_weights: One factor a class for the cross entropy, or None.
         """
         outputs = model(**model_inputs(batch))
@@ -207,7 +210,7 @@ class Method:
 
 def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return what of a batch goes into the model: never the label or the group."""
-    return {name: value for name, value in batch.items() if name not in ("labels", "sensitive")}
+    return {name: value for name, value in batch.items() if name not in _NOT_FOR_MODELS}
 
 
 def row_losses(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:

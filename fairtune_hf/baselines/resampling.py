@@ -12,18 +12,18 @@ from fairtune_hf.baselines.method import Method
 By = Literal["balanced", "group", "class"]
 
 
-def cell_weights(labels: Tensor, sensitive: Tensor, by: By) -> Tensor:
+def cell_weights(labels: Tensor, group: Tensor, by: By) -> Tensor:
     """Weight each row by 1 / the number of rows in its cell: group, class, or both ("balanced").
 
     Args:
         labels: 0 or 1, `(n,)`.
-        sensitive: Group codes, `(n,)`.
+        group: Group codes, `(n,)`.
         by: What makes a cell.
 
     Returns:
         `(n,)` float64; the weights of a cell add up to 1.
     """
-    cells = {"balanced": 2 * sensitive + labels, "group": sensitive, "class": labels}[by]
+    cells = {"balanced": 2 * group + labels, "group": group, "class": labels}[by]
     counts = torch.bincount(cells)
     return 1.0 / counts[cells].double()
 
@@ -42,6 +42,6 @@ class Resampling(Method):
             raise ValueError(f"by: expected balanced, group or class, got {by!r}. Choose one.")
         self.by = by
 
-    def row_weights(self, labels: Tensor, sensitive: Tensor) -> Tensor:
+    def row_weights(self, labels: Tensor, group: Tensor) -> Tensor:
         """Weight each row by 1 / the number of rows in its cell."""
-        return cell_weights(labels, sensitive, self.by)
+        return cell_weights(labels, group, self.by)

@@ -1,7 +1,7 @@
 """`compute_metrics` for the Hugging Face Trainer.
 
 The group travels as a second label column: with `TrainingArguments(label_names=["labels",
-"groups"])` the Trainer hands over `label_ids = (labels, group codes)`, gathered over the whole
+"group"])` the Trainer hands over `label_ids = (labels, group codes)`, gathered over the whole
 split and over all processes, so a value does not depend on the batch size. No torch import here.
 """
 
@@ -103,7 +103,7 @@ def _labels_and_groups(label_ids: Any) -> tuple[IntArray, IntArray]:
     if not isinstance(label_ids, tuple | list) or len(label_ids) != 2:
         raise ValueError(
             "label_ids: expected a pair (labels, group codes), got "
-            f"{type(label_ids).__name__}. Set TrainingArguments(label_names=['labels', 'groups'])."
+            f"{type(label_ids).__name__}. Set TrainingArguments(label_names=['labels', 'group'])."
         )
     labels = check_labels(label_ids[0], name="labels")
     return labels, np.asarray(label_ids[1]).astype(np.int64)

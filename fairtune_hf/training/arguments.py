@@ -248,7 +248,7 @@ class FitArguments:
             "seed": seed,
             "bf16": precision == "bf16",
             "fp16": precision == "fp16",
-            "label_names": ["labels", "sensitive"],
+            "label_names": ["labels", "group"],
             "remove_unused_columns": False,
             "eval_strategy": "no" if evaluation_rows is None else "epoch",
             "save_strategy": "no",

@@ -20,7 +20,7 @@ from fairtune_hf.training.placement import Pictures, Placement, place
 
 
 class ImageDataset(Dataset[dict[str, Tensor]]):
-    """One split as model inputs: `pixel_values`, `labels` and the group code as `sensitive`.
+    """One split as model inputs: `pixel_values`, `labels` and the group code as `group`.
 
     Args:
         table: The rows to serve; pass `table.subset("train")` for one split.
@@ -46,7 +46,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         self._array, self._placement = table.images, placement
         self.pictures: Pictures | None = None
         self.labels = torch.tensor(table.labels)
-        self.sensitive = torch.tensor(table.group_codes)
+        self.group = torch.tensor(table.group_codes)
         self.groups = table.groups
         self.image_size = image_size
         self.views = (
@@ -73,7 +73,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
             device = torch.device("cuda", torch.cuda.current_device())
         if self.pictures is None or self.pictures.device != device:
             self.pictures = place(self._array, device, self._placement, budget)
-        for name in ("labels", "sensitive", "_scale", "_shift"):
+        for name in ("labels", "group", "_scale", "_shift"):
             setattr(self, name, getattr(self, name).to(device))
         return self
 
@@ -95,6 +95,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         chosen = torch.as_tensor(indices, dtype=torch.long).repeat(self.views)
         pixels = self.pictures.take(chosen).float()
         rows = chosen.to(self.labels.device, non_blocking=True)
+        group = self.group[rows]
         if self._preset is None:
             pixels = crop_centre(pixels, self.image_size)
         else:
@@ -103,7 +104,9 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         return {
             "pixel_values": pixels * self._scale + self._shift,
             "labels": self.labels[rows],
-            "sensitive": self.sensitive[rows],
+            "group": group,
+            # What `TrainingArguments(label_names=["labels", "sensitive"])` of older scripts asks for.
+            "sensitive": group,
         }
 
     def _leave_copies(self) -> None:

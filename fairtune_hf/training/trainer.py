@@ -132,7 +132,7 @@ class FairTrainer(TrialTrainer):
         loss, outputs = self.method.compute_loss(model, inputs, self._class_weights)
         wanted = self._is_first_pass and self.hp_search_backend is not None
         if self.fitted is not None and wanted and torch.is_grad_enabled():
-            self.fitted.note(outputs.logits, inputs["labels"], inputs["sensitive"])
+            self.fitted.note(outputs.logits, inputs["labels"], inputs["group"])
         if not return_outputs:
             return loss
         return loss, {"loss": loss, "logits": outputs.logits}
@@ -158,7 +158,7 @@ class FairTrainer(TrialTrainer):
         """Draw rows with replacement where the method weighs them, else each once an epoch."""
         dataset = self.train_dataset if train_dataset is None else train_dataset
         weights = (
-            self.method.row_weights(dataset.labels, dataset.sensitive)
+            self.method.row_weights(dataset.labels, dataset.group)
             if isinstance(dataset, ImageDataset)
             else None
         )

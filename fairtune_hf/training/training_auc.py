@@ -27,11 +27,11 @@ class FittedScores:
         self._groups = tuple(groups)
         self._rows: list[Tensor] = []
 
-    def note(self, logits: Tensor, labels: Tensor, sensitive: Tensor) -> None:
+    def note(self, logits: Tensor, labels: Tensor, group: Tensor) -> None:
         """Keep a training batch; a method's loss over other outputs than two logits a row is left out."""
         if logits.shape == (len(labels), 2):
             score = logits.detach().float().diff(dim=1)[:, 0]
-            self._rows.append(torch.stack([score, labels.float(), sensitive.float()]))
+            self._rows.append(torch.stack([score, labels.float(), group.float()]))
 
     def forget(self) -> None:
         """Begin anew: a training that failed left the rows of its last epoch."""

@@ -111,7 +111,7 @@ def _evaluate(
             pixels = rows.__getitems__(chosen)["pixel_values"]  # type: ignore[arg-type]
             found.append(run(pixel_values=pixels).logits.float())
     logits = torch.cat(found).cpu().numpy()
-    labels = (rows.labels.cpu().numpy(), rows.sensitive.cpu().numpy())
+    labels = (rows.labels.cpu().numpy(), rows.group.cpu().numpy())
     return dict(compute_metrics(_Scored(logits, labels)))
 
 

@@ -14,9 +14,9 @@ from transformers import ViTConfig, ViTForImageClassification
 class Rows:
     """Rows of any inputs with labels and group codes."""
 
-    def __init__(self, inputs: torch.Tensor, labels: torch.Tensor, sensitive: torch.Tensor) -> None:
-        self.inputs, self.labels, self.sensitive = inputs, labels, sensitive
-        self.groups = tuple("abcd"[: int(sensitive.max()) + 1])
+    def __init__(self, inputs: torch.Tensor, labels: torch.Tensor, group: torch.Tensor) -> None:
+        self.inputs, self.labels, self.group = inputs, labels, group
+        self.groups = tuple("abcd"[: int(group.max()) + 1])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -26,7 +26,7 @@ class Rows:
         return {
             "pixel_values": self.inputs[rows],
             "labels": self.labels[rows],
-            "sensitive": self.sensitive[rows],
+            "group": self.group[rows],
         }
 
 

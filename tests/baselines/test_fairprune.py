@@ -17,7 +17,7 @@ from fairtune_hf.tuner import FairMaskConfig
 
 
 def group_loss(network, rows, group):
-    batch = rows.__getitems__(torch.nonzero(rows.sensitive == group).flatten().tolist())
+    batch = rows.__getitems__(torch.nonzero(rows.group == group).flatten().tolist())
     logits = network(batch["pixel_values"]).logits
     return torch.nn.functional.cross_entropy(logits, batch["labels"])
 
@@ -34,7 +34,7 @@ def second_difference(network, rows, group, layer, position, step=1e-3):
 
 
 def curvature_of(network, layers, rows, group):
-    batch = rows.__getitems__(torch.nonzero(rows.sensitive == group).flatten().tolist())
+    batch = rows.__getitems__(torch.nonzero(rows.group == group).flatten().tolist())
     return diagonal_curvature(network, layers, batch)
 
 
@@ -110,8 +110,8 @@ def test_roles_go_by_validation_auc(vit, vit_rows):
             return type("O", (), {"logits": torch.stack([-score, score], 1)})()
 
     spoiled = vit_rows.inputs.clone()
-    spoiled[vit_rows.sensitive == 0] *= -1  # the score ranks group a backwards
-    validation = type(vit_rows)(spoiled, vit_rows.labels, vit_rows.sensitive)
+    spoiled[vit_rows.group == 0] *= -1  # the score ranks group a backwards
+    validation = type(vit_rows)(spoiled, vit_rows.labels, vit_rows.group)
     method = FairPrune()
     assert method._decide_roles(Scorer(), validation) == (0, 1)
     assert method.roles == ("a", "b")

@@ -11,8 +11,8 @@ from fairtune_hf.baselines import GroupDRO
 from fairtune_hf.baselines.groupdro import update_group_weights
 
 
-def batch_of(labels, sensitive):
-    return {"labels": torch.tensor(labels), "sensitive": torch.tensor(sensitive)}
+def batch_of(labels, group):
+    return {"labels": torch.tensor(labels), "group": torch.tensor(group)}
 
 
 def test_update_and_loss_are_those_computed_by_hand(rows):
@@ -71,9 +71,7 @@ def test_a_new_training_forgets_the_weights(rows):
 def test_cells_of_group_and_label_and_the_adjustment(rows):
     method = GroupDRO(step_size=1.0, groups="cell", adjustment=2.0)
     method.start_training(rows)
-    counts = [
-        int(((rows.sensitive == s) & (rows.labels == y)).sum()) for s in (0, 1) for y in (0, 1)
-    ]
+    counts = [int(((rows.group == s) & (rows.labels == y)).sum()) for s in (0, 1) for y in (0, 1)]
     loss = method.reduce_losses(torch.tensor([1.0, 3.0]), batch_of([1, 0], [0, 1]), training=True)
     adjusted = [0.0, 1.0 + 2 / math.sqrt(counts[1]), 3.0 + 2 / math.sqrt(counts[2]), 0.0]
     raised = [0.25 * math.exp(a) for a in adjusted]
@@ -83,8 +81,8 @@ def test_cells_of_group_and_label_and_the_adjustment(rows):
 
 
 def test_rows_are_drawn_so_that_groups_come_equally_often():
-    sensitive = torch.tensor([0] * 6 + [1] * 2)
-    weights = GroupDRO().row_weights(torch.zeros(8).long(), sensitive)
+    group = torch.tensor([0] * 6 + [1] * 2)
+    weights = GroupDRO().row_weights(torch.zeros(8).long(), group)
     assert float(weights[:6].sum()) == pytest.approx(float(weights[6:].sum()))
 
 

@@ -103,11 +103,11 @@ def test_scratch_forgets_the_weights_and_keeps_the_architecture(vit):
 @pytest.mark.parametrize("by", ["balanced", "group", "class"])
 def test_draws_match_the_cell_weights(by):
     labels = torch.tensor([0] * 70 + [1] * 30 + [0] * 8 + [1] * 2)
-    sensitive = torch.tensor([0] * 100 + [1] * 10)
-    weights = Resampling(by=by).row_weights(labels, sensitive)
+    group = torch.tensor([0] * 100 + [1] * 10)
+    weights = Resampling(by=by).row_weights(labels, group)
     torch.manual_seed(0)
     drawn = torch.tensor(list(WeightedRandomSampler(weights, 20_000)))
-    cells = {"balanced": 2 * sensitive + labels, "group": sensitive, "class": labels}[by]
+    cells = {"balanced": 2 * group + labels, "group": group, "class": labels}[by]
     seen = torch.bincount(cells[drawn])
     assert chisquare(seen).pvalue > 0.01  # every cell equally often
     within = torch.bincount(drawn[cells[drawn] == 0])

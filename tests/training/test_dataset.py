@@ -57,7 +57,8 @@ def test_pixel_values_are_scaled_and_normalised(table: ImageTable) -> None:
         batch["pixel_values"].numpy(), expected.transpose(0, 3, 1, 2), atol=1e-5
     )
     assert batch["labels"].tolist() == [1, 0]
-    assert batch["sensitive"].tolist() == [1, 0]
+    assert batch["group"].tolist() == [1, 0]
+    assert batch["sensitive"] is batch["group"]  # the older name
 
 
 def test_one_row_equals_its_place_in_a_batch(table: ImageTable) -> None:

@@ -53,7 +53,7 @@ def test_views_are_served_side_by_side_and_augmented_apart(table, backbone) -> N
     batch = dataset.__getitems__(range(40))
     assert len(batch["pixel_values"]) == 80
     assert torch.equal(batch["labels"][:40], batch["labels"][40:])
-    assert torch.equal(batch["sensitive"][:40], dataset.sensitive[:40])
+    assert torch.equal(batch["group"][:40], dataset.group[:40])
     first, second = batch["pixel_values"].split(40)
     same = (first == second).all(dim=(1, 2, 3))
     mirrored = (first.flip(-1) == second).all(dim=(1, 2, 3))
