@@ -40,7 +40,7 @@ from fairtune_hf.search.arguments import apply_protocol
 from fairtune_hf.search.study_plan import STUDY_NAME
 from fairtune_hf.training import Backbone, FitArguments, RunFolder
 from fairtune_hf.training.cost import measure_peak
-from fairtune_hf.training.refit import compiling_pays
+from fairtune_hf.training.train import compiling_pays
 
 # Training rows, validation rows and trials of the paper's searches.
 SIZES = {

@@ -146,7 +146,7 @@ class Adversary(Method):
         loss = row_losses(outputs.logits, batch["labels"]).mean()
         guess = model.adversary(outputs.logits.detach())
         if model.training:
-            loss = loss + 1e6 * row_losses(guess, batch["sensitive"]).mean()
+            loss = loss + 1e6 * row_losses(guess, batch["group"]).mean()
         return loss, outputs
 
     def end_stage(self, model: nn.Module) -> nn.Module:
@@ -215,7 +215,7 @@ class Averaged(Method):
 
     def after_evaluation(self, model: nn.Module, logits: Tensor, validation: Any) -> bool:
         self.logits.append(logits)
-        assert len(logits) == len(validation.labels) == len(validation.sensitive)
+        assert len(logits) == len(validation.labels) == len(validation.group)
         self.after = len(self.steps)
         return len(self.logits) < 4
 
