@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from .method import Hyperparameter as Hyperparameter
     from .method import LabelledImages as LabelledImages
     from .method import Method as Method
+    from .method import ParameterGroup as ParameterGroup
     from .method import Stage as Stage
+    from .registry import CONTROLS as CONTROLS
     from .registry import METHODS as METHODS
     from .registry import MethodSpec as MethodSpec
     from .registry import listed_place as listed_place

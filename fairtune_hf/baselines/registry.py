@@ -57,7 +57,14 @@ METHODS: dict[str, MethodSpec] = {
         MethodSpec(name="fairtune_layernorm", mask="free", layout="layernorm", cost=0.8),
     )
 }
-"""Every method that `fairtune compare` knows, in the order of its tables."""
+"""Every method that `fairtune compare` lists, in the order of its tables."""
+
+CONTROLS: dict[str, MethodSpec] = {
+    "full_blocks": MethodSpec(name="full_blocks", mask="full_blocks"),
+    "linear_readout": MethodSpec(name="linear_readout", mask="none"),
+    "random_mask": METHODS["random_mask"],
+}
+"""What `fairtune search` sets its choice against, in the order of its tables."""
 
 
 def method_spec(name: str) -> MethodSpec:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import os
 import sys
 import time
@@ -42,9 +41,9 @@ from fairtune_hf.search.objectives import ObjectiveMetrics, parse_objectives
 from fairtune_hf.search.workers import WorkerPool, count_workers
 from fairtune_hf.training import Backbone, FitArguments, RunFolder, check_same_inputs
 from fairtune_hf.training.refit import read_done
+from fairtune_hf.turn import FileTurn
 
 WORKER = "FAIRTUNE_COMPARE_WORKER"  # number of a worker of a comparison, set in its environment
-_POLL_SECONDS = 0.5
 # What can go wrong with one method and leave the others sound.
 _METHOD_FAILURES = (ValueError, RuntimeError, FloatingPointError)
 
@@ -112,19 +111,16 @@ class _Comparison:
         logs = self.folder / "workers"
         say(f"{workers} workers; what they say is in {logs}.")
         with WorkerPool(command, workers, logs, WORKER) as pool, prompt_exit():
-            left = dict(open_ones)
-            while not self._is_over(pool, left):
-                pool.look_after(lambda: self._is_over(pool, left))
-                time.sleep(_POLL_SECONDS)
+            pool.watch(lambda: self._are_done(open_ones) or pool.has_ended())
 
-    def _is_over(self, pool: WorkerPool, left: dict[str, RunFolder]) -> bool:
-        """Whether the workers have nothing left to do; takes what is done out of `left` and says so."""
+    def _are_done(self, left: dict[str, RunFolder]) -> bool:
+        """Whether nothing is left to do; takes what is done out of `left` and says so."""
         for name, folder in list(left.items()):
             failure = _failure(folder)
             if failure or is_measured(folder, self.search.trials, self.seeds):
                 del left[name]
                 say(f"{name} failed: {failure}" if failure else f"{name} is done.")
-        return not left or pool.has_ended()
+        return not left
 
     def _run_or_record(self, run: MethodRun) -> None:
         try:
@@ -323,13 +319,13 @@ def _failure(folder: RunFolder) -> str | None:
 def _claimed(path: Path, *, waits: bool = False) -> Iterator[bool]:
     """Hold a method for this process; False where another one does, unless this one waits. The claim ends with the process."""
     path.mkdir(parents=True, exist_ok=True)
-    with (path / "claim").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not waits:
-                yield False
-                return
-            say(f"Another process trains {path.name}; this one waits for its end.")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield True
+    turn = FileTurn(path / "claim")
+    ours = turn.acquire_now()
+    if waits and not ours:
+        say(f"Another process trains {path.name}; this one waits for its end.")
+        turn.acquire()
+        ours = True
+    try:
+        yield ours
+    finally:
+        turn.release()

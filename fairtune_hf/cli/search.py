@@ -26,8 +26,8 @@ from fairtune_hf.data import ImageTable, stratified_fraction
 from fairtune_hf.search import SearchArguments, search_masks
 from fairtune_hf.search.arguments import apply_protocol
 from fairtune_hf.search.objectives import ObjectiveMetrics, parse_objectives
-from fairtune_hf.search.run import check_study
 from fairtune_hf.search.shared import check_shared
+from fairtune_hf.search.soundness import check_study
 from fairtune_hf.search.storage import open_storage, read_trials, without_password
 from fairtune_hf.search.workers import WorkerPool, count_workers, is_worker
 from fairtune_hf.training import Backbone, FitArguments, RunFolder

@@ -7,34 +7,18 @@ can say what the search over masks added.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from optuna.trial import FrozenTrial
 
-from fairtune_hf.search.arguments import SearchArguments
-from fairtune_hf.search.space import FREE, RANDOM, SearchSpace
+from fairtune_hf.baselines import CONTROLS
+from fairtune_hf.search.space import RANDOM
 from fairtune_hf.search.study import SearchStudy
 from fairtune_hf.tuner import Mask
 
-CONTROLS = {"full_blocks": "full_blocks", "linear_readout": "none"}
-RANDOM_MASK = "random_mask"
 # The controls that `--control-trials` gives studies of their own.
-SEARCHED = ("full_blocks", RANDOM_MASK)
-
-
-def control_spaces(space: SearchSpace) -> dict[str, SearchSpace]:
-    """Return the spaces of the controls' own studies: only the learning rate (and length), and random masks."""
-    return {
-        "full_blocks": replace(space, mask="full_blocks", layout="block3"),
-        RANDOM_MASK: replace(space, mask=RANDOM),
-    }
-
-
-def control_arguments(search: SearchArguments) -> SearchArguments:
-    """Return the settings of a control's study: those of the search, with its own budget."""
-    return replace(search, trials=search.control_trials, hours=None, trained_epochs=None)
+SEARCHED = ("full_blocks", "random_mask")
 
 
 def describe_controls(
@@ -55,7 +39,11 @@ def describe_controls(
         warnings: Receives what a reader should know.
     """
     found = {}
-    for name, preset in CONTROLS.items():
+    for name, spec in CONTROLS.items():
+        if spec.mask == RANDOM:
+            found[name] = _random_mask(study, chosen, own.get(name), seed, warnings)
+            continue
+        preset = spec.mask
         layout = _layout_for(preset, study.space.layout)
         mask = str(Mask.parse(preset, layout=layout, blocks=study.space.blocks))
         if name in own:
@@ -69,7 +57,6 @@ def describe_controls(
             warnings.append(
                 f"The search did not complete a trial of the control {name}; it is trained with the chosen mask's learning rate."
             )
-    found[RANDOM_MASK] = _random_mask(study, chosen, own.get(RANDOM_MASK), seed, warnings)
     return found
 
 
@@ -123,8 +110,3 @@ def _entry(
 
 def _count(study: SearchStudy, mask: str) -> int:
     return sum(study.mask_of(t) == mask for t in study.top(len(study.trials())))
-
-
-def has_own_studies(search: SearchArguments, space: SearchSpace) -> bool:
-    """Whether the controls are searched for beside the masks."""
-    return search.control_trials > 0 and space.mask == FREE

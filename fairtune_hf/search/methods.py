@@ -18,12 +18,14 @@ from fairtune_hf.data import ImageTable
 from fairtune_hf.run_folder import EVALUATED, RunFolder
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.budget import busy_seconds
+from fairtune_hf.search.loop import run_study
 from fairtune_hf.search.record import describe_choice, selected_by
-from fairtune_hf.search.run import run_study, set_aside_if_damaged
+from fairtune_hf.search.samplers import SAMPLERS
 from fairtune_hf.search.sampling import startup_points
+from fairtune_hf.search.soundness import set_aside_if_damaged
 from fairtune_hf.search.space import FREE, RANDOM, SearchSpace
 from fairtune_hf.search.study import SearchStudy
-from fairtune_hf.search.study_plan import StudyPlan
+from fairtune_hf.search.study_plan import STUDY_NAME, StudyPlan
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.cost import add_costs
@@ -48,6 +50,8 @@ class MethodRun:
         folder: The method's own folder.
         search: Trials, objective, sampler and pruner, the same for all methods.
         training: How a model is trained; `epochs` is the budget of all stages together.
+        study_name: Name of the method's study in its storage.
+        storage: SQLAlchemy URL of the storage; by default a file in the folder.
     """
 
     spec: MethodSpec
@@ -55,6 +59,8 @@ class MethodRun:
     folder: RunFolder
     search: SearchArguments
     training: FitArguments
+    study_name: str = STUDY_NAME
+    storage: str | None = None
 
     @property
     def space(self) -> SearchSpace:
@@ -64,6 +70,8 @@ class MethodRun:
             layout=self.spec.layout,
             mask=self.spec.mask,
             learning_rate=(self.search.learning_rate_min, self.search.learning_rate_max),
+            epochs=self.search.epoch_choices(),
+            integer_bits=SAMPLERS[self.search.sampler].integer_bits,
             hyperparameters=self.spec.method.hyperparameters,
         )
 
@@ -101,10 +109,11 @@ class MethodRun:
     def refit_choice(self, table: ImageTable, *, seeds: Sequence[int]) -> None:
         """Train the choice of run.json at each seed and keep predictions and the first adapter."""
         entry = self.folder.read_chosen()["choice"]
-        refit(self._training(table, trainings=len(seeds)), self.folder, entry, seeds=seeds)
+        refit(self.training_on(table, len(seeds)), self.folder, entry, seeds=seeds)
         self.folder.update(dataset=describe_dataset(table))
 
-    def _training(self, table: ImageTable, trainings: int) -> Training:
+    def training_on(self, table: ImageTable, trainings: int = 1) -> Training:
+        """Return how the method's candidates are trained, so many of them by this process."""
         return Training(
             table=table,
             backbone=self.backbone,
@@ -118,19 +127,25 @@ class MethodRun:
         """The study of the method's learning rate and of whatever else it tunes."""
         # Of the last stage only its length is known before a candidate is.
         last = self.spec.method().stages(self.training.epochs)[-1]
-        # The same first learning rates for every method, free masks included: no presets.
-        plain = dataclasses.replace(self.space, mask="none", layout="block3")
         return StudyPlan(
             self.folder,
             self.space,
             dataclasses.replace(self.search, objective=self.objective),
             dataclasses.replace(self.training, epochs=last.epochs),
-            startup=tuple(startup_points(plain, seed=self.training.seed)),
+            name=self.study_name,
+            storage=self.storage,
         )
 
     def _run_study(self, table: ImageTable, show_progress: bool) -> SearchStudy:
-        training = self._training(table, trainings=self.search.trials)
-        study = run_study(self.plan, training, keep_best=False, show_progress=show_progress)
+        # The same first learning rates for every method, free masks included: no presets.
+        plain = dataclasses.replace(self.space, mask="none", layout="block3")
+        rates = tuple(startup_points(plain, seed=self.training.seed))
+        study = run_study(
+            dataclasses.replace(self.plan, startup=rates),
+            self.training_on(table),
+            keep_best=False,
+            show_progress=show_progress,
+        )
         if study is None:
             raise RuntimeError(
                 "A comparison was started under accelerate launch. Start `fairtune compare --workers N` by itself; it spreads "

@@ -21,8 +21,7 @@ from tqdm.auto import tqdm
 
 from fairtune_hf.exit_codes import DISK_FULL, PARENT
 from fairtune_hf.search.interrupt import end_processes
-from fairtune_hf.search.progress import Progress
-from fairtune_hf.search.study import REPLACEMENT, SearchStudy
+from fairtune_hf.search.study import REPLACEMENT
 
 WORKER = "FAIRTUNE_WORKER"  # number of a worker of a search, set in its environment
 _REPLACEMENTS = 3  # a worker lost more often than that is not started again
@@ -76,22 +75,19 @@ class WorkerPool:
         for worker in self._workers:
             worker.log.close()
 
-    def watch(self, study: SearchStudy, progress: Progress) -> None:
-        """Wait until a study is done, showing where it stands.
+    def watch(self, look: Callable[[], bool]) -> None:
+        """Look after the workers until what they are for is done.
+
+        Args:
+            look: Shows what has come since the last look, and tells whether all is done.
 
         Raises:
-            RuntimeError: No worker is left.
+            RuntimeError: No worker is left, and it is not done.
+            OSError: The last one ended because a disk is full.
         """
-        ended = -1
-        while not study.is_done():
-            self.look_after(study.is_done)
-            if study.finished() != ended:
-                ended = study.finished()
-                study.write_tables()
-            progress.refresh()
+        while not look():
+            self.look_after(look)
             time.sleep(_POLL_SECONDS)
-        study.write_tables()
-        progress.refresh()
 
     def has_ended(self) -> bool:
         """Whether every worker has ended as it should."""

@@ -200,7 +200,7 @@ def test_an_earlier_copy_is_refused_and_says_how_many_it_lacks(tmp_path: Path) -
 
 @pytest.mark.parametrize("damage", [b"", b"\x00\xff\x00", b"number,state\n0,COM", b"a,b\n1,2\n"])
 def test_damaged_tables_are_known_and_written_anew(damage: bytes, run: Path) -> None:
-    from fairtune_hf.search.run import check_study
+    from fairtune_hf.search.soundness import check_study
 
     whole = {name: (run / name).read_bytes() for name in ("trials.csv", "curves.csv")}
     assert check_study(RunFolder(run), SearchArguments())
@@ -213,7 +213,7 @@ def test_damaged_tables_are_known_and_written_anew(damage: bytes, run: Path) -> 
 
 @pytest.mark.parametrize("name", ["trials.csv", "curves.csv"])
 def test_a_short_table_is_known(name: str, run: Path) -> None:
-    from fairtune_hf.search.run import check_study
+    from fairtune_hf.search.soundness import check_study
 
     lines = (run / name).read_text().splitlines(keepends=True)
     (run / name).write_text("".join(lines[:-1]))
@@ -238,7 +238,7 @@ def test_a_table_that_tells_nothing_is_not_replaced_by_an_empty_study(run: Path)
 def test_a_study_in_a_folder_that_is_read_only_is_read(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fairtune_hf.search.run import check_study
+    from fairtune_hf.search.soundness import check_study
 
     real = os.access  # as root finds on a disk that is mounted so
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and real(path, mode))
@@ -257,7 +257,7 @@ def test_another_storage_is_refused_where_the_table_lists_trials(run: Path, tmp_
 def test_a_method_of_a_comparison_sets_a_damaged_study_aside_and_begins_anew(
     content: bytes, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fairtune_hf.search.run import set_aside_if_damaged
+    from fairtune_hf.search.soundness import set_aside_if_damaged
 
     set_aside_if_damaged(RunFolder(run))
     assert open_study(run).finished() == 3  # nothing is wrong yet
@@ -293,7 +293,7 @@ def test_a_flipped_bit_in_a_page_of_the_study_is_refused_and_nothing_is_written(
     content[place] ^= 1
     file.write_bytes(content)
     before = {p: p.read_bytes() for p in run.iterdir() if p.suffix in (".csv", ".json")}
-    from fairtune_hf.search.run import check_study
+    from fairtune_hf.search.soundness import check_study
 
     for look in (open_study, lambda path: check_study(RunFolder(path), SearchArguments())):
         with pytest.raises(
