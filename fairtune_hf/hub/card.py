@@ -153,7 +153,7 @@ def card_content(
         "model": model,
         "choice": folder.part("choice"),
         "mask_lines": Verbatim(mask_lines(folder)),
-        "metrics": list(tables.METRICS.values()),
+        "metrics": list(tables.shown_metrics(folder.run, shown).values()),
         "methods": tables.method_rows(folder.run, shown),
         "groups": tables.group_rows(folder, shown),
         "worst_group": worst_group(folder.part(shown)),

@@ -89,7 +89,7 @@ def page_content(folder: LoadedRun, drawn: dict[str, Figure]) -> dict[str, Any]:
         "missing": missing_steps(folder),
         "flag_words": flag_words(folder.run, split=shown_split),
         "worst_group": worst_group(folder.part(shown_split)),
-        "metrics": list(tables.METRICS.values()),
+        "metrics": list(tables.shown_metrics(folder.run, shown_split).values()),
         "methods": methods,
         "auc_heads": [f"AUC, {row.label.lower()}" for row in methods],
         "groups": tables.group_rows(folder, shown_split),

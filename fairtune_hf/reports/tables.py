@@ -46,7 +46,7 @@ class MethodRow:
         key: `fairtune` or the control's name.
         label: Words for it.
         detail: How many bits it trains and its learning rate.
-        cells: One cell for each of `METRICS`, in that order.
+        cells: One cell for each of `shown_metrics`, in that order.
     """
 
     key: str
@@ -85,14 +85,20 @@ def method_results(run: Mapping[str, Any], split: str) -> dict[str, Mapping[str,
     return {name: result for name, result in results.items() if result}
 
 
+def shown_metrics(run: Mapping[str, Any], split: str) -> dict[str, str]:
+    """Return name and label of the metrics that a run's results hold: earlier versions measured fewer."""
+    held = {name for result in method_results(run, split).values() for name in result}
+    return {name: label for name, label in METRICS.items() if name in held or not held}
+
+
 def method_rows(run: Mapping[str, Any], split: str) -> list[MethodRow]:
     """Return one row a method, the chosen mask first."""
     controls = run.get("controls") or {}
-    rows = []
+    rows, metrics = [], shown_metrics(run, split)
     for name, result in method_results(run, split).items():
         recipe = (run.get("choice") if name == "fairtune" else controls.get(name)) or {}
         seeds = (run if name == "fairtune" else recipe).get("seeds") or []
-        cells = tuple(_metric_cell(result, seeds, metric, split) for metric in METRICS)
+        cells = tuple(_metric_cell(result, seeds, metric, split) for metric in metrics)
         rows.append(MethodRow(name, capital(method_name(name)), _detail(recipe), cells))
     return rows
 
