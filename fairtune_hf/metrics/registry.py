@@ -189,6 +189,15 @@ class GroupRow:
             _share(TP, of=(TP, FP)),
         )
     )
+    negative_predictive_value: float = field(
+        metadata=_metric(
+            "NPV",
+            "Share of negative predictions that are right.",
+            _share(TN, of=(TN, FN)),
+            title="Negative predictive value",
+            shown=EVERYWHERE,
+        )
+    )
     fnr: float = field(
         metadata=_metric(
             "FNR",

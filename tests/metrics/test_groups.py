@@ -115,7 +115,8 @@ def test_block_keys_and_json():
     assert list(got) == [
         "overall_auc", "overall_auc_ci", "min_auc", "min_auc_ci", "max_auc", "auc_gap",
         "auc_gap_ci", "equalized_odds_difference", "equalized_odds_difference_ci",
-            "demographic_parity_difference", "demographic_parity_difference_ci", "threshold",
+            "demographic_parity_difference", "demographic_parity_difference_ci",
+        "negative_predictive_value", "negative_predictive_value_ci", "threshold",
         "groups", "warnings",
     ]  # fmt: skip
     assert list(got["groups"]["f"]) == ["n", "positives", "auc", "auc_ci"]

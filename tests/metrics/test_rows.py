@@ -49,6 +49,7 @@ def test_rows_equal_scikit_learn(seed, weighted):
         "sensitivity": sk.recall_score(labels, hit, sample_weight=w),
         "specificity": sk.recall_score(labels, hit, pos_label=0, sample_weight=w),
         "ppv": sk.precision_score(labels, hit, sample_weight=w),
+        "negative_predictive_value": sk.precision_score(labels, hit, pos_label=0, sample_weight=w),
         "fnr": 1 - sk.recall_score(labels, hit, sample_weight=w),
         "fpr": 1 - sk.recall_score(labels, hit, pos_label=0, sample_weight=w),
         "selection_rate": np.average(hit, weights=w),
