@@ -58,6 +58,12 @@ SAMPLERS = {
         },
     ),
     "random": Sampler(name="RandomSampler"),
+    # Learns from completed trials alone, not from pruned ones; takes a second or two for a trial of 36 bits;
+    # may ask for the best point again where it lies at the end of the range.
+    "gp": Sampler(
+        name="GPSampler",
+        settings={"n_startup_trials": STARTUP_TRIALS, "warn_independent_sampling": False},
+    ),
     "cmaes": Sampler(
         name="CmaEsSampler",
         settings={"n_startup_trials": STARTUP_TRIALS, "warn_independent_sampling": False},

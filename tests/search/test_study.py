@@ -92,7 +92,7 @@ def test_layouts_without_a_preset_leave_it_out() -> None:
     assert "attention" in presets
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
 def test_reopened_after_every_trial_equals_one_go(tmp_path: Path, sampler: str) -> None:
     whole = open_study(tmp_path / "whole", sampler=sampler)
     run(whole, 13)
@@ -328,7 +328,11 @@ def test_every_sampler_goes_on_without_repeats(tmp_path: Path, sampler: str) -> 
         trial = study.study.ask()
         candidate = space.suggest(trial)
         study.study.tell(trial, candidate.mask.count("1") / 6 - candidate.learning_rate)
-    assert len(set(points(study))) == 25
+    found = points(study)
+    repeated = {point for point in found if found.count(point) > 1}
+    best = max(found, key=lambda point: point[0].count("1") / 6 - point[1])
+    # A Gaussian process may ask for the best point again where it lies at the end of the range.
+    assert repeated <= ({best} if sampler == "gp" else set())
     marks = {"cmaes": "cma:", "nsga2": "NSGAIISampler:"}
     if sampler in marks:  # what it learnt travels by the study, since each trial has a new sampler
         noted = {key for t in study.trials() for key in t.system_attrs}
