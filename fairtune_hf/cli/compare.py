@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +37,7 @@ from fairtune_hf.search import SearchArguments
 from fairtune_hf.search.interrupt import prompt_exit
 from fairtune_hf.search.methods import MethodRun, record_failure
 from fairtune_hf.search.objectives import ObjectiveMetrics, parse_objectives
-from fairtune_hf.search.workers import WorkerPool, count_workers
+from fairtune_hf.search.workers import count_workers, start_workers
 from fairtune_hf.training import Backbone, FitArguments, RunFolder, check_same_inputs
 from fairtune_hf.training.refit import read_done
 from fairtune_hf.turn import FileTurn
@@ -106,11 +105,8 @@ class _Comparison:
             with _claimed(folder.path) as ours:
                 if ours:
                     reopen(folder)
-        command = [sys.executable, "-m", "fairtune_hf.cli.main", "compare", *arguments]
-        command.append(f"--out={self.folder}")
-        logs = self.folder / "workers"
-        say(f"{workers} workers; what they say is in {logs}.")
-        with WorkerPool(command, workers, logs, WORKER) as pool, prompt_exit():
+        words = ["compare", *arguments, f"--out={self.folder}"]
+        with start_workers(words, workers, self.folder, WORKER) as pool, prompt_exit():
             pool.watch(lambda: self._are_done(open_ones) or pool.has_ended())
 
     def _are_done(self, left: dict[str, RunFolder]) -> bool:

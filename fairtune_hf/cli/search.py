@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -29,8 +28,8 @@ from fairtune_hf.search.objectives import ObjectiveMetrics, parse_objectives
 from fairtune_hf.search.shared import check_shared
 from fairtune_hf.search.soundness import check_study
 from fairtune_hf.search.storage import open_storage, read_trials, without_password
-from fairtune_hf.search.workers import WorkerPool, count_workers, is_worker
-from fairtune_hf.training import Backbone, FitArguments, RunFolder
+from fairtune_hf.search.workers import WorkerPool, count_workers, is_worker, start_workers
+from fairtune_hf.training import Backbone, RunFolder
 from fairtune_hf.training.identity import MAY_CHANGE, identify
 from fairtune_hf.tuner import FairMaskConfig, check_layout_of, count_trained
 
@@ -79,12 +78,14 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     claim = nullcontext() if is_worker() else claim_run(folder, output, config, whole, backbone)
 
     def run() -> None:
-        with claim:
-            if workers == 1:
-                show = not is_worker()
-                search_masks(table, backbone, folder, search, training, show_progress=show)
-            else:
-                _search_with_workers(arguments, workers, table, backbone, folder, search, training)
+        pool: AbstractContextManager[WorkerPool | None] = nullcontext()
+        if workers > 1:
+            pool = start_workers(["search", *arguments], workers, folder.path)
+        with claim, pool as watched:
+            show = not is_worker()
+            search_masks(
+                table, backbone, folder, search, training, pool=watched, show_progress=show
+            )
         if not is_worker():
             _say_result(folder, backbone)
 
@@ -136,21 +137,6 @@ def _check_shared(search: SearchArguments, table: ImageTable, backbone: Backbone
     """Refuse to add to the trials of another data set or model in a storage that searches share."""
     if search.storage is not None:
         check_shared(search, identify(table, backbone, {}))
-
-
-def _search_with_workers(
-    arguments: Sequence[str],
-    workers: int,
-    table: ImageTable,
-    backbone: Backbone,
-    folder: RunFolder,
-    search: SearchArguments,
-    training: FitArguments,
-) -> None:
-    command = [sys.executable, "-m", "fairtune_hf.cli.main", "search", *arguments]
-    say(f"{workers} workers; what they say is in {folder.path / 'workers'}.")
-    with WorkerPool(command, workers, folder.path / "workers") as pool:
-        search_masks(table, backbone, folder, search, training, pool=pool)
 
 
 def _describe_model(backbone: Backbone) -> str:

@@ -38,6 +38,16 @@ def is_worker() -> bool:
     return WORKER in os.environ
 
 
+def start_workers(
+    words: Sequence[str], count: int, folder: Path, variable: str = WORKER
+) -> WorkerPool:
+    """Return a pool of `fairtune` with these words, which says where its workers' words go: to the folder's `workers/`."""
+    logs = folder / "workers"
+    tqdm.write(f"{count} workers; what they say is in {logs}.", file=sys.stderr)
+    command = [sys.executable, "-m", "fairtune_hf.cli.main", *words]
+    return WorkerPool(command, count, logs, variable)
+
+
 @dataclass
 class _Worker:
     number: int
