@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fairtune_hf import Mask
+from fairtune_hf import Mask, group_metrics
 
 README = Path(__file__).parents[1] / "README.md"
 SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -27,6 +27,12 @@ def test_snippets_run(index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert Mask.parse(saved["mask"], layout=saved["layout"], blocks=12) == Mask.parse(
             bits, layout="block3", blocks=12
         )
+    elif "metric" in namespace:
+        # The metric against the table itself, which the data set was made of.
+        test = namespace["table"].subset("test")
+        darkness = 255 - test.images.mean(axis=(1, 2, 3))
+        right = group_metrics(test.labels, darkness, sensitive_features=test.group_names)
+        assert namespace["found"]["min_auc"] == pytest.approx(right.min_auc, abs=1e-12)
     else:
         assert namespace["loaded"].peft_type.value == "FAIRMASK"
 
@@ -44,5 +50,5 @@ def test_the_first_sixty_lines_hold_what_a_newcomer_needs() -> None:
         assert word in head, word
 
 
-def test_there_are_two_snippets() -> None:
-    assert len(SNIPPETS) == 2
+def test_there_are_three_snippets() -> None:
+    assert len(SNIPPETS) == 3
