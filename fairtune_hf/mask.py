@@ -6,11 +6,12 @@ printed anywhere. The bit layouts are those of FairTune (ICLR 2024, section 3) a
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from fairtune_hf.naming import closest
 
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "block3": ("layernorm", "attention", "mlp"),
@@ -74,9 +75,7 @@ PRESETS: dict[str, Preset] = {
 def suggest_name(name: str, valid: Iterable[str]) -> str:
     """Say which names are valid and which of them is closest to `name`."""
     names = list(valid)
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"Valid names: {', '.join(names)}.{hint}"
+    return f"Valid names: {', '.join(names)}.{closest(name, names)}"
 
 
 def check_layout(layout: str) -> None:

@@ -1,7 +1,9 @@
 """Turns between processes at one thing in a folder, by a lock of the file system.
 
 Such a lock holds between containers and, where a network file system has locks, between machines, and
-falls open when its holder dies. Imports neither torch nor another part of the package.
+falls open when its holder dies. (`filelock`, which the prepared pictures are built under, cannot be shared by
+those who join a run, and changes to a kind of lock that outlives its holder where a file system has none.)
+Imports neither torch nor another part of the package.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 
 from fairtune_hf.baselines.fairprune import FairPrune
@@ -12,6 +11,7 @@ from fairtune_hf.baselines.lora import LoRA
 from fairtune_hf.baselines.method import Method
 from fairtune_hf.baselines.resampling import Resampling
 from fairtune_hf.baselines.scratch import Scratch
+from fairtune_hf.naming import closest_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +76,8 @@ def method_spec(name: str) -> MethodSpec:
     strategy, plus, masked = name.partition("+")
     for part in (strategy, masked) if plus else (strategy,):
         if part not in METHODS:
-            close = difflib.get_close_matches(part, METHODS, n=1)
-            hint = f"Did you mean {close[0]}?" if close else "See fairtune compare --list-methods."
+            close = closest_name(part, METHODS)
+            hint = f"Did you mean {close}?" if close else "See fairtune compare --list-methods."
             raise ValueError(
                 f"--methods: expected names of methods, got {part!r}. {hint} A method on another one's mask is "
                 "written groupdro+fairtune."

@@ -6,7 +6,6 @@ labels become their names. No code of the data set's repository is run.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from fairtune_hf.data.images import DECODER, ImageError, Pixels, file_stamp, squ
 from fairtune_hf.data.picture_files import decode_bytes
 from fairtune_hf.data.split_names import split_of
 from fairtune_hf.data.tabular import arrow_frame, as_text
-from fairtune_hf.naming import closest
+from fairtune_hf.naming import closest, closest_name
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SAVED = ("dataset_dict.json", "state.json", "dataset_info.json")
@@ -81,7 +80,7 @@ def is_hub_id(root: str | Path) -> bool:
     if owner.lower() in FOLDER_NAMES or set(owner) <= {"."}:
         return False
     here = [p.name for p in Path().iterdir() if p.is_dir()]
-    return not difflib.get_close_matches(owner, here, n=1, cutoff=0.8)
+    return closest_name(owner, here, cutoff=0.8) is None
 
 
 def is_hf_folder(root: Path) -> bool:

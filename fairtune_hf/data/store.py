@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from tqdm import tqdm
 
 from fairtune_hf.data.decode import DIGEST_BYTES, Chunk, decode_rows, failure_message, row_chunks
@@ -39,11 +40,6 @@ from fairtune_hf.data.picture_store import (
     row_bytes,
 )
 from fairtune_hf.data.pixels import DIGEST_SIZE, digest_bytes, digest_pictures, vouch_for
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes may then prepare the same set at once.
-    fcntl = None  # type: ignore[assignment]
 
 PROGRESS, LOCK = "progress.jsonl", "lock"
 
@@ -117,16 +113,16 @@ def _open_or_tell(path: Path, key: str) -> PictureStore | None:
 @contextlib.contextmanager
 def _locked(partial: Path) -> Iterator[Path]:
     """Hold the one lock on `partial`; another process that prepares the same waits here."""
-    while True:
+    lock = FileLock(partial / LOCK)
+    while not lock.is_locked:
         partial.mkdir(parents=True, exist_ok=True)
-        with (partial / LOCK).open("a") as file:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            # The other process may have finished and moved the folder while this one waited.
-            with contextlib.suppress(FileNotFoundError):
-                if os.fstat(file.fileno()).st_ino == (partial / LOCK).stat().st_ino:
-                    yield partial
-                    return
+        # Not there: the other process has finished and moved the folder while this one waited.
+        with contextlib.suppress(FileNotFoundError):
+            lock.acquire()
+    try:
+        yield partial
+    finally:
+        lock.release()
 
 
 class _Build:
