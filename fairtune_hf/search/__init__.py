@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .run import search_masks as search_masks
     from .sampling import StartupPoint as StartupPoint
     from .sampling import startup_points as startup_points
-    from .space import HyperparameterLike as HyperparameterLike
     from .space import SearchSpace as SearchSpace
     from .space import suggest_mask as suggest_mask
     from .study import SearchStudy as SearchStudy

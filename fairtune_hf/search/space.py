@@ -8,12 +8,12 @@ a copy that only knows the parameters. So everything a candidate is made of is a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from fairtune_hf.baselines.method import Hyperparameter
 from fairtune_hf.training.candidate import Candidate
 from fairtune_hf.tuner import Mask, mask_bit_names
 
@@ -21,21 +21,6 @@ LEARNING_RATE_RANGE = (1.0e-5, 1.0e-3)  # log-uniform, as in the paper's search
 FREE, RANDOM = "free", "random"
 MASK_SEED = "mask_seed"
 _LARGEST_SEED = 2**31 - 1
-
-
-class HyperparameterLike(Protocol):
-    """What a method declares of a hyperparameter it wants tuned: a range, or a list of choices."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def low(self) -> float | None: ...  # noqa: D102
-    @property
-    def high(self) -> float | None: ...  # noqa: D102
-    @property
-    def log(self) -> bool: ...  # noqa: D102
-    @property
-    def choices(self) -> Sequence[Any]: ...  # noqa: D102
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +48,7 @@ class SearchSpace:
     seeds: tuple[int, ...] = field(
         default=(), metadata={"help": "Seeds of the training to choose from; none: the run's own."}
     )
-    hyperparameters: tuple[HyperparameterLike, ...] = field(
+    hyperparameters: tuple[Hyperparameter, ...] = field(
         default=(), metadata={"help": "What the method itself wants tuned."}
     )
     integer_bits: bool = field(
@@ -157,11 +142,9 @@ def _suggest_bit(trial: Any, name: str, integer: bool = False) -> int:
     return int(trial.suggest_categorical(name, [0, 1]))
 
 
-def _suggest(trial: Any, parameter: HyperparameterLike) -> Any:
+def _suggest(trial: Any, parameter: Hyperparameter) -> Any:
     if parameter.choices:
         return trial.suggest_categorical(parameter.name, list(parameter.choices))
-    if parameter.low is None or parameter.high is None:
-        raise ValueError(
-            f"hyperparameter {parameter.name!r}: expected low and high, or choices, got neither. Declare its range."
-        )
+    assert parameter.low is not None
+    assert parameter.high is not None
     return trial.suggest_float(parameter.name, parameter.low, parameter.high, log=parameter.log)

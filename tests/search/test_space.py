@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import optuna
 import pytest
 
+from fairtune_hf.baselines import Hyperparameter
 from fairtune_hf.search import Candidate, HpSpace, SearchSpace, startup_points
 
-
-@dataclass(frozen=True)
-class Parameter:
-    name: str
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    choices: tuple[Any, ...] = ()
-
-
 TUNED = (
-    Parameter("eta", low=1e-3, high=1e-1, log=True),
-    Parameter("head", choices=("linear", "mlp")),
+    Hyperparameter(name="eta", low=1e-3, high=1e-1, log=True),
+    Hyperparameter(name="head", choices=("linear", "mlp")),
 )
 SPACES = {
     "free": SearchSpace(blocks=3),
@@ -85,8 +75,8 @@ def test_a_method_of_the_literature_keeps_what_it_trains_outside_the_blocks() ->
     [
         ({"learning_rate": (1e-3, 1e-5)}, "0 < low <= high"),
         ({"mask": "atention"}, "attention"),
-        ({"hyperparameters": (Parameter("learning_rate", 0, 1),)}, "is taken"),
-        ({"hyperparameters": (Parameter("blocks.0.mlp", 0, 1),)}, "is taken"),
+        ({"hyperparameters": (Hyperparameter(name="learning_rate", low=0, high=1),)}, "is taken"),
+        ({"hyperparameters": (Hyperparameter(name="blocks.0.mlp", low=0, high=1),)}, "is taken"),
     ],
 )
 def test_a_space_that_cannot_be_searched_is_refused(settings: Any, message: str) -> None:
@@ -95,6 +85,5 @@ def test_a_space_that_cannot_be_searched_is_refused(settings: Any, message: str)
 
 
 def test_a_hyperparameter_without_a_range_is_refused() -> None:
-    space = SearchSpace(blocks=3, hyperparameters=(Parameter("eta"),))
-    with pytest.raises(ValueError, match="eta"):
-        space.suggest(optuna.create_study().ask())
+    with pytest.raises(ValueError, match="eta: expected low and high, or choices"):
+        Hyperparameter(name="eta")
