@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -28,6 +29,7 @@ from fairtune_hf.metrics.audit_columns import (
 )
 from fairtune_hf.metrics.calibration import are_probabilities, reliability_curve
 from fairtune_hf.metrics.comparison import Comparison, compare_metrics
+from fairtune_hf.metrics.delong import delong_difference
 from fairtune_hf.metrics.evaluation import evaluate_predictions, known_rows
 from fairtune_hf.metrics.flags import collapse_flag
 from fairtune_hf.metrics.groups import measure
@@ -36,27 +38,50 @@ from fairtune_hf.metrics.registry import TEST, GroupMetrics, shown_in
 from fairtune_hf.naming import closest_name
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """The keywords of `audit_predictions`, explained there."""
+
+    label_column: str
+    score_column: str
+    sensitive_column: str | Sequence[str]
+    patient_column: str | None = None
+    id_column: str | None = None
+    threshold: float | None = None
+    n_resamples: int = 2000
+    seed: int = 0
+    positive_label: str | None = None
+    age_threshold: str = DEFAULT_THRESHOLD
+    age_boundary: str = "gt"
+    unknown: str = "drop"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Our name of a column -> the table's."""
+        found = {"label": self.label_column, "score": self.score_column}
+        return found if self.patient_column is None else {**found, "patient": self.patient_column}
+
+    @cached_property
+    def rules(self) -> ColumnRules:
+        """How the columns are read."""
+        return ColumnRules(
+            positive_label="" if self.positive_label is None else str(self.positive_label),
+            age_threshold=self.age_threshold,
+            age_boundary=self.age_boundary,
+            unknown=self.unknown,
+        )
+
+
 def audit_predictions(
-    frame: pd.DataFrame,
-    *,
-    label_column: str,
-    score_column: str,
-    sensitive_column: str | Sequence[str],
-    patient_column: str | None = None,
-    id_column: str | None = None,
-    reference: pd.DataFrame | None = None,
-    threshold: float | None = None,
-    n_resamples: int = 2000,
-    seed: int = 0,
-    positive_label: str | None = None,
-    age_threshold: str = DEFAULT_THRESHOLD,
-    age_boundary: str = "gt",
-    unknown: str = "drop",
+    frame: pd.DataFrame, *, reference: pd.DataFrame | None = None, **settings: Any
 ) -> dict[str, Any]:
     """Audit the predictions of one model on one split, and compare them with a reference.
 
     Args:
         frame: The table, one row per prediction.
+        reference: Predictions of another model on the same rows, in the same columns; paired by
+            id if both tables have one, else by position.
+        **settings: As follows; the first three are needed.
         label_column: Labels: 0 and 1, or two words, of which a negation ("no glaucoma", "benign")
             is 0 as in data sets; a warning says which word was taken as 1 where neither tells.
         score_column: Scores of class 1. Losses and calibration need probabilities.
@@ -67,8 +92,6 @@ def audit_predictions(
         patient_column: Rows of one patient are resampled together. Without it each row is drawn
             alone, and a warning says so.
         id_column: Unique name of each row; by default row_id if the table has it.
-        reference: Predictions of another model on the same rows, in the same columns; paired by
-            id if both tables have one, else by position.
         threshold: A score at or above it is a positive prediction. None is 0.5 for probabilities; for
             scores outside [0, 1] it is no threshold, and all that needs one is None.
         n_resamples: Resamples behind the intervals.
@@ -82,7 +105,8 @@ def audit_predictions(
         JSON-able: rows, label_names (the values of labels 0 and 1, None for numbers), sensitive, evaluation (as `validation` and `test` of run.json), metrics
         (every metric, overall and by_group), reliability (curves by group, None unless the scores
         are probabilities), collapse (a `CollapseFlag` as a dictionary, or None), comparisons (of
-        overall AUC, min AUC and gap, with p-values by Holm over these three) and warnings. None
+        overall AUC, min AUC and gap, with p-values by Holm over these three; that of overall AUC with
+        DeLong's p-value too where each patient has one row) and warnings. None
         where undefined. With several attributes all this of the first one, and `attributes`: the same
         of each by name.
 
@@ -101,30 +125,12 @@ def audit_predictions(
         >>> report["evaluation"]["min_auc"], report["metrics"]["by_group"]["f"]["sensitivity"]
         (0.0, 1.0)
     """
-    rules = ColumnRules(
-        positive_label="" if positive_label is None else str(positive_label),
-        age_threshold=age_threshold,
-        age_boundary=age_boundary,
-        unknown=unknown,
-    )
-    columns = {"label": label_column, "score": score_column}
-    if patient_column is not None:
-        columns["patient"] = patient_column
-    settings = _Settings(columns, id_column, rules, threshold, n_resamples, seed)
-    attributes = split_attributes(sensitive_column, [str(name) for name in frame.columns])
-    reports = {"+".join(p): _audit_attribute(frame, reference, p, settings) for p in attributes}
+    asked = _Settings(**settings)
+    asked.rules  # noqa: B018 - a wrong rule is said before any table is looked at
+    attributes = split_attributes(asked.sensitive_column, [str(name) for name in frame.columns])
+    reports = {"+".join(p): _audit_attribute(frame, reference, p, asked) for p in attributes}
     first = next(iter(reports.values()))
     return first if len(reports) == 1 else {**first, "attributes": reports}
-
-
-@dataclass(frozen=True)
-class _Settings:
-    columns: dict[str, str]
-    id_column: str | None
-    rules: ColumnRules
-    threshold: float | None
-    n_resamples: int
-    seed: int
 
 
 def _audit_attribute(
@@ -276,6 +282,16 @@ def _compare(
     found = compare_metrics(table, other, sensitive=name, metrics=shown_in(TEST), **numbers)
     adjusted = holm_p_values({metric: result.p_value for metric, result in found.items()})
     rows = [_compared(result, adjusted[metric]) for metric, result in found.items()]
+    if "patient" in table and table["patient"].is_unique:  # DeLong's test is of independent rows
+        key = ["row_id"] if "row_id" in table and "row_id" in other else []
+        ours, theirs = (
+            known_rows(part, name)[0].sort_values(key or "label", kind="stable")
+            for part in (table, other)
+        )
+        p_value = delong_difference(ours["label"], ours["score"], theirs["score"]).p_value
+        next(row for row in rows if row["metric"] == "overall_auc")["p_value_delong"] = _json_able(
+            p_value
+        )
     return rows, next(iter(found.values())).warnings
 
 

@@ -7,7 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairtune_hf.metrics import audit_predictions, evaluate_predictions, group_metrics
+from fairtune_hf.metrics import (
+    audit_predictions,
+    delong_difference,
+    evaluate_predictions,
+    group_metrics,
+)
 
 COLUMNS = {"label_column": "ill", "score_column": "p", "sensitive_column": "skin"}
 
@@ -117,3 +122,38 @@ def test_a_hundred_thousand_rows_in_twenty_seconds():
     start = time.process_time()  # of one core, whatever else the machine does
     audit(frame, patient_column="person", n_resamples=2000)
     assert time.process_time() - start < 20
+
+
+def test_delong_is_beside_the_bootstrap_where_each_patient_has_one_row():
+    rng = np.random.default_rng(3)
+    label = rng.integers(0, 2, 200)
+    frame = pd.DataFrame({
+        "y": label, "p": np.clip(0.3 * label + 0.7 * rng.random(200), 0, 1), "sex": rng.choice(["f", "m"], 200),
+        "row_id": rng.permutation(200), "who": range(200),
+    })  # fmt: skip
+    other = frame.assign(p=np.clip(frame.p + 0.2 * rng.random(200), 0, 1)).sample(
+        frac=1, random_state=0
+    )
+    options = {
+        "label_column": "y",
+        "score_column": "p",
+        "sensitive_column": "sex",
+        "n_resamples": 50,
+    }
+    found = audit_predictions(frame, reference=other, patient_column="who", **options)
+    rows = {row["metric"]: row for row in found["comparisons"]}
+    want = delong_difference(label, frame.p, other.sort_index().p).p_value
+    assert rows["overall_auc"]["p_value_delong"] == pytest.approx(want)
+    assert "p_value_delong" not in rows["min_auc"]
+    twice = frame.assign(who=frame.who // 2)
+    found = audit_predictions(
+        twice, reference=other.assign(who=other.who // 2), patient_column="who", **options
+    )
+    assert not any("p_value_delong" in row for row in found["comparisons"])
+
+
+def test_a_keyword_that_does_not_exist_is_refused():
+    with pytest.raises(TypeError, match="colour"):
+        audit_predictions(
+            pd.DataFrame(), label_column="y", score_column="p", sensitive_column="s", colour=1
+        )
