@@ -23,7 +23,6 @@ _PACKAGES = [
     "optuna",
     "timm",
     "scikit-learn",
-    "fairlearn",
 ]
 
 
