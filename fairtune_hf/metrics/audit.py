@@ -14,13 +14,6 @@ from typing import Any
 import pandas as pd
 
 from fairtune_hf.ages import DEFAULT_THRESHOLD
-from fairtune_hf.metrics.arrays import (
-    FloatArray,
-    check_labels,
-    check_scores,
-    check_threshold,
-    group_codes,
-)
 from fairtune_hf.metrics.audit_columns import (
     ColumnRules,
     attribute_groups,
@@ -28,6 +21,13 @@ from fairtune_hf.metrics.audit_columns import (
     split_attributes,
 )
 from fairtune_hf.metrics.calibration import are_probabilities, reliability_curve
+from fairtune_hf.metrics.checks import (
+    FloatArray,
+    check_labels,
+    check_scores,
+    check_threshold,
+    group_codes,
+)
 from fairtune_hf.metrics.comparison import Comparison, compare_metrics
 from fairtune_hf.metrics.delong import delong_difference
 from fairtune_hf.metrics.evaluation import evaluate_predictions, known_rows

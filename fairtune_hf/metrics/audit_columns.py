@@ -24,7 +24,7 @@ from fairtune_hf.ages import (
     without_impossible,
 )
 from fairtune_hf.label_values import binary_label, missing_label, say_positive
-from fairtune_hf.metrics.arrays import IntArray, check_choice, check_labels, joined_groups
+from fairtune_hf.metrics.checks import IntArray, check_choice, check_labels, joined_groups
 from fairtune_hf.unknown_values import say_unknown, unknown_mask
 
 UNKNOWN_POLICIES = ("drop", "group", "error")

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from fairtune_hf.metrics.arrays import FloatArray, check_choice
+from fairtune_hf.metrics.checks import FloatArray, check_choice
 
 METHODS = ("percentile", "bca")
 # Below this many patients of the rarer class there is no interval: resamples of three or four people

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fairtune_hf.metrics.arrays import (
+from fairtune_hf.metrics.checks import (
     FloatArray,
     IntArray,
     check_choice,

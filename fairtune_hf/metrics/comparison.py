@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from fairtune_hf.metrics.arrays import (
+from fairtune_hf.metrics.bootstrap import (
+    UNBOUNDED,
+    bootstrap_interval,
+    bootstrap_p_value,
+    check_resamples,
+)
+from fairtune_hf.metrics.checks import (
     FloatArray,
     GroupCodes,
     check_labels,
     check_scores,
     check_threshold,
     group_codes,
-)
-from fairtune_hf.metrics.bootstrap import (
-    UNBOUNDED,
-    bootstrap_interval,
-    bootstrap_p_value,
-    check_resamples,
 )
 from fairtune_hf.metrics.evaluation import few_patients, known_rows, patients_behind
 from fairtune_hf.metrics.flags import is_levelling_down

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import norm, rankdata
 
-from fairtune_hf.metrics.arrays import FloatArray, IntArray, check_labels, check_scores
 from fairtune_hf.metrics.bootstrap import FEWEST_PATIENTS
+from fairtune_hf.metrics.checks import FloatArray, IntArray, check_labels, check_scores
 
 
 @dataclass(frozen=True)

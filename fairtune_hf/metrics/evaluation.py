@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairtune_hf.metrics.arrays import (
+from fairtune_hf.metrics.bootstrap import (
+    FEWEST_PATIENTS,
+    METHODS,
+    bootstrap_interval,
+    check_resamples,
+)
+from fairtune_hf.metrics.checks import (
     FloatArray,
     check_choice,
     check_labels,
@@ -18,12 +24,6 @@ from fairtune_hf.metrics.arrays import (
     check_threshold,
     group_codes,
     missing_groups,
-)
-from fairtune_hf.metrics.bootstrap import (
-    FEWEST_PATIENTS,
-    METHODS,
-    bootstrap_interval,
-    check_resamples,
 )
 from fairtune_hf.metrics.groups import ERRORS, judged_groups, measure_table, report_undefined
 from fairtune_hf.metrics.planning import auc_half_width

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.exceptions import UndefinedMetricWarning
 
-from fairtune_hf.metrics.arrays import (
+from fairtune_hf.metrics.checks import (
     FloatArray,
     GroupCodes,
     IntArray,

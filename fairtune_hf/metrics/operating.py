@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import roc_curve
 
-from fairtune_hf.metrics.arrays import FloatArray, check_choice, check_labels, check_scores
+from fairtune_hf.metrics.checks import FloatArray, check_choice, check_labels, check_scores
 
 RULES = ("fixed", "youden", "sensitivity", "specificity")
 

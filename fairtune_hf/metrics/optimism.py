@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import norm
 
-from fairtune_hf.metrics.arrays import FloatArray, check_choice
+from fairtune_hf.metrics.checks import FloatArray, check_choice
 
 
 @dataclass(frozen=True)

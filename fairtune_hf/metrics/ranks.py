@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from fairtune_hf.metrics.arrays import check_choice
+from fairtune_hf.metrics.checks import check_choice
 
 # Names of tie rules here and in pandas. "competition" is 1, 2, 2, 4.
 TIES: dict[str, Literal["average", "min", "max"]] = {

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from fairtune_hf.metrics.arrays import FloatArray, GroupCodes
+    from fairtune_hf.metrics.checks import FloatArray, GroupCodes
     from fairtune_hf.metrics.resampled_table import ResampledTable, WeightedRows, WeightedTable
 
 # Where a metric is shown, beside the objectives of a search: those are all that have a direction.
@@ -413,6 +413,6 @@ def statistic(
     if metric in by_group and metric not in METRICS:
         code = by_group[metric]
         return lambda table, counts: table.under(counts).groups("auc")[code]
-    from fairtune_hf.metrics.arrays import check_choice  # pandas, which a page of help does without
+    from fairtune_hf.metrics.checks import check_choice  # pandas, which a page of help does without
 
     return METRICS[check_choice("metric", metric, (*METRICS, *by_group))]

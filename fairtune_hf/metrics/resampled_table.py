@@ -12,8 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
-from fairtune_hf.metrics.arrays import FloatArray, GroupCodes, IntArray
 from fairtune_hf.metrics.calibration import BINS, are_probabilities
+from fairtune_hf.metrics.checks import FloatArray, GroupCodes, IntArray
 from fairtune_hf.metrics.registry import OF_ROWS, divide
 from fairtune_hf.metrics.resampling import Design, ResampledAuc, ResampledAveragePrecision
 

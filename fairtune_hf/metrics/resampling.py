@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fairtune_hf.metrics.arrays import FloatArray, GroupCodes, IntArray
+from fairtune_hf.metrics.checks import FloatArray, GroupCodes, IntArray
 
 # Resamples worked on together. Part of the definition of a seeded result: the random numbers are
 # drawn chunk by chunk, so changing it changes the digits after the second or third.

@@ -12,8 +12,8 @@ import math
 import numpy as np
 from scipy.stats import t as student
 
-from fairtune_hf.metrics.arrays import FloatArray
 from fairtune_hf.metrics.bootstrap import critical_value
+from fairtune_hf.metrics.checks import FloatArray
 
 
 def combine_seeds(

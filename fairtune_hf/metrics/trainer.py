@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from fairtune_hf.metrics.arrays import (
+from fairtune_hf.metrics.checks import (
     FloatArray,
     GroupCodes,
     IntArray,

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from fairtune_hf.data import ImageTable
-from fairtune_hf.metrics.arrays import GroupCodes
 from fairtune_hf.metrics.bootstrap import FEWEST_PATIENTS, bootstrap_interval
+from fairtune_hf.metrics.checks import GroupCodes
 from fairtune_hf.metrics.groups import measure, one_sided
 from fairtune_hf.metrics.operating import choose_operating_point
 from fairtune_hf.metrics.registry import (

@@ -10,8 +10,8 @@ import pytest
 from scipy.stats import norm
 
 from fairtune_hf.metrics import bootstrap_interval, compare_predictions, delong_auc
-from fairtune_hf.metrics.arrays import GroupCodes
 from fairtune_hf.metrics.bootstrap import bootstrap_p_value
+from fairtune_hf.metrics.checks import GroupCodes
 from fairtune_hf.metrics.registry import METRICS
 from fairtune_hf.metrics.resampled_table import ResampledTable
 from fairtune_hf.metrics.resampling import (

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from fairtune_hf.metrics import bootstrap_interval, delong_auc, delong_difference
-from fairtune_hf.metrics.arrays import group_codes
 from fairtune_hf.metrics.bootstrap import bootstrap_p_value, critical_value
+from fairtune_hf.metrics.checks import group_codes
 from fairtune_hf.metrics.resampling import leave_out, patient_design
 
 

@@ -16,7 +16,7 @@ from fairtune_hf.metrics import (
     evaluate_predictions,
     group_metrics,
 )
-from fairtune_hf.metrics.arrays import group_codes
+from fairtune_hf.metrics.checks import group_codes
 from fairtune_hf.metrics.groups import measure
 
 DIFFERENCES = (

@@ -18,7 +18,7 @@ from sklearn import metrics as sk
 from sklearn.metrics import roc_auc_score
 
 from fairtune_hf.metrics import ComputeMetrics, evaluate_predictions, group_metrics
-from fairtune_hf.metrics.arrays import GroupCodes
+from fairtune_hf.metrics.checks import GroupCodes
 from fairtune_hf.metrics.groups import flat_metrics, measure
 from fairtune_hf.metrics.trainer import positive_probability
 

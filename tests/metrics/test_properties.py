@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairtune_hf.metrics import evaluate_predictions, group_metrics
-from fairtune_hf.metrics.arrays import group_codes
+from fairtune_hf.metrics.checks import group_codes
 from fairtune_hf.metrics.groups import GroupMetrics
 from fairtune_hf.metrics.resampling import ResampledAuc, draw_counts, patient_design
 

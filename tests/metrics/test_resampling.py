@@ -7,8 +7,8 @@ from fairlearn.metrics import demographic_parity_difference, equalized_odds_diff
 from sklearn.metrics import roc_auc_score
 
 from fairtune_hf.metrics import evaluate_predictions, group_metrics
-from fairtune_hf.metrics.arrays import group_codes
 from fairtune_hf.metrics.bootstrap import bootstrap_interval
+from fairtune_hf.metrics.checks import group_codes
 from fairtune_hf.metrics.registry import METRICS, statistic
 from fairtune_hf.metrics.resampled_table import ResampledTable
 from fairtune_hf.metrics.resampling import (

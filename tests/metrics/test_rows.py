@@ -15,7 +15,7 @@ from fairtune_hf.metrics import (
     holm_p_values,
     reliability_curve,
 )
-from fairtune_hf.metrics.arrays import GroupCodes
+from fairtune_hf.metrics.checks import GroupCodes
 from fairtune_hf.metrics.groups import measure
 
 

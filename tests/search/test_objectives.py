@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from fairtune_hf.metrics.arrays import GroupCodes
+from fairtune_hf.metrics.checks import GroupCodes
 from fairtune_hf.search.objectives import ObjectiveMetrics, Rows, parse_objectives, read_objectives
 
 
