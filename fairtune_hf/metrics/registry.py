@@ -78,8 +78,8 @@ def _metric(
     of: str = ROWS,
     shown: frozenset[str] = frozenset(),
     **kind: bool,
-) -> dict[str, Any]:
-    """Return the metadata of a field that declares a metric."""
+) -> Any:
+    """Return the field that declares a metric."""
     declared = Metric(
         label=label,
         title=title or label,
@@ -90,7 +90,7 @@ def _metric(
         is_share=kind.get("is_share", True),
         needs_both_sides=kind.get("needs_both_sides", False),
     )
-    return {"help": text, "metric": declared}
+    return field(metadata={"help": text, "metric": declared})
 
 
 def divide(part: FloatArray, whole: FloatArray) -> FloatArray:
@@ -136,213 +136,167 @@ def _equity_scaled(table: WeightedTable) -> FloatArray:
     return np.asarray(overall / (1 + distances.sum(axis=0)), dtype=np.float64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GroupRow:
     """What one group (or the whole table) shows. Fractions in [0, 1]; NaN where undefined."""
 
     n: int = field(metadata={"help": "Rows."})
     positives: int = field(metadata={"help": "Rows with label 1."})
-    auc: float = field(
-        metadata=_metric(
-            "AUC", "Area under the ROC curve; higher is better.", lambda rows: rows.auc
-        )
+    auc: float = _metric(
+        "AUC", "Area under the ROC curve; higher is better.", lambda rows: rows.auc
     )
-    average_precision: float = field(
-        metadata=_metric(
-            "Average precision",
-            "Average precision; higher is better, the base rate is chance.",
-            lambda rows: rows.average_precision,
-        )
+    average_precision: float = _metric(
+        "Average precision",
+        "Average precision; higher is better, the base rate is chance.",
+        lambda rows: rows.average_precision,
     )
-    accuracy: float = field(
-        metadata=_metric(
-            "Accuracy",
-            "Share predicted right; higher is better.",
-            _share(TP, TN),
-        )
+    accuracy: float = _metric(
+        "Accuracy",
+        "Share predicted right; higher is better.",
+        _share(TP, TN),
     )
-    balanced_accuracy: float = field(
-        metadata=_metric(
-            "Balanced accuracy",
-            "Mean of sensitivity and specificity; higher is better, 0.5 is chance.",
-            lambda rows: (rows["sensitivity"] + 1 - rows["fpr"]) / 2,
-        )
+    balanced_accuracy: float = _metric(
+        "Balanced accuracy",
+        "Mean of sensitivity and specificity; higher is better, 0.5 is chance.",
+        lambda rows: (rows["sensitivity"] + 1 - rows["fpr"]) / 2,
     )
-    sensitivity: float = field(
-        metadata=_metric(
-            "Sensitivity",
-            "True-positive rate; higher is better.",
-            _share(TP, of=(TP, FN)),
-        )
+    sensitivity: float = _metric(
+        "Sensitivity",
+        "True-positive rate; higher is better.",
+        _share(TP, of=(TP, FN)),
     )
-    specificity: float = field(
-        metadata=_metric(
-            "Specificity",
-            "True-negative rate; higher is better.",
-            lambda rows: 1 - rows["fpr"],
-        )
+    specificity: float = _metric(
+        "Specificity",
+        "True-negative rate; higher is better.",
+        lambda rows: 1 - rows["fpr"],
     )
-    ppv: float = field(
-        metadata=_metric(
-            "PPV",
-            "Share of positive predictions that are right.",
-            _share(TP, of=(TP, FP)),
-        )
+    ppv: float = _metric(
+        "PPV",
+        "Share of positive predictions that are right.",
+        _share(TP, of=(TP, FP)),
     )
-    negative_predictive_value: float = field(
-        metadata=_metric(
-            "NPV",
-            "Share of negative predictions that are right.",
-            _share(TN, of=(TN, FN)),
-            title="Negative predictive value",
-            shown=EVERYWHERE,
-        )
+    negative_predictive_value: float = _metric(
+        "NPV",
+        "Share of negative predictions that are right.",
+        _share(TN, of=(TN, FN)),
+        title="Negative predictive value",
+        shown=EVERYWHERE,
     )
-    fnr: float = field(
-        metadata=_metric(
-            "FNR",
-            "False-negative rate, 1 - sensitivity.",
-            lambda rows: 1 - rows["sensitivity"],
-            small_is_good=True,
-        )
+    fnr: float = _metric(
+        "FNR",
+        "False-negative rate, 1 - sensitivity.",
+        lambda rows: 1 - rows["sensitivity"],
+        small_is_good=True,
     )
-    fpr: float = field(
-        metadata=_metric(
-            "FPR",
-            "False-positive rate, 1 - specificity.",
-            _share(FP, of=(FP, TN)),
-            small_is_good=True,
-        )
+    fpr: float = _metric(
+        "FPR",
+        "False-positive rate, 1 - specificity.",
+        _share(FP, of=(FP, TN)),
+        small_is_good=True,
     )
-    selection_rate: float = field(
-        metadata=_metric(
-            "Selection rate",
-            "Share predicted positive.",
-            _share(TP, FP),
-            small_is_good=None,
-        )
+    selection_rate: float = _metric(
+        "Selection rate",
+        "Share predicted positive.",
+        _share(TP, FP),
+        small_is_good=None,
     )
-    log_loss: float = field(
-        metadata=_metric(
-            "Log loss",
-            "Mean log loss, >= 0, lower is better; NaN unless probabilities.",
-            lambda rows: rows.log_loss,
-            small_is_good=True,
-            is_share=False,
-        )
+    log_loss: float = _metric(
+        "Log loss",
+        "Mean log loss, >= 0, lower is better; NaN unless probabilities.",
+        lambda rows: rows.log_loss,
+        small_is_good=True,
+        is_share=False,
     )
-    brier: float = field(
-        metadata=_metric(
-            "Brier score",
-            "Mean squared error of the probability; lower is better.",
-            lambda rows: rows.brier,
-            small_is_good=True,
-        )
+    brier: float = _metric(
+        "Brier score",
+        "Mean squared error of the probability; lower is better.",
+        lambda rows: rows.brier,
+        small_is_good=True,
     )
-    ece: float = field(
-        metadata=_metric(
-            "ECE",
-            "Expected calibration error, 10 bins of equal width; 0 is best.",
-            lambda rows: rows.ece,
-            small_is_good=True,
-        )
+    ece: float = _metric(
+        "ECE",
+        "Expected calibration error, 10 bins of equal width; 0 is best.",
+        lambda rows: rows.ece,
+        small_is_good=True,
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GroupMetrics:
     """Metrics of one table. Fractions in [0, 1]; NaN means undefined, and `warnings` says why."""
 
-    overall_auc: float = field(
-        metadata=_metric(
-            "Overall AUC",
-            "AUC of all rows; higher is better.",
-            lambda rows: rows["auc"],
-            title="AUC",
-            shown=EVERYWHERE | {TEST},
-        )
+    overall_auc: float = _metric(
+        "Overall AUC",
+        "AUC of all rows; higher is better.",
+        lambda rows: rows["auc"],
+        title="AUC",
+        shown=EVERYWHERE | {TEST},
     )
-    min_auc: float = field(
-        metadata=_metric(
-            "Min-group AUC",
-            "AUC of the worst group; higher is better.",
-            lambda table: table.judged_aucs.min(axis=0),
-            title="AUC of the worst-off group",
-            of=JUDGED,
-            shown=EVERYWHERE | {TEST},
-        )
+    min_auc: float = _metric(
+        "Min-group AUC",
+        "AUC of the worst group; higher is better.",
+        lambda table: table.judged_aucs.min(axis=0),
+        title="AUC of the worst-off group",
+        of=JUDGED,
+        shown=EVERYWHERE | {TEST},
     )
-    max_auc: float = field(
-        metadata=_metric(
-            "Max-group AUC",
-            "AUC of the best group; higher is better.",
-            lambda table: table.judged_aucs.max(axis=0),
-            of=JUDGED,
-            shown=frozenset([TABLE]),
-        )
+    max_auc: float = _metric(
+        "Max-group AUC",
+        "AUC of the best group; higher is better.",
+        lambda table: table.judged_aucs.max(axis=0),
+        of=JUDGED,
+        shown=frozenset([TABLE]),
     )
-    auc_gap: float = field(
-        metadata=_metric(
-            "AUC gap",
-            "max_auc - min_auc; 0 is parity, lower is better.",
-            lambda table: _spread(table.judged_aucs),
-            title="AUC gap between groups",
-            small_is_good=True,
-            of=JUDGED,
-            shown=EVERYWHERE | {TEST},
-        )
+    auc_gap: float = _metric(
+        "AUC gap",
+        "max_auc - min_auc; 0 is parity, lower is better.",
+        lambda table: _spread(table.judged_aucs),
+        title="AUC gap between groups",
+        small_is_good=True,
+        of=JUDGED,
+        shown=EVERYWHERE | {TEST},
     )
-    equalized_odds_difference: float = field(
-        metadata=_metric(
-            "EOddsD",
-            "Larger of the TPR and FPR differences; 0 is parity, lower is better.",
-            _odds,
-            title="Equalized odds difference",
-            small_is_good=True,
-            of=GROUPS,
-            shown=EVERYWHERE,
-            needs_both_sides=True,
-        )
+    equalized_odds_difference: float = _metric(
+        "EOddsD",
+        "Larger of the TPR and FPR differences; 0 is parity, lower is better.",
+        _odds,
+        title="Equalized odds difference",
+        small_is_good=True,
+        of=GROUPS,
+        shown=EVERYWHERE,
+        needs_both_sides=True,
     )
-    demographic_parity_difference: float = field(
-        metadata=_metric(
-            "DPD",
-            "Difference of selection rates; 0 is parity, lower is better.",
-            _parity,
-            title="Demographic parity difference",
-            small_is_good=True,
-            of=GROUPS,
-            shown=EVERYWHERE,
-            needs_both_sides=True,
-        )
+    demographic_parity_difference: float = _metric(
+        "DPD",
+        "Difference of selection rates; 0 is parity, lower is better.",
+        _parity,
+        title="Demographic parity difference",
+        small_is_good=True,
+        of=GROUPS,
+        shown=EVERYWHERE,
+        needs_both_sides=True,
     )
-    equal_opportunity_difference: float = field(
-        metadata=_metric(
-            "Equal opportunity difference",
-            "Difference of true-positive rates; 0 is parity, lower is better.",
-            lambda table: _spread(table.groups("sensitivity")),
-            small_is_good=True,
-            of=GROUPS,
-            needs_both_sides=True,
-        )
+    equal_opportunity_difference: float = _metric(
+        "Equal opportunity difference",
+        "Difference of true-positive rates; 0 is parity, lower is better.",
+        lambda table: _spread(table.groups("sensitivity")),
+        small_is_good=True,
+        of=GROUPS,
+        needs_both_sides=True,
     )
-    equity_scaled_auc: float = field(
-        metadata=_metric(
-            "Equity-scaled AUC",
-            "AUC / (1 + sum of the groups' distances from it); higher is better.",
-            _equity_scaled,
-            of=GROUPS,
-        )
+    equity_scaled_auc: float = _metric(
+        "Equity-scaled AUC",
+        "AUC / (1 + sum of the groups' distances from it); higher is better.",
+        _equity_scaled,
+        of=GROUPS,
     )
-    max_group_loss: float = field(
-        metadata=_metric(
-            "Max-group log loss",
-            "Log loss of the worst group, >= 0; NaN unless probabilities.",
-            lambda table: table.groups("log_loss").max(axis=0),
-            small_is_good=True,
-            of=GROUPS,
-            is_share=False,
-        )
+    max_group_loss: float = _metric(
+        "Max-group log loss",
+        "Log loss of the worst group, >= 0; NaN unless probabilities.",
+        lambda table: table.groups("log_loss").max(axis=0),
+        small_is_good=True,
+        of=GROUPS,
+        is_share=False,
     )
     threshold: float = field(metadata={"help": "score >= threshold is a positive prediction."})
     overall: GroupRow = field(metadata={"help": "The same as of a group, of the whole table."})
