@@ -24,6 +24,7 @@ from fairtune_hf.cli.messages import is_first_process, say
 from fairtune_hf.data import ImageTable, stratified_fraction
 from fairtune_hf.search import SearchArguments, search_masks
 from fairtune_hf.search.arguments import apply_protocol
+from fairtune_hf.search.best import describe_damage
 from fairtune_hf.search.objectives import ObjectiveMetrics, parse_objectives
 from fairtune_hf.search.shared import check_shared
 from fairtune_hf.search.soundness import check_study
@@ -72,7 +73,10 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     check_run(folder, output, table, backbone)
     _check_shared(search, table, backbone)
     if not output.overwrite and tables_are_whole and is_searched(folder, search):
-        return lambda: say(f"{folder.path}: the search is done; nothing to do.")
+        damage = describe_damage(folder.path)
+        return lambda: say(
+            f"{damage or ''}\n{folder.path}: the search is done; nothing to do.".strip()
+        )
     whole, table = table, stratified_fraction(table, search.search_fraction, seed=training.seed)
     ObjectiveMetrics(parse_objectives(search.objective), table.subset("validation"))
     claim = nullcontext() if is_worker() else claim_run(folder, output, config, whole, backbone)

@@ -50,13 +50,8 @@ class KeepBest(TrainerCallback):
         if trainer.is_world_process_zero():
             with _turn(folder):
                 finish_interrupted(folder)
-            reason = why_unreadable(folder)
-            if reason is not None:
-                tqdm.write(
-                    f"{folder / FOLDER} cannot be read ({reason}) and counts as absent; a trial that is better "
-                    "than all before takes its place.",
-                    file=sys.stderr,
-                )
+            if damage := describe_damage(folder):
+                tqdm.write(damage, file=sys.stderr)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save the model if its trial is complete and the best."""
@@ -82,10 +77,9 @@ class KeepBest(TrainerCallback):
             partial.mkdir(parents=True)
             model: Any = self._trainer.model
             model.save_pretrained(str(partial))
-            noted = {}
             if self._metrics.last is not None:
                 np.save(partial / _SCORES, self._metrics.last.scores)
-                noted[_SCORES] = [digest_of((partial / _SCORES).read_bytes())]
+            noted = {file.name: [digest_of(file.read_bytes())] for file in partial.iterdir()}
             # Last: with it the folder is whole.
             write_noted(partial, {_RECORD: json.dumps(record)}, **noted)
             for file in [*partial.iterdir(), partial]:
@@ -143,6 +137,17 @@ def why_unreadable(folder: Path) -> str | None:
     return _why_not_whole(kept) if os.path.lexists(kept) else None
 
 
+def describe_damage(folder: Path) -> str | None:
+    """Say that the trial kept is damaged, why, and what comes of it; None if nothing is, or none is kept."""
+    reason = why_unreadable(folder)
+    if reason is None:
+        return None
+    return (
+        f"{folder / FOLDER} cannot be read ({reason}) and counts as absent; a trial that is better than all before "
+        "takes its place."
+    )
+
+
 def _why_not_whole(kept: Path) -> str | None:
     try:
         record = json.loads(read_noted(kept / _RECORD))
@@ -152,7 +157,8 @@ def _why_not_whole(kept: Path) -> str | None:
             return f"{_RECORD}: its value is not finite"
         if (kept / _SCORES).exists():
             np.load(io.BytesIO(read_noted(kept / _SCORES)), allow_pickle=False)
-        json.loads((kept / "adapter_config.json").read_text(encoding="utf-8"))
+        json.loads(read_noted(kept / "adapter_config.json"))
+        read_noted(kept / _WEIGHTS)
         with safe_open(kept / _WEIGHTS, framework="np"):
             pass
     except (OSError, ValueError, EOFError, KeyError, TypeError, SafetensorError) as error:

@@ -9,6 +9,7 @@ two processes that train together. After each fault the same commands are run ag
 
 - equal: the commands ended with what the twin found;
 - refused: exit code 2 and words that name what is wrong, nothing of the run changed;
+- told: the results are the twin's, and a command says that best_trial/, which nothing is made of, is damaged;
 - SILENT: exit code 0 and other results; LOST: what was finished before is gone, or the command that goes on
   after a kill or on a larger disk does not reach the twin's results; STUCK: neither the same command nor the
   advice given brings the run on; TRACEBACK: a raw error in place of words.
@@ -49,7 +50,7 @@ STAGES = {
     "compare": (None, "compared"),
 }
 CHAIN = ("search", "finetune", "evaluate", "report", "push")
-GOOD = ("equal", "refused", "no fault")
+GOOD = ("equal", "refused", "told", "no fault")
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Campaign:
         self.world.build()
         self.stages = root / "stages"
         self.found: dict[str, dict[str, Any]] = {}
+        self.said = ""
         for command, (before, after) in STAGES.items():
             self.world.put(None if before is None else self.stages / before)
             ended = self.world.counted(command)
@@ -180,9 +182,8 @@ class Campaign:
         what = changes.edit_setting(config, draw)
         ended = self.world.do(command)
         config.write_bytes(kept)
-        if (
-            ended.code == 0 and what.split()[0] in PLACES
-        ):  # where things lie may change, and nothing else with it
+        if ended.code == 0 and what.split()[0] in PLACES:
+            # Where a model lies may change, if it is the same model.
             return f"{what}, then {command}", *self._after(command)
         return f"{what}, then {command}", *self._refused(ended, before, command)
 
@@ -197,7 +198,7 @@ class Campaign:
         chain = ("compare",) if stage == "compared" else CHAIN
         first = self._chain(chain)
         if first is None:
-            return what, *self._after(chain[-1])
+            return what, *self._after_damage(file.parent.name, chain[-1])
         command, ended = first
         if "Traceback" in ended.said or ended.code != 2:
             return what, "TRACEBACK", f"{command}, code {ended.code}: {ended.last_line}"
@@ -210,11 +211,21 @@ class Campaign:
 
     def _chain(self, chain: tuple[str, ...]) -> tuple[str, Ended] | None:
         """Run the commands; return the first that did not end well, or None."""
+        self.said = ""
         for command in chain:
             ended = self.world.do(command)
+            self.said += ended.said
             if ended.code != 0:
                 return command, ended
         return None
+
+    def _after_damage(self, folder: str, command: str) -> tuple[str, str]:
+        """As `_after`, but for a damaged best_trial/, which a command must name and which stays as it is."""
+        due, now = self.found[STAGES[command][1]], found_in(self.world.run)
+        results = {name: found for name, found in due.items() if not name.startswith("best_trial/")}
+        if folder == "best_trial" and not differences(results, now) and differences(due, now):
+            return ("told" if "best_trial cannot be read" in self.said else "SILENT"), ""
+        return self._after(command)
 
     def _after(self, command: str) -> tuple[str, str]:
         different = self.compared(command)

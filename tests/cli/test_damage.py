@@ -367,3 +367,13 @@ def test_a_folder_in_the_place_of_a_file_is_named_and_left(
     assert (run / name / "mine.txt").read_text() == "kept"
     (run / name).rename(run.parent / "moved")
     assert main(words) == 0
+
+
+def test_a_finished_search_says_that_its_kept_trial_is_damaged(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flip(run / "best_trial" / "adapter_model.safetensors")
+    assert main(again(run)) == 0
+    words = said(capsys)
+    assert f"{run / 'best_trial'} cannot be read" in words
+    assert "nothing to do" in words

@@ -15,7 +15,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.search.arguments import SearchArguments
@@ -337,12 +337,15 @@ def test_a_flipped_bit_in_the_kept_trial_makes_it_absent(tmp_path: Path) -> None
     write_noted(
         kept,
         {"trial.json": '{"number": 1, "value": 0.5, "params": {}}', "adapter_config.json": "{}"},
-        **{"scores.npy": [digest_of(scores.getvalue())]},
+        **{
+            "scores.npy": [digest_of(scores.getvalue())],
+            "adapter_model.safetensors": [digest_of(weights := save({"w": np.zeros(2)}))],
+        },
     )
     (kept / "scores.npy").write_bytes(scores.getvalue())
-    save_file({"w": np.zeros(2)}, kept / "adapter_model.safetensors")
+    (kept / "adapter_model.safetensors").write_bytes(weights)
     assert why_unreadable(tmp_path) is None
-    for name in ("trial.json", "scores.npy"):
+    for name in ("trial.json", "scores.npy", "adapter_model.safetensors"):
         whole = (kept / name).read_bytes()
         damaged = bytearray(whole)
         damaged[-20 if name == "trial.json" else -1] ^= 1  # the value: 0.5 becomes 0.4
