@@ -16,6 +16,11 @@ if TYPE_CHECKING:  # a mistyped flag is answered from here, without pandas
 SHOWN = 5
 
 
+def flag_of(field: str) -> str:
+    """Return the flag of a field, as `--learning-rate` of `learning_rate`."""
+    return f"--{field.replace('_', '-')}"
+
+
 def closest_name(name: str, valid: Iterable[str], *, cutoff: float = 0.5) -> str | None:
     """Return the one of `valid` that is most like `name`, upper and lower case alike, if any is."""
     by_lower = {v.lower(): v for v in valid}

@@ -12,6 +12,7 @@ import pandas as pd
 from fairtune_hf.cli.arguments import AuditArguments, EvaluateArguments
 from fairtune_hf.cli.messages import say
 from fairtune_hf.metrics import audit_predictions
+from fairtune_hf.naming import flag_of
 from fairtune_hf.reports import format_audit
 from fairtune_hf.run_folder import write_text
 
@@ -31,7 +32,7 @@ def plan_audit(
     """
     missing = [name for name in _NEEDED if getattr(audit, name) is None]
     if missing:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+        flags = ", ".join(flag_of(name) for name in missing)
         raise ValueError(
             f"{flags}: expected with --predictions, and not given. Name the columns of the label, the score "
             "of label 1 and the group."
@@ -73,9 +74,9 @@ def _given(options: Any) -> dict[str, Any]:
         ValueError: Another option of data sets was given, which an audit cannot follow.
     """
     given = {name: value for name, value in vars(options).items() if value is not None}
-    foreign = [f"--{name.replace('_', '-')}" for name in given if name not in _COLUMN_RULES]
+    foreign = [flag_of(name) for name in given if name not in _COLUMN_RULES]
     if foreign:
-        known = ", ".join(f"--{name.replace('_', '-')}" for name in _COLUMN_RULES)
+        known = ", ".join(flag_of(name) for name in _COLUMN_RULES)
         raise ValueError(
             f"{', '.join(foreign)}: expected with a data set, got with --predictions. Leave it out; "
             f"of the options of data sets an audit knows {known}."

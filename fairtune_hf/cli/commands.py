@@ -30,6 +30,7 @@ from fairtune_hf.cli.arguments import (
     data_options,
 )
 from fairtune_hf.cli.parser import RecipeParser
+from fairtune_hf.naming import flag_of
 from fairtune_hf.search import BudgetArguments, SearchArguments
 from fairtune_hf.training import FitArguments
 
@@ -79,7 +80,7 @@ def _check_finetune(parts: Sequence[Any], given: frozenset[str]) -> None:
         return _check_with_data(parts, given)
     contradicting = sorted(given - _WITH_RUN)
     if contradicting:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in contradicting)
+        flags = ", ".join(flag_of(name) for name in contradicting)
         raise ValueError(
             f"{flags}: with --run, everything but --seeds and --data-root comes from the run's own record. "
             "Leave it out, or search again with it."

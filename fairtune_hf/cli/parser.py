@@ -19,7 +19,7 @@ from typing import Any, Literal, NoReturn
 
 from fairtune_hf import data
 from fairtune_hf.cli.arguments import data_options
-from fairtune_hf.naming import closest_name
+from fairtune_hf.naming import closest_name, flag_of
 from fairtune_hf.run_record import parse_yaml
 
 _WIDTH = 100
@@ -123,7 +123,7 @@ class RecipeParser:
             hints = typing.get_type_hints(part)
             for f in dataclasses.fields(part):
                 if f.name in getattr(part, "rare", ()) and not whole:
-                    named.append(_flag(f))
+                    named.append(flag_of(f.name))
                 else:
                     lines.append(_field_line(f, _kind(hints[f.name])))
         lines += [
@@ -176,7 +176,7 @@ class RecipeParser:
         for name in unknown:
             close = closest_name(name.lstrip("-").replace("-", "_"), self._field_names())
             if close is not None:
-                as_given = close if kind.startswith("key") else f"--{close.replace('_', '-')}"
+                as_given = close if kind.startswith("key") else flag_of(close)
                 name = f"{name} (did you mean {as_given}?)"
             hints.append(name)
         raise ValueError(
@@ -191,11 +191,7 @@ def _field_line(field: dataclasses.Field[Any], kind: Any) -> str:
         words.append(f"One of {' '.join(typing.get_args(kind))}.")
     if not (field.default is None or isinstance(field.default, bool)):
         words.append(f"[{field.default}]")
-    return _help_line(_flag(field), " ".join(words))
-
-
-def _flag(field: dataclasses.Field[Any]) -> str:
-    return f"--{field.name.replace('_', '-')}"
+    return _help_line(flag_of(field.name), " ".join(words))
 
 
 def _help_line(flag: str, text: str) -> str:

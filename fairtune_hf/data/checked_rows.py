@@ -33,7 +33,7 @@ from fairtune_hf.data.splits import (
     stratified_split,
 )
 from fairtune_hf.data.table import SPLITS
-from fairtune_hf.naming import closest, shortened
+from fairtune_hf.naming import closest, flag_of, shortened
 
 UNKNOWN = "unknown"
 DEALT = " dealt out of train"
@@ -134,7 +134,7 @@ def check_request(
     resolved = spec.resolve_options(request.options)
     if spec.name != "folder":
         if request.columns:
-            flags = ", ".join("--" + name.replace("_", "-") for name in request.columns)
+            flags = ", ".join(map(flag_of, request.columns))
             raise ValueError(
                 f"{flags} are for --dataset folder; {spec.name} knows its own columns. Leave them out "
                 f"and choose with --sensitive: {', '.join(spec.attributes)}."

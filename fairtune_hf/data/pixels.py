@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xxhash
+
+from fairtune_hf.whole_files import write_text
 
 DIGEST_SIZE = 16
 VERIFIED = "verified.json"
@@ -75,8 +76,8 @@ def is_vouched_for(file: Path) -> bool:
 
 def vouch_for(file: Path) -> None:
     """Keep a file's size, inode and times beside it; where nothing can be written it is compared each time."""
-    with contextlib.suppress(OSError), _replacing(file.parent / VERIFIED) as draft:
-        draft.write_text(json.dumps(_signs(file)) + "\n", encoding="utf-8")
+    with contextlib.suppress(OSError):
+        write_text(file.parent / VERIFIED, json.dumps(_signs(file)) + "\n")
 
 
 def _signs(file: Path) -> dict[str, int]:
@@ -87,13 +88,3 @@ def _signs(file: Path) -> dict[str, int]:
         "modified_ns": found.st_mtime_ns,
         "changed_ns": found.st_ctime_ns,
     }
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -42,6 +42,7 @@ from fairtune_hf.data.prepared import (
 )
 from fairtune_hf.data.splits import hash_split
 from fairtune_hf.data.table import SPLITS
+from fairtune_hf.whole_files import write_text
 
 _PLACES = {split: place for place, split in enumerate(SPLITS)}
 
@@ -152,7 +153,7 @@ def prepare(
         _write_near_duplicates(checked, pictures, folder / NEAR)
     write_table(checked, folder / TABLE)
     page = render_data_report(checked, pictures)
-    (folder / REPORT).write_text(page, encoding="utf-8")
+    write_text(folder / REPORT, page)
     write_manifest(checked, folder, image_size, identity)
     return _summary(checked, folder, report=folder / REPORT, pictures=folder / PICTURES)
 

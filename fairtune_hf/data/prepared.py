@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from fairtune_hf.data.prepared_checks import check_table, describe_table, sign, 
 from fairtune_hf.data.splits import hash_split
 from fairtune_hf.data.table import FIXED_COLUMNS
 from fairtune_hf.data.tabular import read_table
+from fairtune_hf.whole_files import write_text
 
 TABLE, PICTURES, REPORT, MANIFEST = "table.csv", "pictures", "data_report.html", "prepared.json"
 NEAR = "near_duplicates.csv"
@@ -39,7 +39,7 @@ def table_text(checked: Any) -> str:
 
 def write_table(checked: Any, path: Path) -> None:
     """Write `table.csv` in one step."""
-    _write(path, table_text(checked))
+    write_text(path, table_text(checked))
 
 
 def held_by_another(folder: Path) -> ValueError:
@@ -68,7 +68,7 @@ def claim_folder(folder: Path, identity: str, overwrite: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if _manifest(folder).get("identity") != identity:
         mark = {"schema_version": SCHEMA_VERSION, "state": "incomplete", "identity": identity}
-        _write(folder / MANIFEST, json.dumps(mark, indent=1) + "\n")
+        write_text(folder / MANIFEST, json.dumps(mark, indent=1) + "\n")
 
 
 def release_folder(folder: Path) -> None:
@@ -106,7 +106,7 @@ def write_manifest(checked: Any, folder: Path, side: int, identity: str) -> None
     }
     if content["positions"] == list(range(len(checked.frame))):
         del content["positions"]
-    _write(folder / MANIFEST, json.dumps(sign(content), indent=1) + "\n")
+    write_text(folder / MANIFEST, json.dumps(sign(content), indent=1) + "\n")
 
 
 def is_prepared(root: Path) -> bool:
@@ -275,10 +275,3 @@ def _manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file in one step, so that it is the old one or the new one, never half."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

@@ -215,8 +215,3 @@ def read_split_file(path: Path, row_ids: pd.Series) -> pd.Series:
             f"{len(split)} are not in it. It was exported from other data or other options."
         )
     return split
-
-
-def write_split_file(frame: pd.DataFrame, path: Path) -> None:
-    """Write row_id and split of a table, to be read by `read_split_file`."""
-    frame[["row_id", "split"]].to_csv(path, index=False, lineterminator="\n")

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from fairtune_hf.ages import DEFAULT_THRESHOLD
+from fairtune_hf.json_values import json_able
 from fairtune_hf.metrics.audit_columns import (
     ColumnRules,
     attribute_groups,
@@ -251,26 +252,17 @@ def _every_metric(table: pd.DataFrame, name: str, threshold: float | None) -> di
 
 
 def _without_nan(found: GroupMetrics) -> dict[str, Any]:
-    values: dict[str, Any] = _json_able(asdict(found))
+    values: dict[str, Any] = json_able(asdict(found))
     values.pop("warnings")
     values.pop("threshold_warnings")
     return values
-
-
-def _json_able(value: Any) -> Any:
-    """Return the value with None for NaN and lists for tuples, at any depth."""
-    if isinstance(value, dict):
-        return {key: _json_able(inner) for key, inner in value.items()}
-    if isinstance(value, tuple):
-        return [_json_able(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _reliability(table: pd.DataFrame, name: str) -> dict[str, Any] | None:
     if not are_probabilities(table["score"].to_numpy()):
         return None
     return {
-        str(group): _json_able(asdict(reliability_curve(part["label"], part["score"])))
+        str(group): json_able(asdict(reliability_curve(part["label"], part["score"])))
         for group, part in table.groupby(name, sort=True)
     }
 
@@ -289,14 +281,14 @@ def _compare(
             for part in (table, other)
         )
         p_value = delong_difference(ours["label"], ours["score"], theirs["score"]).p_value
-        next(row for row in rows if row["metric"] == "overall_auc")["p_value_delong"] = _json_able(
+        next(row for row in rows if row["metric"] == "overall_auc")["p_value_delong"] = json_able(
             p_value
         )
     return rows, next(iter(found.values())).warnings
 
 
 def _compared(result: Comparison, adjusted: float) -> dict[str, Any]:
-    row: dict[str, Any] = _json_able({
+    row: dict[str, Any] = json_able({
         "metric": result.metric,
         "difference": result.difference,
         "ci": None if math.isnan(result.ci[0]) else result.ci,

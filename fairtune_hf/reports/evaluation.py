@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from fairtune_hf.json_values import json_able
 from fairtune_hf.metrics import (
     Comparison,
     collapse_flag,
@@ -164,7 +165,7 @@ def _compare(
     )
     place = {"method": method, "reference": name, "split": "test"}
     return [
-        {key: _json_able(value) for key, value in {**place, **dataclasses.asdict(item)}.items()}
+        {key: json_able(value) for key, value in {**place, **dataclasses.asdict(item)}.items()}
         for item in found.values()
     ]
 
@@ -176,18 +177,7 @@ def _correct_for_controls(comparisons: list[dict[str, Any]]) -> None:
         p_values = {name: item["p_value"] for name, item in held.items()}
         known = {name: math.nan if p is None else p for name, p in p_values.items()}
         for name, corrected in holm_p_values(known).items():
-            held[name]["p_value_holm"] = _json_able(corrected)
-
-
-def _json_able(value: Any) -> Any:
-    """Turn undefined numbers into null, in lists and dictionaries too."""
-    if isinstance(value, dict):
-        return {key: _json_able(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json_able(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+            held[name]["p_value_holm"] = json_able(corrected)
 
 
 def _collect_warnings(record: dict[str, Any]) -> list[str]:

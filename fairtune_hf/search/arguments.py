@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from fairtune_hf.metrics.registry import COMPARISON, shown_in
-from fairtune_hf.naming import unknown_name
+from fairtune_hf.naming import flag_of, unknown_name
 from fairtune_hf.search.samplers import FOR_METHODS, SAMPLERS
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def _check_counts(search: SearchArguments) -> None:
     for name, low in (("trials", 1), ("reduction_factor", 2), ("top_k", 0), ("control_trials", 0)):
         if getattr(search, name) < low:
             raise ValueError(
-                f"--{name.replace('_', '-')}: expected at least {low}, got {getattr(search, name)}. Give a larger number."
+                f"{flag_of(name)}: expected at least {low}, got {getattr(search, name)}. Give a larger number."
             )
     if search.top_k and search.top_k_seeds < 2:
         raise ValueError(
@@ -220,7 +220,7 @@ def _check_counts(search: SearchArguments) -> None:
         value = getattr(search, name)
         if value is not None and value <= 0:
             raise ValueError(
-                f"--{name.replace('_', '-')}: expected more than 0, got {value}. Leave it out for no limit."
+                f"{flag_of(name)}: expected more than 0, got {value}. Leave it out for no limit."
             )
 
 

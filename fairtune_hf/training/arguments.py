@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from fairtune_hf.naming import closest
+from fairtune_hf.naming import closest, flag_of
 from fairtune_hf.training.argument_rules import check_together, check_value, honoured, refuse
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class FitArguments:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ValueError(
-                    f"--{name.replace('_', '-')}: expected a whole number of at least {low}, got "
+                    f"{flag_of(name)}: expected a whole number of at least {low}, got "
                     f"{value}. Give a larger one."
                 )
         if not 0 <= self.warmup_fraction < 1:

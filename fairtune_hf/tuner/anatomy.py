@@ -92,11 +92,6 @@ class Anatomy:
     blocks: tuple[str, ...]
     leaves: tuple[Leaf, ...] = field(repr=False)
 
-    @property
-    def has_head(self) -> bool:
-        """Whether the model has a classification head with parameters."""
-        return any(leaf.region == "head" for leaf in self.leaves)
-
 
 def describe(model: nn.Module, block_pattern: BlockPattern | None = None) -> Anatomy:
     """Sort every parameter of a model into blocks, units, head and the rest.
