@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import pyarrow as pa
 import yaml
 
 from fairtune_hf.checksums import LOCK, NOTES, read_noted, write_noted
-from fairtune_hf.run_record import parse_record, parse_yaml
+from fairtune_hf.plain_data import parse_yaml
+from fairtune_hf.record_reader import parse_record
+from fairtune_hf.run_record import SCHEMA_VERSION, ChoiceRecord, MethodRecord, RunRecord
 from fairtune_hf.whole_files import (
     is_left_over,
     remove_left_overs,
@@ -27,27 +30,6 @@ from fairtune_hf.whole_files import (
     replacing_folder,
 )
 from fairtune_hf.whole_files import write_text as write_text
-
-SCHEMA_VERSION = 1
-_PARTS = [
-    "dataset",
-    "model",
-    "choice",
-    "method",
-    "search",
-    "cost",
-    "validation",
-    "test",
-    "seeds",
-    "controls",
-    "comparisons",
-    "verdict",
-    "versions",
-    "hardware",
-    "warnings",
-]
-# What an evaluation found; no longer true once the choice or a control is another.
-EVALUATED = ("validation", "test", "seeds", "comparisons", "verdict")
 
 _IN_EVERY_CONFIG = {"dataset", "transforms", "class_weight"}  # what every run's configuration has
 _CHOICE, _ADAPTER = "choice", "adapter"  # attributes of predictions.parquet
@@ -102,16 +84,15 @@ class RunFolder:
         """Return the folder of a control, laid out like the run's own."""
         return RunFolder(self.path / "controls" / name)
 
-    def refits(self, record: Mapping[str, Any]) -> dict[str, tuple[RunFolder, dict[str, Any]]]:
-        """Return the folder and the entry of run.json of the choice and of each control, by name."""
-        controls = record["controls"] or {}
+    def refits(self, record: RunRecord) -> dict[str, tuple[RunFolder, MethodRecord]]:
+        """Return the folder and the record of each method that was chosen or is a control, by name."""
         return {
-            "fairtune": (self, record["choice"]),
-            **{name: (self.control(name), entry) for name, entry in controls.items()},
+            name: (self if name == record.chosen else self.control(name), method)
+            for name, method in record.methods.items()
         }
 
-    def read(self) -> dict[str, Any]:
-        """Read run.json; a part that is not there is null.
+    def read(self) -> RunRecord:
+        """Read run.json.
 
         Raises:
             FileNotFoundError: No run.json here.
@@ -125,18 +106,20 @@ class RunFolder:
             raise ValueError(
                 f"--run: expected {self.record_file} to be the record of a run, and {error}. {self._how_to_rebuild()}"
             ) from error
-        version = record.get("schema_version", SCHEMA_VERSION)
-        if version > SCHEMA_VERSION:
-            raise ValueError(
-                f"--run: {self.record_file} has schema version {version!r}; this release reads up to "
-                f"{SCHEMA_VERSION}. Install a newer fairtune_hf."
-            )
-        return {**dict.fromkeys(_PARTS), **record}
+        return self._known(record)
 
-    def _parse_record(self) -> dict[str, Any]:
+    def _parse_record(self) -> RunRecord:
         return parse_record(read_noted(self.record_file).decode("utf-8"))
 
-    def read_if_whole(self) -> dict[str, Any] | None:
+    def _known(self, record: RunRecord) -> RunRecord:
+        if record.schema_version > SCHEMA_VERSION:
+            raise ValueError(
+                f"--run: {self.record_file} has schema version {record.schema_version!r}; this release reads up to "
+                f"{SCHEMA_VERSION}. Install a newer fairtune_hf."
+            )
+        return record
+
+    def read_if_whole(self) -> RunRecord | None:
         """Read run.json; None where there is none or a damaged one, which the caller is about to make anew.
 
         Raises:
@@ -145,12 +128,12 @@ class RunFolder:
         if not self.record_file.is_file():
             return None
         try:
-            self._parse_record()
+            record = self._parse_record()
         except ValueError:
             return None
-        return self.read()
+        return self._known(record)
 
-    def read_chosen(self) -> dict[str, Any]:
+    def read_chosen(self) -> RunRecord:
         """Read the run.json of a run whose search has made its choice.
 
         Raises:
@@ -158,16 +141,21 @@ class RunFolder:
             ValueError: A run.json that is not one, or without a choice.
         """
         record = self.read()
-        if any(record[part] is None for part in ("dataset", "model", "choice")):
+        if record.chosen is None:
+            raise ValueError(f"--run: {self._why_no_run()}")
+        if not (record.dataset and record.model and record.choice):
             raise ValueError(f"--run: {self._why_no_choice()}")
         return record
 
+    def _why_no_run(self) -> str:
+        return (
+            f"expected the folder of one run, and {self.path} holds a comparison. Give one of its methods, "
+            f"{self.path / 'methods' / 'NAME'}; `fairtune report --runs {self.path / 'methods'}/*` sets them side by side."
+        )
+
     def _why_no_record(self) -> str:
         if (self.path / "methods").is_dir():
-            return (
-                f"expected the folder of one run, and {self.path} holds a comparison. Give one of its methods, "
-                f"{self.path / 'methods' / 'NAME'}; `fairtune report --runs {self.path / 'methods'}/*` sets them side by side."
-            )
+            return self._why_no_run()
         if self.config_file.is_file() and self.is_a_run():
             return self._why_no_choice()
         return (
@@ -191,28 +179,24 @@ class RunFolder:
         """Return the command that made this folder, as far as the folder tells; it goes on or mends what is there."""
         if self.path.parent.name == "methods":
             return f"fairtune compare ... --out {self.path.parent.parent}"
+        if (self.path / "methods").is_dir():
+            return f"fairtune compare ... --out {self.path}"
         if not self.config_file.is_file():
             return f"fairtune search ... --out {self.path}"
         by_hand = {"mask", "learning_rate"} <= self.read_config().keys()
         command = f"fairtune {'finetune' if by_hand else 'search'}"
         return f"{command} --config {self.config_file} --out {self.path}"
 
-    def update(self, **parts: Any) -> dict[str, Any]:
-        """Replace parts of run.json and return the whole record; parts not known yet are null.
+    @contextmanager
+    def editing(self) -> Iterator[RunRecord]:
+        """Give the record to change, a new one where there is none or a damaged one, and write it."""
+        record = self.read_if_whole() or RunRecord()
+        yield record
+        self.write(record)
 
-        A damaged run.json is replaced by these parts alone.
-        """
-        unknown = set(parts) - set(_PARTS)
-        if unknown:
-            raise TypeError(
-                f"run.json has no part called {', '.join(sorted(unknown))}; it has {', '.join(_PARTS)}."
-            )
-        return self.write({**dict.fromkeys(_PARTS), **(self.read_if_whole() or {}), **parts})
-
-    def write(self, record: dict[str, Any]) -> dict[str, Any]:
+    def write(self, record: RunRecord) -> RunRecord:
         """Write run.json whole and return what was written."""
-        record = {"schema_version": SCHEMA_VERSION, **record}
-        text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+        text = json.dumps(record.to_json(), indent=1, allow_nan=False) + "\n"
         write_noted(self.path, {self.record_file.name: text})
         return record
 
@@ -261,21 +245,19 @@ class RunFolder:
             ) from error
         return frame
 
-    def read_refits(self, choice: Mapping[str, Any]) -> pd.DataFrame | None:
+    def read_refits(self, choice: ChoiceRecord) -> pd.DataFrame | None:
         """Read the predictions of a choice's refits; None where there are none, or those of another choice.
-
-        Args:
-            choice: The entry of run.json, of the choice or of a control.
 
         Raises:
             ValueError: The file is there and is no table.
         """
         predictions = self.read_predictions()
-        if predictions is None or predictions.attrs.get(_CHOICE) != _mark(choice):
+        if predictions is None:
             return None
-        return predictions
+        held = predictions.attrs.get(_CHOICE)
+        return predictions if isinstance(held, dict) and _known(held) == _mark(choice) else None
 
-    def read_whole_refits(self, choice: Mapping[str, Any]) -> pd.DataFrame | None:
+    def read_whole_refits(self, choice: ChoiceRecord) -> pd.DataFrame | None:
         """Read the predictions of a choice's refits; None where they are absent, of another choice, or damaged."""
         try:
             return self.read_refits(choice)
@@ -285,14 +267,14 @@ class RunFolder:
     def write_refits(
         self,
         frame: pd.DataFrame,
-        choice: Mapping[str, Any],
+        choice: ChoiceRecord,
         adapter: Mapping[str, str] | None = None,
     ) -> None:
         """Write predictions.parquet, marked with the choice and the adapter they are of.
 
         Args:
             frame: Predictions of all seeds so far.
-            choice: The entry of run.json.
+            choice: What was trained.
             adapter: What `digest_adapter` returned when the adapter was saved.
         """
         frame.attrs[_CHOICE] = _mark(choice)
@@ -352,10 +334,14 @@ class RunFolder:
             frame.to_parquet(partial, engine="pyarrow", index=False, write_page_checksum=True)
 
 
-def _mark(choice: Mapping[str, Any]) -> dict[str, Any]:
+def _mark(choice: ChoiceRecord) -> dict[str, Any]:
     """What makes a choice another one to train, as it is read back from a file (tuples are lists there)."""
-    found = {name: choice[name] for name in _TRAINED if name in choice}
+    found = _known({name: getattr(choice, name) for name in _TRAINED})
     return dict(json.loads(json.dumps(found)))
+
+
+def _known(mark: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in mark.items() if value is not None}
 
 
 def _remove(entry: Path) -> None:

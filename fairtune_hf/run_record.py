@@ -1,158 +1,332 @@
-"""What a `run.json` and a configuration may look like: read from text, with the reason where it is none.
+"""What `run.json` holds, as dataclasses: the record of a run, its methods and what was found of them.
 
-A file that was cut off, emptied, nested without end or filled with other kinds of values is told
-apart here, before any step works with it. Imports nothing of the package.
+A run has methods of one shape: what a search chose, its controls, or all methods of a comparison. What
+readers of the file may rely on at its top level (`choice`, `validation`, `test`, `seeds`, `controls` and
+the like) is a summary made of the methods where the file is written, and checked where it is read.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any, NoReturn
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
 
-import yaml
+from fairtune_hf.costs import add_costs
+from fairtune_hf.plain_data import FLAT, REQUIRED, REST, Part, to_plain
 
-_DEEPEST = 30  # the records that are written here nest 8 levels
-_MOST_ALIASES = 20
-_NUMBER = (int, float)
-_BLOCK = {"groups?": {"*": dict}}
-_TRAINED = {"mask": str, "layout": str, "learning_rate": _NUMBER}
-_LIMITED = {"wall_seconds?": _NUMBER, "trained_epochs?": _NUMBER}
-# Part -> the kind of value, or the entries it must have where it is not null. "*" stands for every entry, a
-# name with a question mark for one that may be missing or null.
-_SHAPE: Mapping[str, Any] = {
-    "dataset": {"sensitive": str, "split_hash": str},
-    "model": {"sha256": str},
-    "choice": {**_TRAINED, "seed": int},
-    "method": {"name": str},
-    "search": {"trials?": int, "completed?": int, "pruned?": int, "objective?": str, **_LIMITED},
-    "validation": _BLOCK,
-    "test": _BLOCK,
-    "seeds": [{"seed": int}],
-    "controls": {"*": _TRAINED},
-    "comparisons": [{"metric": str, "reference": str, "split": str}],
-    "verdict": str,
-    "versions": {},
-    "hardware": {},
-    "warnings": [str],
-}
+SCHEMA_VERSION = 2
+FAIRTUNE = "fairtune"  # the method that searches masks
+SPLITS = ("validation", "test")
+STEPS = ("search", "refit")  # of a cost
+_HEAD = ("schema_version", "dataset", "model")  # written first, before the summary
+_OF_METHOD = ("source", "tunes", "trainable_parameters", "failure", "refit_seconds")
 
 
-def parse_record(text: str) -> dict[str, Any]:
-    """Read the text of a run.json.
+@dataclass(kw_only=True)
+class GroupCounts(Part):
+    """Pictures, positive ones and patients of one group of a split."""
 
-    Raises:
-        ValueError: It is no record of a run; the message is the reason, without the file's name.
+    n: Any = None
+    positives: Any = None
+    n_patients: Any = None
+    more: dict[str, Any] = field(default_factory=dict, metadata=REST)
+
+
+@dataclass(kw_only=True)
+class DatasetRecord(Part):
+    """The data: what they are called, their rows by split, their groups.
+
+    Attributes:
+        external: Title of a data set that the run's adapter was only tested on.
     """
-    try:
-        record = json.loads(text, parse_constant=_refuse_constant)
-    except RecursionError as error:
-        raise ValueError("it nests without end") from error
-    except ValueError as error:
-        raise ValueError(
-            f"it is no JSON, as when it was cut off ({error})" if text.strip() else "it is empty"
-        ) from error
-    if _is_deep(record):
-        raise ValueError(f"it nests deeper than {_DEEPEST} levels")
-    if not isinstance(record, dict):
-        raise ValueError(f"it holds {_kind(record)}, not an object")
-    _check_kind("schema_version", record.get("schema_version", 1), int)
-    for part, shape in _SHAPE.items():
-        if record.get(part) is not None:
-            _check(part, record[part], shape)
-    return record
+
+    name: str | None = None
+    sensitive: str = field(default="", metadata=REQUIRED)
+    rows: dict[str, Any] = field(default_factory=dict)
+    n_patients: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, dict[str, GroupCounts]] = field(default_factory=dict)
+    split_hash: str = field(default="", metadata=REQUIRED)
+    groups: list[Any] = field(default_factory=list)
+    label_names: list[str] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    dropped: dict[str, Any] = field(default_factory=dict)
+    external: str | None = None
+    more: dict[str, Any] = field(default_factory=dict, metadata=REST)
 
 
-def parse_yaml(text: str) -> Any:
-    """Read the text of a YAML file of settings.
+@dataclass(kw_only=True)
+class ModelRecord(Part):
+    """The base model."""
 
-    Raises:
-        ValueError: It is no YAML, or nests or, by its aliases, holds more than settings do.
+    id: str | None = None
+    revision: str | None = None
+    sha256: str = field(default="", metadata=REQUIRED)
+    input: dict[str, Any] | None = None
+    parameters: dict[str, Any] | None = None
+    more: dict[str, Any] = field(default_factory=dict, metadata=REST)
+
+
+@dataclass(kw_only=True)
+class ChoiceRecord(Part):
+    """All that a refit needs to know, and where it comes from.
+
+    Attributes:
+        trial: Number of the trial it was; None for one that no search tried.
+        study: The study of that trial.
+        trials: Trials it is the best of, where these are not all of the search.
     """
-    try:
-        _check_yaml_depth(text)
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"it is no YAML ({error})") from error
-    if _is_deep(content):  # an alias within itself
-        raise ValueError(f"it nests deeper than {_DEEPEST} levels")
-    return content
+
+    mask: str = field(default="", metadata=REQUIRED)
+    layout: str = field(default="", metadata=REQUIRED)
+    bit_names: list[Any] | None = None
+    learning_rate: float = field(default=math.nan, metadata=REQUIRED)
+    epochs: int | None = None
+    schedule: str | None = None
+    batch_size: int | None = None
+    precision: str | None = None
+    seed: int | None = None
+    selected_by: str | None = None
+    trial: int | None = None
+    preset: str | None = None
+    train_also: list[str] | None = None
+    hyperparameters: dict[str, Any] | None = None
+    study: str | None = None
+    trials: int | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.mask)
 
 
-def _check_yaml_depth(text: str) -> None:
-    """Look at the levels before anything is built of them: PyYAML takes seconds for thousands.
+@dataclass(kw_only=True)
+class SearchRecord(Part):
+    """What a search did, and what it found beside its choice."""
 
-    Raises:
-        ValueError: It nests too deep, or repeats itself by too many aliases.
+    trials: int | None = None
+    completed: int | None = None
+    pruned: int | None = None
+    failed: int | None = None
+    trained_epochs: float | None = None
+    seconds: float | None = None
+    wall_seconds: float | None = None
+    ended_by: str | None = None
+    limits: dict[str, Any] | None = None
+    sampler: str | None = None
+    pruner: str | None = None
+    protocol: str | None = None
+    judge_after: float | None = None
+    objective: str | None = None
+    directions: dict[str, str] | None = None
+    learning_rate_range: list[float] | None = None
+    epoch_choices: list[Any] | None = None
+    best_value: float | None = None
+    best_trial: dict[str, Any] | None = None
+    pareto_front: list[dict[str, Any]] | None = None
+    optimism: Any = None
+    confirmation: dict[str, Any] | None = None
+    mask_frequency: dict[str, Any] | None = None
+    importance: dict[str, Any] | None = None
+    more: dict[str, Any] = field(default_factory=dict, metadata=REST)
+
+    @property
+    def ended(self) -> int:
+        """Number of trials that ended as they should."""
+        return (self.completed or 0) + (self.pruned or 0)
+
+
+@dataclass(kw_only=True)
+class GroupResult(Part):
+    """One group of a split, measured."""
+
+    n: Any = None
+    positives: Any = None
+    auc: float | None = None
+    auc_ci: list[float | None] | None = None
+    more: dict[str, Any] = field(default_factory=dict, metadata=REST)
+
+
+@dataclass(kw_only=True)
+class Result(Part):
+    """One refit measured on one split.
+
+    Attributes:
+        groups: The groups by name.
+        values: Every metric by its name and its interval by the name with `_ci`, and what else an
+            evaluation told.
     """
-    depth = aliases = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        aliases += isinstance(event, yaml.AliasEvent)
-        if depth > _DEEPEST:
-            raise ValueError(f"it nests deeper than {_DEEPEST} levels")
-        if aliases > _MOST_ALIASES:
-            raise ValueError(f"it has more than {_MOST_ALIASES} aliases")
+
+    groups: dict[str, GroupResult] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict, metadata=REST)
+
+    def value(self, metric: str) -> float | None:
+        """Return a metric, None where it is undefined."""
+        found = self.values.get(metric)
+        if isinstance(found, bool) or not isinstance(found, int | float):
+            return None
+        return found if math.isfinite(found) else None
+
+    def interval(self, metric: str) -> list[float] | None:
+        """Return the interval of a metric, None where there is none."""
+        bounds: list[float] = self.values.get(f"{metric}_ci") or []
+        return None if None in bounds else bounds or None
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+@dataclass(kw_only=True)
+class SeedRecord(Part):
+    """A refit measured; without a seed where the results are of no refit of this folder."""
+
+    seed: int | None = None
+    validation: Result = field(default_factory=Result)
+    test: Result = field(default_factory=Result)
+
+    def result(self, split: str) -> Result:
+        """Return what was measured on a split."""
+        found: Result = getattr(self, split)
+        return found
 
 
-def _is_deep(value: Any) -> bool:
-    level, depth = [value], 0
-    while level:
-        depth += 1
-        if depth > _DEEPEST:
-            return True
-        level = [
-            item
-            for held in level
-            if isinstance(held, dict | list)
-            for item in (held.values() if isinstance(held, dict) else held)
-        ]
-    return False
+@dataclass(kw_only=True)
+class MethodRecord(Part):
+    """One method of a run: its search, its choice, its refits.
 
-
-def _check(place: str, value: Any, shape: Any) -> None:
-    """Compare a value with its shape.
-
-    Raises:
-        ValueError: It is of another kind, or lacks an entry.
+    Attributes:
+        source: Where the method comes from.
+        tunes: What its search varied.
+        failure: Why it has no results, None where nothing failed.
+        cost: Entries `search` and `refit` of what its trainings cost.
+        seeds: Its refits as measured, the one whose adapter is kept first.
     """
-    if isinstance(shape, list):
-        _check_kind(place, value, list)
-        for number, item in enumerate(value):
-            _check(f"{place}[{number}]", item, shape[0])
-    elif isinstance(shape, Mapping):
-        _check_kind(place, value, dict)
-        inner = dict.fromkeys(value, shape["*"]) if "*" in shape else shape
-        for key, its_shape in inner.items():
-            name = key.removesuffix("?")
-            if name in value and not (name != key and value[name] is None):
-                _check(f"{place}.{name}", value[name], its_shape)
-            elif name == key:
-                raise ValueError(f"{place} has no {name}")
-    else:
-        _check_kind(place, value, shape)
+
+    choice: ChoiceRecord = field(default_factory=ChoiceRecord, metadata=FLAT)
+    source: str | None = None
+    tunes: list[str] | None = None
+    trainable_parameters: int | None = None
+    failure: str | None = None
+    search: SearchRecord = field(default_factory=SearchRecord)
+    cost: dict[str, dict[str, Any]] = field(default_factory=dict)
+    refit_seconds: float | None = None
+    seeds: list[SeedRecord] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict, metadata=REST)
+
+    def refit(self) -> SeedRecord:
+        """Return the refit that results are told of: that with the choice's seed, else the first; an empty one if none."""
+        own = (entry for entry in self.seeds if entry.seed == self.choice.seed)
+        return next(own, self.seeds[0] if self.seeds else SeedRecord())
+
+    def result(self, split: str) -> Result:
+        """Return the results of `refit` on a split."""
+        return self.refit().result(split)
+
+    def results(self, split: str) -> list[Result]:
+        """Return the results of every refit that was measured on a split."""
+        return [entry.result(split) for entry in self.seeds if entry.result(split)]
+
+    @property
+    def n_seeds(self) -> int:
+        """Number of refits that were measured."""
+        return sum(entry.seed is not None for entry in self.seeds)
 
 
-def _check_kind(place: str, value: Any, kind: Any) -> None:
-    # True is an int to Python, and no count to anybody.
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        wanted = " or ".join(_NAMES[k] for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise ValueError(f"{place} is not {wanted} but {_kind(value)}")
+@dataclass(kw_only=True)
+class ComparisonRecord(Part):
+    """A paired difference of a metric: method minus reference on the same patients."""
+
+    method: str = FAIRTUNE
+    reference: str = field(default="", metadata=REQUIRED)
+    split: str = field(default="", metadata=REQUIRED)
+    metric: str = field(default="", metadata=REQUIRED)
+    difference: float | None = None
+    ci: list[float | None] | None = None
+    p_value: float | None = None
+    n_seeds: int | None = None
+    n_patients: int | None = None
+    levelling_down: bool | None = None
+    group_differences: dict[str, Any] | None = None
+    p_value_holm: float | None = None
+    more: dict[str, Any] = field(default_factory=dict, metadata=REST)
 
 
-_NAMES = {
-    dict: "an object",
-    list: "a list",
-    str: "a text",
-    int: "a whole number",
-    float: "a number",
-}
+@dataclass(kw_only=True)
+class RunRecord(Part):
+    """The record of a run.
+
+    Attributes:
+        chosen: The method the folder's own files are of; None for a comparison, whose methods have folders.
+        reference: The method that the others are compared with.
+        methods: What the methods are, by name, the chosen one first.
+        warnings: What a reader should know.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    dataset: DatasetRecord = field(default_factory=DatasetRecord)
+    model: ModelRecord = field(default_factory=ModelRecord)
+    chosen: str | None = FAIRTUNE
+    reference: str | None = None
+    methods: dict[str, MethodRecord] = field(default_factory=dict)
+    comparisons: list[ComparisonRecord] = field(default_factory=list)
+    verdict: str | None = None
+    versions: dict[str, Any] = field(default_factory=dict)
+    hardware: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict, metadata=REST)
+
+    @property
+    def own(self) -> MethodRecord:
+        """The chosen method; an empty one where none is known yet."""
+        return self.methods.get(self.chosen or "") or MethodRecord()
+
+    @property
+    def choice(self) -> ChoiceRecord:
+        """What the chosen method chose."""
+        return self.own.choice
+
+    @property
+    def controls(self) -> dict[str, MethodRecord]:
+        """The methods that the chosen one is set against."""
+        return {name: held for name, held in self.methods.items() if name != self.chosen}
+
+    @property
+    def cost(self) -> dict[str, dict[str, Any]]:
+        """What the searches and the refits of all methods cost, by step."""
+        entries = [method.cost for method in self.methods.values()]
+        sums = {step: add_costs(entry.get(step) for entry in entries) for step in STEPS}
+        return {step: total for step, total in sums.items() if total is not None}
+
+    def put(self, name: str, **values: Any) -> None:
+        """Set entries of a method, which is added where it is not there."""
+        held = self.methods.setdefault(name, MethodRecord())
+        self.methods[name] = dataclasses.replace(held, **values)
+
+    def forget_evaluation(self) -> None:
+        """Drop what an evaluation found, which is not true of another choice or control."""
+        for method in self.methods.values():
+            method.seeds = []
+        self.comparisons, self.verdict = [], None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is written to run.json: the record, and the summary at its top level."""
+        plain = to_plain(self) | {"schema_version": SCHEMA_VERSION}
+        return {**{name: plain[name] for name in _HEAD}, **summarize(self), **plain}
 
 
-def _kind(value: object) -> str:
-    return "null" if value is None else _NAMES.get(type(value), type(value).__name__)
+def summarize(record: RunRecord) -> dict[str, Any]:
+    """Return the chosen method's entries and the controls as they stand at the top level of run.json."""
+    own = record.own
+    plain = to_plain(own)
+    identity = {name: plain[name] for name in _OF_METHOD}
+    controls = {name: to_plain(held) | _results(held) for name, held in record.controls.items()}
+    return {
+        "choice": to_plain(own.choice) if own.choice else None,
+        "method": {"name": record.chosen, **identity} if own.source or own.failure else None,
+        "search": plain["search"],
+        "cost": record.cost or None,
+        **_results(own),
+        "seeds": [item for item in plain["seeds"] if item["seed"] is not None] or None,
+        "controls": controls if record.chosen is not None else {},
+    }
+
+
+def _results(method: MethodRecord) -> dict[str, Any]:
+    found = {split: method.result(split) for split in SPLITS}
+    return {split: to_plain(result) if result else None for split, result in found.items()}

@@ -15,6 +15,9 @@ ORDER = ["tuner", "metrics", "data", "baselines", "training", "search", "reports
 INDEPENDENT = {"tuner", "metrics", "data"}
 SHARED = {
     "checksums",
+    "costs",
+    "plain_data",
+    "record_reader",
     "run_folder",
     "run_record",
 }  # modules: what every step reads and writes

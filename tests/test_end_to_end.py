@@ -43,7 +43,7 @@ def record(finished_run: Path) -> dict:
 
 
 def test_run_json_holds_every_field(record: dict) -> None:
-    assert record["schema_version"] == 1
+    assert record["schema_version"] == 2
     for part, names in FIELDS.items():
         assert set(names.split()) <= set(record[part]), part
     assert record["choice"]["mask"].strip("01") == ""

@@ -16,7 +16,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse and check; return the rendering to run."""
     (run, card), _ = PARSER.parse(arguments)
     folder = require_run(run)
-    if folder.read()["test"] is None:
+    if not folder.read().own.result("test"):
         raise ValueError(
             f"--run: expected an evaluated run, and {folder.path} has no test results. "
             f"Run `fairtune evaluate --run {folder.path}` first."

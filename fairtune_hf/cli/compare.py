@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fairtune_hf.baselines import METHODS, MethodSpec, listed_place, method_spec
 from fairtune_hf.cli.arguments import (
@@ -29,10 +28,9 @@ from fairtune_hf.cli.inputs import (
 )
 from fairtune_hf.cli.messages import say
 from fairtune_hf.data import ImageTable, stratified_fraction
-from fairtune_hf.reports import compare_method, evaluate_method, render_methods
+from fairtune_hf.reports import compare, correct_by_holm, measure, merge_methods, render_comparison
+from fairtune_hf.reports.comparison import REFERENCE
 from fairtune_hf.reports.loaded_run import read_run
-from fairtune_hf.reports.method_comparison import REFERENCE
-from fairtune_hf.run_folder import EVALUATED
 from fairtune_hf.search import SearchArguments
 from fairtune_hf.search.interrupt import prompt_exit
 from fairtune_hf.search.methods import MethodRun, record_failure
@@ -136,15 +134,17 @@ class _Comparison:
         check_same_inputs(record, self.tables["full"], self.backbone)
         start = time.perf_counter()
         run.refit_choice(self.tables["full"], seeds=self.seeds)
-        method = record["method"]
-        spent = (method.get("refit_seconds") or 0.0) + time.perf_counter() - start
-        run.folder.update(method={**method, "refit_seconds": round(spent, 3), "failure": None})
-        found = evaluate_method(
+        spent = (record.own.refit_seconds or 0.0) + time.perf_counter() - start
+        with run.folder.editing() as done:
+            done.put(run.spec.name, refit_seconds=round(spent, 3), failure=None)
+        found = measure(
             run.folder.path,
             n_resamples=self.evaluation.resamples,
             seed=self.evaluation.bootstrap_seed,
         )
-        say(f"{run.spec.name}: min-group AUC {found['test']['min_auc']} on the test rows")
+        say(
+            f"{run.spec.name}: min-group AUC {found.own.result('test').value('min_auc')} on the test rows"
+        )
 
     def finish(self) -> None:
         """Compare each method with full fine-tuning and write the report.
@@ -158,13 +158,16 @@ class _Comparison:
         if any(spec.name == REFERENCE for spec in self.specs) and not _failure(reference):
             for folder in folders:
                 if not _failure(folder):
-                    compare_method(
+                    compare(
                         folder.path,
                         reference.path,
                         n_resamples=self.evaluation.resamples,
                         seed=self.evaluation.bootstrap_seed,
                     )
-        page = render_methods([folder.path for folder in folders], self.folder)
+        record = merge_methods([folder.read() for folder in folders])
+        correct_by_holm(record.comparisons)
+        RunFolder(self.folder).write(record)
+        page = render_comparison([self.folder], self.folder)
         print((self.folder / "comparison.md").read_text(encoding="utf-8"))
         say(f"Comparison: {page}")
 
@@ -255,23 +258,21 @@ def method_folder(folder: Path, name: str) -> Path:
 def is_searched(folder: RunFolder, trials: int) -> bool:
     """Whether the method's search is complete and its choice written; a damaged run.json tells nothing."""
     record = folder.read_if_whole()
-    if record is None or not (record["choice"] and record["search"]):
-        return False
-    return _ended(record) >= trials
+    return record is not None and bool(record.choice) and record.own.search.ended >= trials
 
 
 def is_measured(folder: RunFolder, trials: int, seeds: range) -> bool:
     """Whether a method's record says that it has been refitted at every seed and measured, and did not fail."""
     if not is_searched(folder, trials) or _failure(folder):
         return False
-    return set(seeds) <= {entry["seed"] for entry in folder.read()["seeds"] or []}
+    return set(seeds) <= {entry.seed for entry in folder.read().own.seeds}
 
 
 def is_done(folder: RunFolder, trials: int, seeds: range) -> bool:
     """Whether a method is measured, and the files that the numbers are of are whole."""
     if not is_measured(folder, trials, seeds) or not has_tables(folder):
         return False
-    predictions = read_done(folder, folder.read()["choice"], seeds)
+    predictions = read_done(folder, folder.read().choice, seeds)
     return predictions is not None and set(seeds) <= set(predictions["seed"])
 
 
@@ -286,29 +287,25 @@ def has_tables(folder: RunFolder) -> bool:
     ended = run.trials["state"].isin(["COMPLETE", "PRUNED"]).sum()
     epochs = run.trials.set_index("number")["epochs"]
     listed = run.curves["number"].value_counts().reindex(epochs.index, fill_value=0)
-    return bool(ended == _ended(folder.read()) and epochs.eq(listed).all())
+    return bool(ended == folder.read().own.search.ended and epochs.eq(listed).all())
 
 
 def _ends_with_a_line(file: Path) -> bool:
     return file.is_file() and file.read_bytes().endswith(b"\n")
 
 
-def _ended(record: dict[str, Any]) -> int:
-    """Count the trials that a record says have ended as they should."""
-    search = record["search"] or {}
-    return int(search.get("completed") or 0) + int(search.get("pruned") or 0)
-
-
 def reopen(folder: RunFolder) -> None:
     """Take back what the record says of a method that is to be run again: that it failed, or was measured."""
     record = folder.read_if_whole()
     if record is not None:
-        method = record["method"] and {**record["method"], "failure": None}
-        folder.update(method=method, **dict.fromkeys(EVALUATED))
+        record.own.failure = None
+        record.forget_evaluation()
+        folder.write(record)
 
 
 def _failure(folder: RunFolder) -> str | None:
-    return ((folder.read_if_whole() or {}).get("method") or {}).get("failure")
+    record = folder.read_if_whole()
+    return None if record is None else record.own.failure
 
 
 @contextmanager

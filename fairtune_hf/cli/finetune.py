@@ -26,6 +26,7 @@ from fairtune_hf.cli.inputs import (
     resolve_config,
 )
 from fairtune_hf.cli.messages import is_first_process, say
+from fairtune_hf.run_record import FAIRTUNE, RunRecord
 from fairtune_hf.search import describe_choice
 from fairtune_hf.training import (
     Backbone,
@@ -65,15 +66,15 @@ def _plan_refits(folder: RunFolder, config: dict[str, Any], count: int) -> Calla
     record = folder.read_chosen()
     training = restore(FitArguments, config)
     seeds = range(training.seed, training.seed + count)
-    for _, entry in folder.refits(record).values():
-        Candidate.from_record(entry).config()  # refuses a mask that is none
+    for method in record.methods.values():
+        Candidate.from_record(method.choice).config()  # refuses a mask that is none
     backbone = load_model(restore(ModelArguments, config))
     data = restore(DataArguments, config)
     options: Any = restore(DataOptions, config)
     table = load_table(data, options, training, backbone, splits=_SPLITS)
     check_run(folder, None, table, backbone)
     check_same_inputs(record, table, backbone)  # all that runs of earlier releases know
-    if _is_refitted(folder, record, seeds) and set(_SPLITS) <= record["dataset"]["rows"].keys():
+    if _is_refitted(folder, record, seeds) and set(_SPLITS) <= record.dataset.rows.keys():
         return lambda: say(f"{folder.path}: all refits are done; nothing to do.")
     _say_what_is_special(folder, record, config)
 
@@ -81,7 +82,7 @@ def _plan_refits(folder: RunFolder, config: dict[str, Any], count: int) -> Calla
         if is_first_process():
             begin_run(folder, folder.read_config(), table, backbone, new=False)
         finetune(folder, table, backbone, training, seeds=seeds)
-        if record["test"] is not None and folder.read()["test"] is None:
+        if record.own.result("test") and not folder.read().own.result("test"):
             say(
                 "What was trained anew scores otherwise than before: its earlier evaluation was dropped."
             )
@@ -121,12 +122,9 @@ def _plan_by_hand(
         seeds = range(training.seed, training.seed + refits.seeds)
         with claim:
             if is_first_process():
-                folder.update(
-                    dataset=describe_dataset(table),
-                    model=backbone.describe(),
-                    choice=choice,
-                    controls={},
-                )
+                with folder.editing() as record:
+                    record.dataset, record.model = describe_dataset(table), backbone.describe()
+                    record.put(FAIRTUNE, choice=choice)
             finetune(folder, table, backbone, training, seeds=seeds)
         say(f"Adapter in {folder.adapter}.\nNext: fairtune evaluate --run {folder.path}")
 
@@ -140,17 +138,17 @@ def _parse_mask(mask: MaskArguments, backbone: Backbone) -> str:
         raise ValueError(f"--mask: {error}") from error
 
 
-def _say_what_is_special(folder: RunFolder, record: dict[str, Any], config: dict[str, Any]) -> None:
+def _say_what_is_special(folder: RunFolder, record: RunRecord, config: dict[str, Any]) -> None:
     """Say that the search goes on elsewhere, and which files of earlier refits are damaged."""
-    asked, chosen_of = config.get("trials"), (record["search"] or {}).get("trials")
+    asked, chosen_of = config.get("trials"), record.own.search.trials
     if isinstance(asked, int) and chosen_of is not None and asked > chosen_of:
         say(
             f"The search was continued to {asked} trials and has not ended; what is trained is its choice of {chosen_of}. "
             f"To end it first: {folder.maker()}"
         )
-    for where, entry in folder.refits(record).values():
+    for where, method in folder.refits(record).values():
         try:
-            predictions = where.read_refits(entry)
+            predictions = where.read_refits(method.choice)
         except ValueError as error:
             say(f"{where.predictions_file} is damaged and made anew: {error}")
             continue
@@ -159,10 +157,10 @@ def _say_what_is_special(folder: RunFolder, record: dict[str, Any], config: dict
             say(f"The adapter in {where.adapter} is trained again: {fault}.")
 
 
-def _is_refitted(folder: RunFolder, record: dict[str, Any], seeds: range) -> bool:
+def _is_refitted(folder: RunFolder, record: RunRecord, seeds: range) -> bool:
     """Whether the choice and every control, as they are now, have an adapter and predictions of all seeds."""
-    for where, entry in folder.refits(record).values():
-        predictions = read_done(where, entry, seeds)
+    for where, method in folder.refits(record).values():
+        predictions = read_done(where, method.choice, seeds)
         if predictions is None or not set(seeds) <= set(predictions["seed"]):
             return False
     return True

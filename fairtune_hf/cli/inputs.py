@@ -249,8 +249,8 @@ def check_run(
         return
     check_settings(folder)
     check_identity(folder, table, backbone)
-    record = folder.read_if_whole() or {}
-    if record.get("dataset") and record.get("model"):
+    record = folder.read_if_whole()
+    if record is not None and record.dataset and record.model:
         check_same_inputs(record, table, backbone)
 
 

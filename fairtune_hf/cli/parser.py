@@ -20,7 +20,7 @@ from typing import Any, Literal, NoReturn
 from fairtune_hf import data
 from fairtune_hf.cli.arguments import data_options
 from fairtune_hf.naming import closest_name, flag_of
-from fairtune_hf.run_record import parse_yaml
+from fairtune_hf.plain_data import parse_yaml
 
 _WIDTH = 100
 _TRUE, _FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")

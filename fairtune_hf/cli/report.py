@@ -10,12 +10,7 @@ from fairtune_hf.cli.arguments import ReportArguments
 from fairtune_hf.cli.commands import PARSERS
 from fairtune_hf.cli.stored_run import require_run, require_writable
 from fairtune_hf.hub import render_card
-from fairtune_hf.reports import (
-    is_method_run,
-    render_comparison,
-    render_methods,
-    render_report,
-)
+from fairtune_hf.reports import is_method, render_comparison, render_report
 from fairtune_hf.reports.loaded_run import read_run
 from fairtune_hf.training import RunFolder
 
@@ -27,13 +22,15 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     (run, report), _ = PARSER.parse(arguments)
     if report.runs is not None:
         return _plan_comparison(report)
-    folder = require_run(run)
+    folder = require_run(run, comparison=True)
     to = require_writable(folder, report.out)
-    read_run(folder.path)  # says what is damaged before anything is drawn
+    record = read_run(folder.path).record  # says what is damaged before anything is drawn
+    if record.chosen is None:
+        return lambda: print(f"Comparison: {render_comparison([folder.path], to)}")
 
     def execute() -> None:
         page = render_report(folder.path, to)
-        if folder.read()["test"] is not None:
+        if record.own.result("test"):
             render_card(folder.path, out=to)
         print(f"Report: {page}")
 
@@ -42,18 +39,16 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
 
 def _plan_comparison(report: ReportArguments) -> Callable[[], None]:
     runs, out = [Path(path) for path in report.runs or []], Path(str(report.out))
-    records = [RunFolder(path).read() for path in runs]
-    if runs and all(map(is_method_run, records)):
-        # In the order of the methods, whatever order a shell's pattern gave.
-        order = {
-            str(run): listed_place(record["method"]["name"])
-            for run, record in zip(runs, records, strict=True)
-        }
-        ordered = sorted(runs, key=lambda run: order[str(run)])
-        return lambda: print(f"Comparison: {render_methods(ordered, out)}")
-    for path, record in zip(runs, records, strict=True):
-        if record["test"] is None:
+    records = {path: RunFolder(path).read() for path in runs}
+    for path, record in records.items():
+        if not (record.own.result("test") or is_method(record)):
             raise ValueError(
                 f"--runs: expected evaluated runs, and {path} has no test results. Run `fairtune evaluate --run {path}` first."
             )
-    return lambda: print(f"Comparison: {render_comparison(runs, out)}")
+    # In the order of the methods, whatever order a shell's pattern gave.
+    places = {
+        path: listed_place(record.chosen or "") if is_method(record) else -1
+        for path, record in records.items()
+    }
+    ordered = sorted(runs, key=lambda path: places[path])
+    return lambda: print(f"Comparison: {render_comparison(ordered, out)}")

@@ -36,8 +36,6 @@ from fairtune_hf.tuner import FairMaskConfig, check_layout_of, count_trained
 
 PARSER = PARSERS["search"]
 
-_COUNTS = ("completed", "pruned", "wall_seconds", "trained_epochs")  # of run.json's `search`
-
 
 def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse, load and check; return the search to run."""
@@ -156,16 +154,16 @@ def _describe_model(backbone: Backbone) -> str:
 def _say_result(folder: RunFolder, backbone: Backbone) -> None:
     if not is_first_process():
         return
-    record = folder.read()
-    choice, search = record["choice"], record["search"]
-    config = FairMaskConfig(mask=choice["mask"], layout=choice["layout"])
+    own = folder.read().own
+    choice, search = own.choice, own.search
+    config = FairMaskConfig(mask=choice.mask, layout=choice.layout)
     trained, every = count_trained(backbone.model, config)
     say(
-        f"Chosen mask {choice['mask']} at learning rate {choice['learning_rate']:.2e}; trials in {folder.trials_file}.\n"
+        f"Chosen mask {choice.mask} at learning rate {choice.learning_rate:.2e}; trials in {folder.trials_file}.\n"
         f"It trains {trained:,} of {every:,} parameters.\n"
-        f"The best of many noisy values is lucky: expect its validation {search['objective'].split(',')[0]} "
-        f"to be too good by at most about {search['optimism']:.3f} on average.\n"
-        f"Chosen by: {choice['selected_by']}.\n"
+        f"The best of many noisy values is lucky: expect its validation {(search.objective or '').split(',')[0]} "
+        f"to be too good by at most about {search.optimism:.3f} on average.\n"
+        f"Chosen by: {choice.selected_by}.\n"
         f"Next: fairtune finetune --run {folder.path}"
     )
 
@@ -175,12 +173,11 @@ def is_searched(folder: RunFolder, search: SearchArguments) -> bool:
     record = folder.read_if_whole()
     if record is None and folder.record_file.is_file():
         say(f"{folder.record_file} is damaged and is written anew from the study.")
-    done = (record or {}).get("search")
-    if not done:
+    if record is None or not record.own.search:
         return False
-    done = {name: done.get(name) or 0 for name in _COUNTS}
-    if done["completed"] + done["pruned"] >= search.trials:
+    done = record.own.search
+    if done.ended >= search.trials:
         return True
-    hours_over = search.hours is not None and done["wall_seconds"] >= 3600 * search.hours
+    hours_over = search.hours is not None and (done.wall_seconds or 0) >= 3600 * search.hours
     epochs = search.trained_epochs
-    return hours_over or (epochs is not None and done["trained_epochs"] >= epochs)
+    return hours_over or (epochs is not None and (done.trained_epochs or 0) >= epochs)

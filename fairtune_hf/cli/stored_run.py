@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from fairtune_hf.cli.label_names import agree_labels
 from fairtune_hf.cli.messages import is_first_process, say
 from fairtune_hf.data import ImageTable
 from fairtune_hf.metrics import evaluate_predictions
+from fairtune_hf.plain_data import read_as
 from fairtune_hf.reports import evaluate_run, format_table
+from fairtune_hf.run_record import FAIRTUNE, Result, RunRecord, SeedRecord
 from fairtune_hf.training import (
     Backbone,
     FitArguments,
@@ -70,8 +72,8 @@ def plan_evaluation(folder: RunFolder, evaluation: EvaluateArguments) -> Callabl
             folder.path, n_resamples=evaluation.resamples, seed=evaluation.bootstrap_seed
         )
         print(format_table(record))
-        print(record["verdict"])
-        _print_doubts(record["test"])
+        print(record.verdict)
+        _print_doubts(record.own.result("test").warnings)
         say(f"Next: fairtune report --run {folder.path}")
 
     return execute
@@ -132,7 +134,7 @@ def _load_external(
         patient_column=audit.patient_column,
         split_column=external.split_column,
     )
-    names = folder.read()["dataset"]["label_names"]
+    names = folder.read().dataset.label_names
     return load_table(
         data,
         # Which label is 1 follows from the run, also in a set that knows its own labels.
@@ -149,16 +151,17 @@ def _keep_external(
     where: RunFolder, table: ImageTable, found: dict[str, Any], overlap: Overlap
 ) -> None:
     """Write and print the numbers of the other data set."""
-    described = {**describe_dataset(table), "external": external_title(table.name, overlap)}
-    warnings = [*table.warnings, *overlap.notes]
-    print(format_table(where.update(dataset=described, test=found, warnings=warnings)))
-    _print_doubts(found)
+    described = replace(describe_dataset(table), external=external_title(table.name, overlap))
+    record = RunRecord(dataset=described, warnings=[*table.warnings, *overlap.notes])
+    record.put(FAIRTUNE, seeds=[SeedRecord(test=read_as(Result, found))])
+    print(format_table(where.write(record)))
+    _print_doubts(found["warnings"])
     say(f"All rows of {table.name} were scored; numbers in {where.record_file}")
 
 
-def _print_doubts(found: Mapping[str, Any]) -> None:
+def _print_doubts(doubts: Sequence[str]) -> None:
     """Print what is to be known of test numbers: why an interval is not given, or that they rank upside down."""
-    for doubt in found["warnings"]:
+    for doubt in doubts:
         print(f"Warning: {doubt}")
 
 
@@ -186,15 +189,15 @@ def _check_overlap(folder: RunFolder, table: ImageTable, external: ExternalArgum
 
 def _refuse_another(where: RunFolder, split_hash: str) -> None:
     record = where.read_if_whole()
-    if record is not None and (record["dataset"] or {}).get("split_hash") != split_hash:
+    if record is not None and record.dataset.split_hash != split_hash:
         raise ValueError(
             f"--data-root: {where.path} holds the numbers of another data set of the same name. "
             "Move that folder away, or rename the data's."
         )
 
 
-def require_run(run: RunArguments) -> RunFolder:
-    """Return the folder `--run` names.
+def require_run(run: RunArguments, *, comparison: bool = False) -> RunFolder:
+    """Return the folder `--run` names, of a run or, where asked for, of a whole comparison.
 
     Raises:
         ValueError: A search that has not come to its end.
@@ -202,7 +205,8 @@ def require_run(run: RunArguments) -> RunFolder:
         ValueError: Its config.yaml was edited since it began.
     """
     folder = RunFolder(str(run.run))
-    if folder.read()["dataset"] is None:
+    record = folder.read()
+    if not record.dataset or (record.chosen is None and not comparison):
         folder.read_chosen()  # says what is missing
     check_settings(folder)
     return folder
@@ -230,8 +234,8 @@ def require_predictions(folder: RunFolder) -> None:
         FileNotFoundError: The choice or a control has no predictions.
         ValueError: The search has made no choice, or predictions cannot be read.
     """
-    for where, entry in folder.refits(folder.read_chosen()).values():
-        if where.read_refits(entry) is None:
+    for where, method in folder.refits(folder.read_chosen()).values():
+        if where.read_refits(method.choice) is None:
             raise FileNotFoundError(
                 f"--run: expected the predictions of the refits in {where.predictions_file}, and there are none of what "
                 f"the search chose. Run `fairtune finetune --run {folder.path}` first; it goes on where it stopped."

@@ -64,8 +64,8 @@ def card_text(
 
 def base_on_hub(folder: LoadedRun) -> str | None:
     """Return the base model's Hub id; None for a local folder, which has a bare name."""
-    base = str(folder.part("model").get("id") or "")
-    named = tables.is_hub_id(base) and ("/" in base or folder.part("model").get("revision"))
+    base = folder.record.model.id or ""
+    named = tables.is_hub_id(base) and ("/" in base or folder.record.model.revision)
     return base if base and named else None
 
 
@@ -73,7 +73,7 @@ def base_kind(folder: LoadedRun, base_model: str | None = None) -> str:
     """Return where the base model is to be had: `hub`, `embedded` or `local`."""
     if base_model:
         return "hub"
-    if folder.part("model").get("id") == EMBEDDED_BASE:
+    if folder.record.model.id == EMBEDDED_BASE:
         return "embedded"
     return "hub" if base_on_hub(folder) else "local"
 
@@ -96,15 +96,14 @@ def card_data(
 
 def card_name(folder: LoadedRun) -> str:
     """Return a name for the adapter, from its data set and attribute: letters, digits, hyphens."""
-    words = f"fairtune {folder.part('dataset').get('name') or 'run'} {folder.sensitive}"
+    words = f"fairtune {folder.record.dataset.name or 'run'} {folder.sensitive}"
     safe = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in words)
     return "-".join(part for part in safe.split("-") if part).lower()
 
 
 def evaluation_results(folder: LoadedRun) -> list[EvalResult]:
     """Return the test results for the card's model index."""
-    test, dataset = folder.part("test"), folder.part("dataset")
-    name = str(dataset.get("name") or "data")
+    test, name = folder.result("test"), folder.record.dataset.name or "data"
     return [
         EvalResult(
             task_type="image-classification",
@@ -115,10 +114,10 @@ def evaluation_results(folder: LoadedRun) -> list[EvalResult]:
             dataset_split="test",
             metric_type="roc_auc" if metric.endswith("_auc") else metric,
             metric_name=registry.METRICS[metric].title,
-            metric_value=round(float(test[metric]), 6),
+            metric_value=round(float(value), 6),
         )
         for metric in registry.shown_in(registry.CARD)
-        if numbers.is_number(test.get(metric))
+        if (value := test.value(metric)) is not None
     ]
 
 
@@ -134,45 +133,45 @@ def card_content(
     """Gather what the template prints."""
     split = folder.final_split
     shown = split or "test"
-    model = folder.part("model")
-    base = base_model or base_on_hub(folder) or str(model.get("id") or "")
+    record, result = folder.record, folder.result(shown)
+    base = base_model or base_on_hub(folder) or record.model.id or ""
     metadata = card_data(folder, repo_id=repo_id, base_model=base_model).to_yaml(line_break="\n")
     return {
         "metadata": Verbatim(metadata.strip()),
-        "dataset": folder.part("dataset"),
+        "dataset": record.dataset,
         "sensitive": folder.sensitive,
         "split": shown,
         "evaluated": split is not None,
-        "verdict": run_verdict(folder.run),
-        "flag_words": flag_words(folder.run, split=shown),
+        "verdict": run_verdict(record),
+        "flag_words": flag_words(record, split=shown),
         "missing": missing_steps(folder),
         "repo_id": repo_id or UNNAMED,
         "base": base,
         "base_kind": base_kind(folder, base_model),
         "base_shown": tables.shown_model(base),
-        "model": model,
-        "choice": folder.part("choice"),
+        "model": record.model,
+        "choice": record.choice,
         "mask_lines": Verbatim(mask_lines(folder)),
-        "metrics": list(tables.shown_metrics(folder.run, shown).values()),
-        "methods": tables.method_rows(folder.run, shown),
+        "metrics": list(tables.shown_metrics(record, shown).values()),
+        "methods": tables.method_rows(record, shown),
         "groups": tables.group_rows(folder, shown),
-        "worst_group": worst_group(folder.part(shown)),
+        "worst_group": worst_group(result),
         "splits": tables.split_rows(folder),
         "data_rows": tables.data_rows(folder),
         "search": tables.search_rows(folder),
-        "optimism": optimism_words(folder.part("search").get("optimism")),
+        "optimism": optimism_words(record.own.search.optimism),
         "cost": cost_lines(folder),
         "reproduce": tables.reproduce_rows(folder),
-        "threshold": numbers.fraction(folder.part(shown).get("threshold"), 2),
-        "n_seeds": len(folder.run.get("seeds") or []),
+        "threshold": numbers.fraction(result.value("threshold"), 2),
+        "n_seeds": record.own.n_seeds,
         "warnings": warning_lines(folder, split),
     }
 
 
 def mask_lines(folder: LoadedRun) -> str:
     """Draw the mask as text: a line a part, `#` for a trained block and `.` for a frozen one."""
-    choice = folder.part("choice")
-    grid = mask_grid(str(choice.get("mask") or ""), [str(n) for n in choice.get("bit_names") or []])
+    choice = folder.record.choice
+    grid = mask_grid(choice.mask, [str(name) for name in choice.bit_names or []])
     if grid is None:
         return ""
     wide = max(len(part) for part in grid.parts)

@@ -7,7 +7,7 @@ import html
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ from fairtune_hf.data.table import SPLITS
 from fairtune_hf.reports import numbers
 from fairtune_hf.reports.loaded_run import LoadedRun
 from fairtune_hf.reports.tables import without_folders
+from fairtune_hf.run_record import SPLITS as MEASURED
+from fairtune_hf.run_record import GroupCounts, GroupResult
 
 _SAFE_SUFFIXES = frozenset({".json", ".safetensors", ".md", ".txt", ".html"})
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _PATIENT_KEYS = frozenset({"patient_id", "patient_ids", "patients", "row_id", "row_ids"})
-_COUNTS = frozenset({"n", "positives", "n_patients"})
 _SHORTEST_ID = 5
 _PICTURE_NAME = re.compile(r"\w\.(?:jpe?g|png|bmp|tiff?|webp|dcm)\b", re.IGNORECASE)
 
@@ -169,38 +170,40 @@ def public_run(folder: LoadedRun) -> str:
     Of a group of fewer than ten people, and of the next smallest where it is the only one (see
     `hidden_cells`), the AUC and its interval are kept: the headline is made of them.
     """
-    run: dict[str, Any] = without_folders(copy.deepcopy(folder.run))
-    dataset = run.get("dataset") or {}
+    record = copy.deepcopy(folder.record)
+    dataset = record.dataset
     for split in SPLITS:
         hidden, small = folder.hidden_groups(split), folder.small_groups(split)
-        _hide_counts((dataset.get("counts") or {}).get(split) or {}, hidden)
-        for part in (run, *(run.get("controls") or {}).values()):
-            blocks = [part.get(split), *((s or {}).get(split) for s in part.get("seeds") or [])]
-            for block in filter(None, blocks):
-                _hide_counts(block.get("groups") or {}, hidden)
-                _hide_in_warnings(block, small)
-        _hide_in_warnings(run, small)
-    for totals in (dataset.get("rows") or {}, dataset.get("n_patients") or {}):
+        _hide_counts(dataset.counts.get(split) or {}, hidden)
+        if split in MEASURED:
+            for entry in (seed for method in record.methods.values() for seed in method.seeds):
+                result = entry.result(split)
+                _hide_counts(result.groups, hidden)
+                result.warnings = _hide_in(result.warnings, small)
+        record.warnings = _hide_in(record.warnings, small)
+    for totals in (dataset.rows, dataset.n_patients):
         few = [split for split, n in totals.items() if numbers.is_number(n) and 0 < n < FEW]
         totals.update(dict.fromkeys(few, SMALL))
-    return json.dumps(run, indent=1, allow_nan=False) + "\n"
+    return json.dumps(without_folders(record.to_json()), indent=1, allow_nan=False) + "\n"
 
 
-def _hide_counts(groups: dict[str, dict[str, Any]], hidden: Mapping[str, str]) -> None:
+def _hide_counts(
+    groups: Mapping[str, GroupCounts | GroupResult], hidden: Mapping[str, str]
+) -> None:
     """Hide counts by the rules of the card's tables: of hidden groups, and of a class under ten."""
     for name, row in groups.items():
-        shown = numbers.positives(row.get("n"), row.get("positives"))
+        shown = numbers.positives(row.n, row.positives)
         if name in hidden:
-            kept: dict[str, Any] = {key: row[key] for key in ("auc", "auc_ci") if key in row}
-            counts = dict.fromkeys(_COUNTS & set(row), hidden[name])
-            groups[name] = {**dict.fromkeys(row), **counts, **kept}
+            row.n = row.positives = hidden[name]
+            row.more = dict.fromkeys(row.more)
+            if isinstance(row, GroupCounts) and row.n_patients is not None:
+                row.n_patients = hidden[name]
         elif SMALL in shown:
-            row["positives"] = shown
+            row.positives = shown
 
 
-def _hide_in_warnings(block: dict[str, Any], small: set[str]) -> None:
-    if block.get("warnings"):
-        block["warnings"] = [numbers.hide_small_counts(str(w), small) for w in block["warnings"]]
+def _hide_in(warnings: Sequence[str], small: set[str]) -> list[str]:
+    return [numbers.hide_small_counts(text, small) for text in warnings]
 
 
 def public_config(config: dict[str, Any], base: str | None, revision: str | None) -> str:

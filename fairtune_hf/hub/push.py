@@ -165,7 +165,7 @@ def plan_push(
             f"--repo-id should be organisation/name, of letters, digits and . _ -; got {repo_id!r}."
         )
     folder = read_run(run_dir)
-    if not folder.part("test"):
+    if not folder.result("test"):
         raise ValueError(
             f"run_dir should hold an evaluated run; {folder.path} has no test results, so its card "
             "could not say how the adapter does. Run `fairtune evaluate --run` on it first."
@@ -190,9 +190,9 @@ def plan_push(
 
 def _adapter_files(folder: LoadedRun, base: str | None) -> list[PushFile]:
     adapter = folder.path / "adapter"
-    require_whole_adapter(RunFolder(folder.path), folder.part("choice"))
+    require_whole_adapter(RunFolder(folder.path), folder.record.choice)
     config = json.loads((adapter / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
-    public = public_config(config, base, folder.part("model").get("revision"))
+    public = public_config(config, base, folder.record.model.revision)
     return [
         PushFile(ADAPTER_FILES[0], public.encode()),
         PushFile(ADAPTER_FILES[1], adapter / ADAPTER_FILES[1]),
@@ -207,7 +207,7 @@ def _base_to_be_had(folder: LoadedRun) -> str | None:
     """
     kind = base_kind(folder)
     if kind == "local":
-        name = folder.part("model").get("id")
+        name = folder.record.model.id
         raise ValueError(
             f"The base model of this run is the local folder {name!r}; without it nobody can load "
             "the adapter. Push it too with --with-base (and --base-dir FOLDER), if its licence "
@@ -220,7 +220,7 @@ def _base_files(folder: LoadedRun, base_dir: Path | str | None) -> tuple[PushFil
     if base_kind(folder) != "local":
         raise ValueError(
             "--with-base is for a base model that is a local folder; the one of this run, "
-            f"{folder.part('model').get('id')}, can be had without it. Leave --with-base out."
+            f"{folder.record.model.id}, can be had without it. Leave --with-base out."
         )
     if base_dir is None:
         raise ValueError("--with-base needs the base model's folder: add --base-dir FOLDER.")
@@ -231,7 +231,7 @@ def _base_files(folder: LoadedRun, base_dir: Path | str | None) -> tuple[PushFil
             f"--base-dir should be a folder with config.json and *.safetensors; {base} has not."
         )
     check_no_pickle(base)
-    recorded = folder.part("model").get("sha256")
+    recorded = folder.record.model.sha256
     if recorded and _sha256(weights) != recorded:
         raise ValueError(
             f"--base-dir {base} holds other weights than the run was trained from (sha256 differs "

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING
 from fairtune_hf.lazy import attach
 
 if TYPE_CHECKING:
+    from .comparison import is_method as is_method
+    from .comparison import merge_methods as merge_methods
     from .comparison import render_comparison as render_comparison
-    from .evaluation import compare_method as compare_method
-    from .evaluation import evaluate_method as evaluate_method
+    from .comparison import render_methods as render_methods
+    from .evaluation import compare as compare
+    from .evaluation import correct_by_holm as correct_by_holm
     from .evaluation import evaluate_run as evaluate_run
-    from .method_comparison import is_method_run as is_method_run
-    from .method_comparison import render_methods as render_methods
+    from .evaluation import measure as measure
     from .page import render_report as render_report
     from .terminal import format_audit as format_audit
     from .terminal import format_table as format_table

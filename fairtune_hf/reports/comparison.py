@@ -1,74 +1,39 @@
-"""Many runs side by side: the paper's table form, as HTML, Markdown, LaTeX and CSV.
+"""Methods side by side, in one setting or many: results, paired tests, cost, means and ranks.
 
-One row a data set, attribute and metric, one column a method, then averages and average ranks over
-the settings in which every method has a value. Reads `run.json` files alone.
+A setting is a data set and an attribute. Its methods are those of one run (what a search chose, and its
+controls) or of several (the methods of a comparison); a method that failed is a row that says why. Reads
+`run.json` files alone. Holm's correction is made here, over the methods that are set side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from fairtune_hf.metrics import registry
-from fairtune_hf.metrics.ranks import average_ranks, average_scores
+from fairtune_hf.metrics.multiplicity import holm_p_values
 from fairtune_hf.run_folder import write_text
+from fairtune_hf.run_record import MethodRecord, RunRecord
 
-from . import numbers
 from .comparison_figures import comparison_figures
+from .comparison_tables import COMPARED, comparison_tables
 from .figure import write_figure_data
 from .loaded_run import LoadedRun, read_run
-from .tables import METRICS, capital, method_results
+from .plain_table import latex, markdown
 from .templating import page_environment
-from .verdict import method_name, run_verdict
+from .verdict import run_verdict
 
-COMPARED = {
-    name: not registry.is_small_good(name) for name in registry.shown_in(registry.COMPARISON)
-}
-"""Metrics of the table -> whether higher is better."""
-
-
-@dataclass(frozen=True)
-class TableCell:
-    """One value of the table.
-
-    Attributes:
-        value: The number as printed.
-        interval: Its 95 % interval, or an empty string.
-        best: Whether no method has a better one in this row.
-    """
-
-    value: str
-    interval: str
-    best: bool
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """One line of the table.
-
-    Attributes:
-        setting: Data set and attribute, or what was averaged.
-        metric: Name of the metric.
-        cells: One cell a method.
-        first: Whether the setting changes here.
-    """
-
-    setting: str
-    metric: str
-    cells: tuple[TableCell, ...]
-    first: bool
+REFERENCE = "full"  # what the methods of a comparison are compared with
 
 
 def render_comparison(run_dirs: Sequence[Path | str], out: Path | str) -> Path:
     """Write `comparison.html`, `.md`, `.tex` and `.csv` and the figures' data into a folder.
 
-    Runs whose test rows were not read are left out and named.
-
     Args:
-        run_dirs: Folders of two or more runs.
+        run_dirs: Folders of runs, of methods of a comparison, or of whole comparisons; of one or several
+            data sets and attributes. Runs whose test rows were not read are left out and named.
         out: Folder to write to; made if it does not exist.
 
     Returns:
@@ -76,39 +41,46 @@ def render_comparison(run_dirs: Sequence[Path | str], out: Path | str) -> Path:
 
     Raises:
         FileNotFoundError: A folder has no `run.json`.
-        ValueError: No run has test results, or a folder is given twice.
+        ValueError: Nothing has test results, or a folder, or a method of a setting, is given twice.
     """
     paths = [Path(run_dir) for run_dir in run_dirs]
     _check_different(paths)
     folders = [read_run(path) for path in paths]
-    evaluated = [folder for folder in folders if folder.part("test")]
-    if not evaluated:
+    held = [folder for folder in folders if folder.result("test") or is_method(folder.record)]
+    if not held:
         raise ValueError(
             f"runs: expected at least one run whose test rows were read; none of the {len(paths)} "
             "given has a `test` part in its run.json. Run `fairtune evaluate --run` on each first."
         )
-    names = setting_names(evaluated)
-    results = collect_results(evaluated, names)
-    methods = list(results["method"].unique())
-    rows = table_rows(results, methods)
-    heads = [capital(method_name(method)) for method in methods]
-    figures = comparison_figures(evaluated, names)
-    to = Path(out)
+    settings = collect_settings(held)
+    table = collect_results(settings)
+    tables, figures, to = (
+        comparison_tables(settings, table),
+        comparison_figures(settings),
+        Path(out),
+    )
     for figure in figures:
         write_figure_data(to / "figures", figure)
-    write_text(to / "comparison.csv", results.to_csv(index=False, lineterminator="\n"))
-    write_text(to / "comparison.md", markdown_table(rows, heads))
-    write_text(to / "comparison.tex", latex_table(rows, heads))
+    write_text(to / "comparison.csv", table.to_csv(index=False, lineterminator="\n"))
+    write_text(to / "comparison.md", "\n".join(map(markdown, tables)))
+    write_text(to / "comparison.tex", "\n".join(map(latex, tables)))
     content = {
-        "heads": heads,
-        "rows": rows,
+        "settings": list(settings),
+        "tables": tables,
         "figures": figures,
-        "verdicts": [(n, run_verdict(f.run)) for n, f in zip(names, evaluated, strict=True)],
-        "left_out": [folder.path.name for folder in folders if folder not in evaluated],
-        "settings": len(evaluated),
+        "verdicts": [(name, run_verdict(run)) for name, run in settings.items() if run.chosen],
+        "left_out": [folder.path.name for folder in folders if folder not in held],
     }
     html = page_environment().get_template("comparison.html.jinja").render(content)
     return write_text(to / "comparison.html", html)
+
+
+render_methods = render_comparison  # its name where methods of a comparison are meant
+
+
+def is_method(run: RunRecord) -> bool:
+    """Whether a run is one method of a comparison, or a whole comparison: no search with its controls."""
+    return run.chosen is None or bool(run.own.source or run.own.failure)
 
 
 def _check_different(paths: Sequence[Path]) -> None:
@@ -118,160 +90,124 @@ def _check_different(paths: Sequence[Path]) -> None:
         raise ValueError(f"runs: each folder counts once; {', '.join(twice)} was given twice.")
 
 
-def setting_names(folders: Sequence[LoadedRun]) -> list[str]:
-    """Name each run by data set and attribute, and by its folder where those are not enough."""
-    names = [f"{f.part('dataset').get('name') or 'run'}, {f.sensitive}" for f in folders]
-    return [
-        name if names.count(name) == 1 else f"{name} ({folder.path.name})"
-        for name, folder in zip(names, folders, strict=True)
-    ]
+def collect_settings(folders: Sequence[LoadedRun]) -> dict[str, RunRecord]:
+    """Return the record of each setting by its name, the methods of one data set and attribute in one.
+
+    Raises:
+        ValueError: A method of a setting is given twice.
+    """
+    parts: dict[str, list[RunRecord]] = {}
+    for folder in folders:
+        if is_method(folder.record):
+            parts.setdefault(folder.setting, []).append(folder.record)
+    settings = {name: merge_methods(records, name) for name, records in parts.items()}
+    runs = [folder for folder in folders if not is_method(folder.record)]
+    names = [*settings, *(folder.setting for folder in runs)]
+    for folder in runs:
+        name = folder.setting
+        settings[name if names.count(name) == 1 else f"{name} ({folder.path.name})"] = folder.record
+    return settings
 
 
-def collect_results(folders: Sequence[LoadedRun], names: Sequence[str]) -> pd.DataFrame:
-    """Return one row a setting, method and metric: the refit with `choice.seed`, and the seeds."""
-    records = []
-    for folder, setting in zip(folders, names, strict=True):
-        controls = folder.part("controls")
-        for method, result in method_results(folder.run, "test").items():
-            recipe = folder.run if method == "fairtune" else controls[method]
-            seeds = [seed.get("test") or {} for seed in recipe.get("seeds") or []]
-            for metric in COMPARED:
-                known = [s[metric] for s in seeds if numbers.is_number(s.get(metric))]
-                low, high = result.get(f"{metric}_ci") or (None, None)
-                records.append(
-                    {
-                        "setting": setting,
-                        "dataset": folder.part("dataset").get("name"),
-                        "attribute": folder.sensitive,
-                        "method": method,
-                        "metric": metric,
-                        "value": result.get(metric),
-                        "low": low,
-                        "high": high,
-                        "mean_over_seeds": sum(known) / len(known) if known else None,
-                        "n_seeds": len(known),
-                    }
+def merge_methods(records: Sequence[RunRecord], setting: str = "the same data") -> RunRecord:
+    """Put the methods of several runs on the same data into one record, as that of a comparison.
+
+    Raises:
+        ValueError: A method is given twice.
+    """
+    first = next((run for run in records if run.model), records[0])
+    merged = RunRecord(
+        dataset=first.dataset,
+        model=first.model,
+        chosen=None,
+        reference=next((run.reference for run in records if run.reference), None),
+        versions=first.versions,
+        hardware=first.hardware,
+    )
+    for run in records:
+        for name, method in run.methods.items():
+            if name in merged.methods:
+                raise ValueError(
+                    f"runs: the method {name} on {setting} was given twice. Leave one out."
                 )
-    table = pd.DataFrame(records)
-    for column in ("value", "low", "high", "mean_over_seeds"):
-        table[column] = pd.to_numeric(table[column], errors="coerce")
+            merged.methods[name] = method
+        merged.comparisons += run.comparisons
+        merged.warnings += [text for text in run.warnings if text not in merged.warnings]
+    return merged
+
+
+def collect_results(settings: Mapping[str, RunRecord]) -> pd.DataFrame:
+    """Return one row a setting, method and metric, with paired differences and Holm's p-values.
+
+    The value is that of the refit with the choice's seed. The differences are those of the row's method minus
+    the setting's `reference`. Methods that failed have one row without a metric, with the reason under `failure`.
+    """
+    rows = [
+        {
+            "setting": setting,
+            "dataset": run.dataset.name,
+            "attribute": run.dataset.sensitive or "group",
+            "reference": run.reference,
+            "method": name,
+            **row,
+        }
+        for setting, run in settings.items()
+        for name, method in run.methods.items()
+        for row in _method_rows(name, method, run)
+    ]
+    table = pd.DataFrame(rows, columns=[*_PLACE, *_VALUES])
+    numbers = [name for name in _VALUES if name not in ("metric", "failure")]
+    table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
+    for _, held in table.groupby(["setting", "metric"], sort=False):
+        tested = held["p_value"].dropna()
+        adjusted = holm_p_values({str(i): float(p) for i, p in tested.items()})
+        for index, value in adjusted.items():
+            table.loc[int(index), "p_holm"] = value
     return table
 
 
-def table_rows(results: pd.DataFrame, methods: Sequence[str]) -> list[TableRow]:
-    """Return the lines of the table: each setting, then averages and average ranks."""
-    rows = []
-    for setting, held in results.groupby("setting", sort=False):
-        for index, metric in enumerate(COMPARED):
-            of_metric = held[held["metric"] == metric].set_index("method").reindex(list(methods))
-            bounds = list(zip(of_metric["low"], of_metric["high"], strict=True))
-            cells = _cells(of_metric["value"].tolist(), COMPARED[metric], bounds=bounds)
-            rows.append(TableRow(str(setting), METRICS[metric], cells, index == 0))
-    return rows + _summary_rows(results, methods)
-
-
-def _summary_rows(results: pd.DataFrame, methods: Sequence[str]) -> list[TableRow]:
-    """Average over the settings where every method has a value, so that all average the same."""
-    rows: list[TableRow] = []
-    ranks: list[TableRow] = []
-    for metric, higher in COMPARED.items():
-        wide = results[results["metric"] == metric].pivot(
-            index="setting", columns="method", values="value"
-        )
-        complete = wide.reindex(columns=list(methods)).dropna()
-        if len(complete) < 2:
-            continue
-        over = f"over {len(complete)} settings"
-        means = average_scores(complete).tolist()
-        places = average_ranks(complete, higher_is_better=higher).tolist()
-        rows.append(TableRow(f"Mean {over}", METRICS[metric], _cells(means, higher), not rows))
-        cells = _cells(places, higher_is_better=False, digits=2)
-        ranks.append(TableRow(f"Mean rank {over}", METRICS[metric], cells, not ranks))
-    return rows + ranks
-
-
-def _cells(
-    values: Sequence[float],
-    higher_is_better: bool,
-    *,
-    bounds: Sequence[tuple[float, float]] | None = None,
-    digits: int = 3,
-) -> tuple[TableCell, ...]:
-    known = [value for value in values if numbers.is_number(value)]
-    best = (max if higher_is_better else min)(known, default=None)
-    return tuple(
-        TableCell(
-            numbers.fraction(value, digits),
-            numbers.interval(bounds[index]) if bounds else "",
-            len(known) > 1 and value == best,
-        )
-        for index, value in enumerate(values)
-    )
-
-
-def markdown_table(rows: Sequence[TableRow], heads: Sequence[str]) -> str:
-    """Write the table in Markdown; the best value of a row is bold."""
-    lines = [
-        "| Setting | Metric | " + " | ".join(map(_markdown, heads)) + " |",
-        "| --- | --- |" + " ---: |" * len(heads),
-    ]
-    for row in rows:
-        cells = []
-        for cell in row.cells:
-            shown = f"**{cell.value}**" if cell.best else cell.value
-            cells.append(f"{shown} [{cell.interval}]" if cell.interval else shown)
-        setting = _markdown(row.setting) if row.first else ""
-        lines.append(f"| {setting} | {row.metric} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", _NOTE, ""])
-
-
-_NOTE = (
-    "Test rows; the refit with the chosen seed. In brackets: 95 % intervals over patients. Bold: best "
-    "value of the row, which does not mean that the difference is beyond noise."
+_PLACE = ("setting", "dataset", "attribute", "reference", "method")
+_VALUES = (
+    *("metric", "value", "low", "high", "mean_over_seeds", "n_seeds", "failure"),
+    *("difference", "difference_low", "difference_high", "p_value", "p_holm"),
 )
 
 
-def _markdown(words: str) -> str:
-    safe = words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for letter in "\\`*[]|":
-        safe = safe.replace(letter, f"\\{letter}")
-    return " ".join(safe.split())
+def _method_rows(name: str, method: MethodRecord, run: RunRecord) -> list[dict[str, Any]]:
+    result = method.result("test")
+    if method.failure or not result:
+        return [{"failure": method.failure or "not finished"}]
+    rows = []
+    for metric in COMPARED:
+        known = [v for r in method.results("test") if (v := r.value(metric)) is not None]
+        low, high = result.interval(metric) or (None, None)
+        rows.append(
+            {
+                "metric": metric,
+                "value": result.value(metric),
+                "low": low,
+                "high": high,
+                "mean_over_seeds": sum(known) / len(known) if known else None,
+                "n_seeds": len(known),
+                **_tested(name, metric, run),
+            }
+        )
+    return rows
 
 
-def latex_table(rows: Sequence[TableRow], heads: Sequence[str]) -> str:
-    """Write the table in LaTeX (package booktabs); the best value of a row is bold."""
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        "\\begin{tabular}{ll" + "r" * len(heads) + "}",
-        "\\toprule",
-        " & ".join(["Setting", "Metric", *map(latex_text, heads)]) + " \\\\",
-    ]
-    for row in rows:
-        if row.first:
-            lines.append("\\midrule")
-        cells = []
-        for cell in row.cells:
-            value = latex_text(cell.value)
-            shown = f"\\textbf{{{value}}}" if cell.best else value
-            small = f" {{\\scriptsize [{latex_text(cell.interval)}]}}" if cell.interval else ""
-            cells.append(shown + small)
-        setting = latex_text(row.setting) if row.first else ""
-        lines.append(" & ".join([setting, row.metric, *cells]) + " \\\\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", f"% {_NOTE}", ""])
-
-
-_LATEX = {
-    "\\": "\\textbackslash{}",
-    "~": "\\textasciitilde{}",
-    "^": "\\textasciicircum{}",
-    "\u2212": "$-$",
-    "\u2013": "--",
-    "<": "\\textless{}",
-    ">": "\\textgreater{}",
-    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
-}
-
-
-def latex_text(words: str) -> str:
-    """Write any text so that LaTeX prints it and runs none of it."""
-    return "".join(_LATEX.get(letter, letter) for letter in " ".join(words.split()))
+def _tested(name: str, metric: str, run: RunRecord) -> dict[str, Any]:
+    """Return the paired difference of a method minus the reference, whichever of the two was recorded first."""
+    for item in run.comparisons:
+        pair = {item.method, item.reference}
+        if (item.metric, item.split) != (metric, "test") or pair != {name, run.reference}:
+            continue
+        sign = 1 if item.method == name else -1
+        bounds = sorted(sign * end for end in item.ci or () if end is not None)
+        low, high = bounds if len(bounds) == 2 else (None, None)
+        return {
+            "difference": None if item.difference is None else sign * item.difference,
+            "difference_low": low,
+            "difference_high": high,
+            "p_value": item.p_value,
+        }
+    return {}

@@ -30,12 +30,8 @@ class CostRow:
 
 def cost_rows(folder: LoadedRun) -> list[CostRow]:
     """Return one row for each step whose cost `run.json` holds; a dash for what is unknown."""
-    cost = folder.part("cost")
-    return [
-        _cost_row(label, cost[key])
-        for key, label in _STEPS.items()
-        if isinstance(cost.get(key), dict)
-    ]
+    cost = folder.record.cost
+    return [_cost_row(label, cost[key]) for key, label in _STEPS.items() if key in cost]
 
 
 def cost_lines(folder: LoadedRun) -> list[tuple[str, str]]:
@@ -83,14 +79,13 @@ def _parts(by_part: object) -> str:
 
 def importance_figure(folder: LoadedRun) -> Figure | None:
     """Draw the parts whose training moved the objective most, with the intervals of their effects."""
-    importance = folder.part("search").get("importance")
-    bits = importance.get("bits") if isinstance(importance, dict) else None
+    importance = folder.record.own.search.importance or {}
     rows = [
         (str(bit.get("name")), *(float(bit[key]) for key in ("effect", "low", "high")))
-        for bit in bits or []
+        for bit in importance.get("bits") or []
         if all(numbers.is_number(bit.get(key)) for key in ("effect", "low", "high"))
     ]
-    if not rows or not isinstance(importance, dict):
+    if not rows:
         return None
     data = pd.DataFrame(rows, columns=["part", "effect", "low", "high"])
     shown = data.loc[data["effect"].abs().sort_values(ascending=False, kind="stable").index]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,24 @@ from fairtune_hf.metrics import (
     holm_p_values,
 )
 from fairtune_hf.metrics.registry import TESTED
+from fairtune_hf.plain_data import read_as
 from fairtune_hf.reports.verdict import run_verdict
 from fairtune_hf.run_folder import RunFolder
+from fairtune_hf.run_record import (
+    SPLITS,
+    ChoiceRecord,
+    ComparisonRecord,
+    MethodRecord,
+    Result,
+    RunRecord,
+    SeedRecord,
+)
 
-_SPLITS = {"validation": "raise", "test": "coerce"}
+_ERRORS = {"validation": "raise", "test": "coerce"}
 
 
-def evaluate_run(run_dir: Path | str, *, n_resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
-    """Measure every refit of a run and its controls, compare them, and write run.json.
+def evaluate_run(run_dir: Path | str, *, n_resamples: int = 2000, seed: int = 0) -> RunRecord:
+    """Measure every refit of a run and its controls, and compare the choice with each of them.
 
     Args:
         run_dir: A folder in which `fairtune finetune` has left predictions.
@@ -38,9 +48,19 @@ def evaluate_run(run_dir: Path | str, *, n_resamples: int = 2000, seed: int = 0)
         seed: Seed of the resampling.
 
     Returns:
-        The record written: `validation`, `test` and `seeds` of the choice and of each control,
-        `comparisons` on the test rows, with p-values by Holm over the controls of each metric, `verdict`
-        and `warnings`. An evaluation takes the place of an earlier one, its warnings too.
+        The record written, see `measure` and `compare`. An evaluation takes the place of an earlier
+        one, its warnings too.
+
+    Raises:
+        FileNotFoundError: No run.json or no predictions in the folder.
+        ValueError: A validation group without both classes.
+    """
+    measure(run_dir, n_resamples=n_resamples, seed=seed)
+    return compare(run_dir, n_resamples=n_resamples, seed=seed)
+
+
+def measure(run_dir: Path | str, *, n_resamples: int = 2000, seed: int = 0) -> RunRecord:
+    """Measure every refit of a run's methods and write run.json, without comparisons and verdict.
 
     Raises:
         FileNotFoundError: No run.json or no predictions in the folder.
@@ -48,81 +68,70 @@ def evaluate_run(run_dir: Path | str, *, n_resamples: int = 2000, seed: int = 0)
     """
     folder = RunFolder(run_dir)
     record = folder.read_chosen()
-    sensitive = record["dataset"]["sensitive"]
-    predictions = _require_predictions(folder, record["choice"])
-    options = {"sensitive": sensitive, "n_resamples": n_resamples, "seed": seed}
-    first_seed = int(record["choice"]["seed"])
-    record.update(_measure(predictions, first_seed, options))
-    record["comparisons"] = []
-    for name, entry in (record["controls"] or {}).items():
-        reference = _require_predictions(folder.control(name), entry)
-        entry.update(_measure(reference, first_seed, options))
-        record["comparisons"] += _compare(predictions, reference, name, options)
-    _correct_for_controls(record["comparisons"])
-    record["warnings"] = _collect_warnings(record)
-    record["verdict"] = None  # made anew from the comparisons
-    record["verdict"] = run_verdict(record)
+    options = _options(record, n_resamples, seed)
+    record.forget_evaluation()
+    for where, method in folder.refits(record).values():
+        predictions = _require_predictions(where, method.choice)
+        method.seeds = _measure(predictions, record.choice.seed, options)
+    record.warnings = _collect_warnings(record)
     return folder.write(record)
 
 
-def evaluate_method(
-    run_dir: Path | str, *, n_resamples: int = 2000, seed: int = 0
-) -> dict[str, Any]:
-    """Measure every refit of one method of a comparison and write run.json.
-
-    Raises:
-        FileNotFoundError: No run.json or no predictions in the folder.
-        ValueError: A validation group without both classes.
-    """
-    folder = RunFolder(run_dir)
-    record = folder.read_chosen()
-    options = {
-        "sensitive": record["dataset"]["sensitive"],
-        "n_resamples": n_resamples,
-        "seed": seed,
-    }
-    predictions = _require_predictions(folder, record["choice"])
-    record.update(_measure(predictions, int(record["choice"]["seed"]), options))
-    record["comparisons"], record["verdict"] = None, None
-    record["warnings"] = _collect_warnings(record)
-    return folder.write(record)
-
-
-def compare_method(
-    run_dir: Path | str, reference_dir: Path | str, *, n_resamples: int = 2000, seed: int = 0
-) -> dict[str, Any]:
-    """Compare one evaluated method with another on the same test rows and write its run.json.
+def compare(
+    run_dir: Path | str,
+    reference_dir: Path | str | None = None,
+    *,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> RunRecord:
+    """Compare a measured run's choice with others on the same test rows and write its run.json.
 
     Args:
-        run_dir: Folder of the method.
-        reference_dir: Folder of the method it is compared with; its own folder gives no comparison.
+        run_dir: Folder of the run.
+        reference_dir: Folder of the run whose choice it is compared with; its own folder gives no
+            comparison. Without it, each of the run's controls is.
         n_resamples: Bootstrap resamples behind each interval.
         seed: Seed of the resampling.
+
+    Returns:
+        The record written. Beside controls it has a verdict, and p-values by Holm over the controls of
+        each metric.
 
     Raises:
         FileNotFoundError: A folder has no run.json or no predictions.
         ValueError: The two were scored on different rows.
     """
-    folder, reference_folder = RunFolder(run_dir), RunFolder(reference_dir)
-    record, reference = folder.read_chosen(), reference_folder.read_chosen()
-    own, other = record["method"]["name"], reference["method"]["name"]
-    record["comparisons"] = []
-    if own != other:
-        options = {
-            "sensitive": record["dataset"]["sensitive"],
-            "n_resamples": n_resamples,
-            "seed": seed,
-        }
-        pair = (
-            _require_predictions(folder, record["choice"]),
-            _require_predictions(reference_folder, reference["choice"]),
+    folder = RunFolder(run_dir)
+    record = folder.read_chosen()
+    if reference_dir is None:
+        record.reference, others = record.chosen, folder.refits(record)
+    else:
+        other = RunFolder(reference_dir).read_chosen()
+        record.reference = other.chosen
+        others = {str(other.chosen): (RunFolder(reference_dir), other.own)}
+    predictions = _require_predictions(folder, record.choice)
+    record.comparisons = [
+        item
+        for name, (where, method) in others.items()
+        if name != record.chosen
+        for item in _compare(
+            {str(record.chosen): predictions, name: _require_predictions(where, method.choice)},
+            _options(record, n_resamples, seed),
         )
-        record["comparisons"] = _compare(*pair, other, options, method=own)
-    record["warnings"] = _collect_warnings(record)
+    ]
+    record.verdict = None
+    if reference_dir is None:
+        correct_by_holm(record.comparisons)
+        record.verdict = run_verdict(record)
+    record.warnings = _collect_warnings(record)
     return folder.write(record)
 
 
-def _require_predictions(folder: RunFolder, choice: Mapping[str, Any]) -> pd.DataFrame:
+def _options(record: RunRecord, n_resamples: int, seed: int) -> dict[str, Any]:
+    return {"sensitive": record.dataset.sensitive, "n_resamples": n_resamples, "seed": seed}
+
+
+def _require_predictions(folder: RunFolder, choice: ChoiceRecord) -> pd.DataFrame:
     predictions = folder.read_refits(choice)
     if predictions is None:
         raise FileNotFoundError(
@@ -132,72 +141,65 @@ def _require_predictions(folder: RunFolder, choice: Mapping[str, Any]) -> pd.Dat
     return predictions
 
 
-def _measure(predictions: pd.DataFrame, first_seed: int, options: dict[str, Any]) -> dict[str, Any]:
-    """Return validation and test of the first seed, and both for every seed."""
+def _measure(
+    predictions: pd.DataFrame, first_seed: int | None, options: dict[str, Any]
+) -> list[SeedRecord]:
+    """Return validation and test of every seed, the first seed first."""
     seeds = []
     for seed in predictions["seed"].unique():
-        blocks: dict[str, Any] = {"seed": int(seed)}
-        for split, errors in _SPLITS.items():
+        results = {}
+        for split, errors in _ERRORS.items():
             rows = predictions[(predictions["seed"] == seed) & (predictions["split"] == split)]
             block = evaluate_predictions(rows, errors=errors, **options)
             scores = rows.loc[rows[options["sensitive"]].notna(), "score"]
             flag = collapse_flag(block["overall_auc"], block["overall_auc_ci"], scores)
-            blocks[split] = block | {"collapse": None if flag is None else dataclasses.asdict(flag)}
-        seeds.append(blocks)
-    first = next(block for block in seeds if block["seed"] == first_seed)
-    return {"validation": first["validation"], "test": first["test"], "seeds": seeds}
+            block["collapse"] = None if flag is None else dataclasses.asdict(flag)
+            results[split] = read_as(Result, block, split)
+        seeds.append(SeedRecord(seed=int(seed), **results))
+    return sorted(seeds, key=lambda entry: entry.seed != first_seed)
 
 
 def _compare(
-    predictions: pd.DataFrame,
-    reference: pd.DataFrame,
-    name: str,
-    options: dict[str, Any],
-    *,
-    method: str = "fairtune",
-) -> list[dict[str, Any]]:
-    """Return the paired comparisons with one control on the test rows."""
-    found: dict[str, Comparison] = compare_metrics(
-        predictions[predictions["split"] == "test"],
-        reference[reference["split"] == "test"],
-        metrics=TESTED,
-        **options,
-    )
-    place = {"method": method, "reference": name, "split": "test"}
+    predictions: Mapping[str, pd.DataFrame], options: dict[str, Any]
+) -> list[ComparisonRecord]:
+    """Return the paired comparisons of one method with another on the test rows."""
+    method, reference = predictions
+    tables = (frame[frame["split"] == "test"] for frame in predictions.values())
+    found: dict[str, Comparison] = compare_metrics(*tables, metrics=TESTED, **options)
+    place = {"method": method, "reference": reference, "split": "test"}
     return [
-        {key: json_able(value) for key, value in {**place, **dataclasses.asdict(item)}.items()}
+        read_as(ComparisonRecord, json_able({**place, **dataclasses.asdict(item)}))
         for item in found.values()
     ]
 
 
-def _correct_for_controls(comparisons: list[dict[str, Any]]) -> None:
-    """Add `p_value_holm`: corrected for the controls that a metric is compared with, as in `fairtune compare`."""
+def correct_by_holm(comparisons: Sequence[ComparisonRecord]) -> None:
+    """Set `p_value_holm`: corrected for the comparisons of a metric."""
     for metric in TESTED:
-        held = {item["reference"]: item for item in comparisons if item["metric"] == metric}
-        p_values = {name: item["p_value"] for name, item in held.items()}
-        known = {name: math.nan if p is None else p for name, p in p_values.items()}
-        for name, corrected in holm_p_values(known).items():
-            held[name]["p_value_holm"] = json_able(corrected)
+        held = {str(n): item for n, item in enumerate(comparisons) if item.metric == metric}
+        p_values = {n: math.nan if i.p_value is None else i.p_value for n, i in held.items()}
+        for number, corrected in holm_p_values(p_values).items():
+            held[number].p_value_holm = json_able(corrected)
 
 
-def _collect_warnings(record: dict[str, Any]) -> list[str]:
+def _collect_warnings(record: RunRecord) -> list[str]:
     """Return the warnings of the earlier steps and of this evaluation, without those of an earlier evaluation.
 
     What a comparison says beyond what is told of its rows moves here, where `fairtune push` hides small counts.
     """
-    methods = {"the chosen mask": record, **(record["controls"] or {})}
+    methods: dict[str, MethodRecord] = {"the chosen mask": record.own, **record.controls}
     found = [
-        (f"{method}, {split}: ", text)
-        for method, entry in methods.items()
-        for split in _SPLITS
-        for text in entry[split].get("warnings", [])
+        (f"{name}, {split}: ", text)
+        for name, method in methods.items()
+        for split in SPLITS
+        for text in method.result(split).warnings
     ]
     told = {text for _, text in found}
-    for item in record["comparisons"] or []:
-        where = f"the chosen mask minus {item['reference']}, {item['split']}: "
-        found += [(where, text) for text in item.pop("warnings") if text not in told]
+    for item in record.comparisons:
+        where = f"the chosen mask minus {item.reference}, {item.split}: "
+        found += [(where, text) for text in item.more.pop("warnings", []) if text not in told]
     # Of a comparison with any method: that of an earlier one may have been with another.
-    names, splits = "|".join(map(re.escape, methods)), "|".join(_SPLITS)
+    names, splits = "|".join(map(re.escape, methods)), "|".join(SPLITS)
     own = re.compile(f"(?:{names}|the chosen mask minus .+?), (?:{splits}): ")
-    kept = [text for text in record["warnings"] or [] if not own.match(text)]
+    kept = [text for text in record.warnings if not own.match(text)]
     return list(dict.fromkeys([*kept, *(where + text for where, text in found)]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -25,22 +24,20 @@ def difference_figure(folder: LoadedRun) -> Figure | None:
     """Draw the paired differences of minimum AUC against each control, with the line of no change."""
     found = [
         item
-        for item in folder.run.get("comparisons") or []
-        if numbers.is_number(item.get("difference")) and item.get("split", "test") == "test"
+        for item in folder.record.comparisons
+        if numbers.is_number(item.difference) and item.split == "test"
     ]
     if not found:
         return None
     order = [*_METRIC_WORDS]
-    found.sort(
-        key=lambda item: order.index(_metric(item)) if _metric(item) in order else len(order)
-    )
+    found.sort(key=lambda i: order.index(i.metric) if i.metric in order else len(order))
     rows = pd.DataFrame(
         {
-            "metric": [_metric(item) for item in found],
-            "reference": [str(item.get("reference")) for item in found],
-            "difference": [float(item["difference"]) for item in found],
-            "low": [bound(item.get("ci"), 0) for item in found],
-            "high": [bound(item.get("ci"), 1) for item in found],
+            "metric": [item.metric for item in found],
+            "reference": [item.reference for item in found],
+            "difference": [float(item.difference or 0.0) for item in found],
+            "low": [bound(item.ci, 0) for item in found],
+            "high": [bound(item.ci, 1) for item in found],
         }
     )
     span = svg.padded([0.0, *rows["difference"], *rows["low"], *rows["high"]])
@@ -74,10 +71,6 @@ def difference_figure(folder: LoadedRun) -> Figure | None:
     )
 
 
-def _metric(item: Mapping[str, Any]) -> str:
-    return str(item.get("metric", "min_auc"))
-
-
 def _interval_row(axes: svg.Axes, index: int, row: Any) -> Markup:
     y = axes.top + 40 * index + 28
     reference = method_name(str(row.reference))
@@ -103,81 +96,94 @@ def _interval_row(axes: svg.Axes, index: int, row: Any) -> Markup:
 def group_figure(folder: LoadedRun, split: str) -> Figure | None:
     """Draw each group's AUC with its interval, under the chosen mask and each control."""
     records = [
-        (
-            str(name),
-            method,
-            float(row["auc"]),
-            bound(row.get("auc_ci"), 0),
-            bound(row.get("auc_ci"), 1),
-        )
-        for method, result in method_results(folder.run, split).items()
-        for name, row in (result.get("groups") or {}).items()
-        if numbers.is_number(row.get("auc"))
+        (name, method, row.auc, bound(row.auc_ci, 0), bound(row.auc_ci, 1))
+        for method, result in method_results(folder.record, split).items()
+        for name, row in result.groups.items()
+        if numbers.is_number(row.auc)
     ]
     if not records:
         return None
     data = pd.DataFrame(records, columns=["group", "method", "auc", "low", "high"])
-    shown = set(data["group"])
-    groups = [name for name in folder.group_order(split) if name in shown]
-    methods = list(data["method"].unique())
-    step = 13 * len(methods) + 26
-    axes = svg.Axes(
-        svg.padded([*data["auc"], *data["low"], *data["high"]]),
-        (0.0, 1.0),
-        left=12,
-        width=396,
-        top=4,
-        height=step * len(groups),
-    )
-    parts = [bottom_axis(axes, f"AUC on the {split} set, with 95\u202f% intervals")]
-    for row in data.itertuples():
-        method = methods.index(row.method)
-        y = axes.top + step * groups.index(str(row.group)) + 27 + 13 * method
-        parts.append(_interval_mark(axes, row, y, method))
-    for index, name in enumerate(groups):
-        y = axes.top + step * index + 14
-        parts.append(svg.text(axes.left, y, shortened(name, 52), class_="label"))
-    described = "; ".join(
-        f"{row.group} under {method_name(str(row.method))}: {numbers.fraction(row.auc)}"
-        for row in data.itertuples()
-    )
-    return Figure(
-        "group_auc",
-        "AUC of each group",
-        "The leftmost point of a method is its worst group; the spread of its points is its gap.",
-        svg.picture(
-            parts,
-            identity="group_auc",
-            title=f"AUC of each group on the {split} set",
-            description=described,
-            height=axes.height + 60,
+    rows = data.set_axis(list(ROWS), axis=1).assign(series=data["method"].map(method_name))
+    return intervals_figure(
+        rows.sort_values(
+            "place", key=lambda p: p.map(folder.group_order(split).index), kind="stable"
         ),
         data,
-        tuple(
-            (
-                legend_key(svg.series_shape(i), f"fill {svg.series_class(i)}"),
-                capital(method_name(m)),
-            )
-            for i, m in enumerate(methods)
-        ),
+        name="group_auc",
+        title="AUC of each group",
+        caption="The leftmost point of a method is its worst group; the spread of its points is its gap.",
+        described=f"AUC of each group on the {split} set",
+        axis=f"AUC on the {split} set, with 95\u202f% intervals",
     )
 
 
-def _interval_mark(axes: svg.Axes, row: Any, y: float, index: int) -> Markup:
+ROWS = ("place", "series", "value", "low", "high")
+
+
+def intervals_figure(
+    rows: pd.DataFrame,
+    data: pd.DataFrame,
+    *,
+    name: str,
+    title: str,
+    caption: str,
+    described: str,
+    axis: str,
+    signed: bool = False,
+) -> Figure:
+    """Draw values with their intervals, one block of rows a place and one mark a series.
+
+    Args:
+        rows: Columns `ROWS`; places and series in the order in which they come first.
+        data: The numbers as they are written beside the page.
+        name: Name of the figure.
+        title: Title of the figure.
+        caption: How to read it.
+        described: Title of the drawing, for who does not see it.
+        axis: What the values are.
+        signed: Whether these are differences, with a line where there is none.
+    """
+    places, series = list(rows["place"].unique()), list(rows["series"].unique())
+    step = 13 * len(series) + 26
+    values = [*([0.0] if signed else []), *rows["value"], *rows["low"], *rows["high"]]
+    height = step * len(places)
+    axes = svg.Axes(svg.padded(values), (0.0, 1.0), left=12, width=396, top=4, height=height)
+    parts, words = [bottom_axis(axes, axis)], []
+    if signed:
+        x = axes.px(0.0)
+        parts.append(svg.element("line", x1=x, x2=x, y1=4, y2=4 + height, class_="zero"))
+    for row in rows.itertuples():
+        index = series.index(row.series)
+        y = axes.top + step * places.index(row.place) + 27 + 13 * index
+        words.append(_words(row, signed))
+        parts.append(_interval_mark(axes, row, y, index, words[-1]))
+    parts += [
+        svg.text(axes.left, axes.top + step * index + 14, shortened(str(place), 52), class_="label")
+        for index, place in enumerate(places)
+    ]
+    drawing = svg.picture(
+        parts, identity=name, title=described, description="; ".join(words), height=height + 60
+    )
+    shapes = [svg.series_shape(i) for i in range(len(series))]
+    keys = [legend_key(shape, f"fill {svg.series_class(i)}") for i, shape in enumerate(shapes)]
+    return Figure(
+        name, title, caption, drawing, data, tuple(zip(keys, map(capital, series), strict=True))
+    )
+
+
+def _words(row: Any, signed: bool) -> str:
+    value, bounds = row.value, (row.low, row.high)
+    shown = numbers.difference(value) if signed else numbers.fraction(value)
+    interval = numbers.signed_interval(bounds) if signed else numbers.interval(bounds)
+    return f"{row.place}, {row.series}: {shown} ({interval})"
+
+
+def _interval_mark(axes: svg.Axes, row: Any, y: float, index: int, title: str) -> Markup:
     colour = svg.series_class(index)
-    title = (
-        f"{row.group}, {method_name(str(row.method))}: {numbers.fraction(row.auc)} "
-        f"({numbers.interval((row.low, row.high))})"
-    )
-    parts = [svg.mark(svg.series_shape(index), axes.px(row.auc), y, 4.5, f"fill {colour}", title)]
+    parts = [svg.mark(svg.series_shape(index), axes.px(row.value), y, 4.5, f"fill {colour}", title)]
     if math.isfinite(row.low) and math.isfinite(row.high):
-        line = svg.element(
-            "line",
-            x1=axes.px(row.low),
-            x2=axes.px(row.high),
-            y1=y,
-            y2=y,
-            class_=f"whisker {colour}",
-        )
-        parts.insert(0, line)
+        ends = axes.px(row.low), axes.px(row.high)
+        whisker = f"whisker {colour}"
+        parts.insert(0, svg.element("line", x1=ends[0], x2=ends[1], y1=y, y2=y, class_=whisker))
     return svg.group(parts)

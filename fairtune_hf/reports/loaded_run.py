@@ -17,6 +17,7 @@ from fairtune_hf.checksums import read_noted
 from fairtune_hf.data.small_cells import SMALL, hidden_cells
 from fairtune_hf.metrics.registry import is_small_good
 from fairtune_hf.run_folder import RunFolder
+from fairtune_hf.run_record import SPLITS, Result, RunRecord
 
 from .numbers import is_number
 
@@ -30,7 +31,7 @@ class LoadedRun:
 
     Attributes:
         path: The folder.
-        run: `run.json`; a part that is missing there is missing here.
+        record: `run.json`; a part that is missing there is empty here.
         trials: One row a trial, empty before a search.
         curves: One row a trial and epoch.
         predictions: Scores of the refits, empty before the refit.
@@ -38,21 +39,21 @@ class LoadedRun:
     """
 
     path: Path
-    run: dict[str, Any]
+    record: RunRecord
     trials: pd.DataFrame
     curves: pd.DataFrame
     predictions: pd.DataFrame
     config: dict[str, Any] = field(default_factory=dict)
 
-    def part(self, name: str) -> dict[str, Any]:
-        """Return an object of `run.json`, empty when the step that writes it was not taken."""
-        found = self.run.get(name)
-        return found if isinstance(found, dict) else {}
-
     @property
     def sensitive(self) -> str:
         """The attribute whose groups are compared."""
-        return str(self.part("dataset").get("sensitive") or "group")
+        return self.record.dataset.sensitive or "group"
+
+    @property
+    def setting(self) -> str:
+        """Data set and attribute in words."""
+        return f"{self.record.dataset.name or 'run'}, {self.sensitive}"
 
     @property
     def objectives(self) -> dict[str, int]:
@@ -60,12 +61,11 @@ class LoadedRun:
 
         Where the record does not tell the directions, they are those of the metrics.
         """
-        search = self.part("search")
-        told = search.get("directions")
-        if isinstance(told, dict) and told:
-            return {name: -1 if way == "minimize" else 1 for name, way in told.items()}
+        search = self.record.own.search
+        if search.directions:
+            return {n: -1 if way == "minimize" else 1 for n, way in search.directions.items()}
         found = {}
-        for word in str(search.get("objective") or "min_auc").split(","):
+        for word in (search.objective or "min_auc").split(","):
             way, _, name = word.strip().rpartition(":")
             found[name] = -1 if way == "minimize" or is_small_good(name) else 1
         return found
@@ -78,12 +78,16 @@ class LoadedRun:
     @property
     def final_split(self) -> str | None:
         """The split the results are told on: test, else validation, else None."""
-        return next((split for split in ("test", "validation") if self.part(split)), None)
+        return final_split(self.record)
+
+    def result(self, split: str) -> Result:
+        """Return the results of the chosen method on a split, empty ones where it was not measured."""
+        return self.record.own.result(split) if split in SPLITS else Result()
 
     def group_order(self, split: str) -> list[str]:
         """Name the groups of a split in the order of the data set, unforeseen ones last."""
-        found = [str(name) for name in self.part(split).get("groups") or {}]
-        order = [str(name) for name in self.part("dataset").get("groups") or []]
+        found = list(self.result(split).groups)
+        order = [str(name) for name in self.record.dataset.groups]
         return sorted(found, key=lambda name: order.index(name) if name in order else len(order))
 
     def people(self, split: str) -> dict[str, int]:
@@ -100,18 +104,21 @@ class LoadedRun:
 
         By people, by pictures where people are not known; see `hidden_cells`.
         """
-        told = (self.part("dataset").get("counts") or {}).get(split) or {}
-        rows = {**told, **(self.part(split).get("groups") or {})}
-        sizes = {str(name): row.get("n") for name, row in rows.items()}
-        sizes.update(
-            {str(name): row["n_patients"] for name, row in told.items() if "n_patients" in row}
-        )
-        sizes.update(self.people(split))
+        told = self.record.dataset.counts.get(split) or {}
+        sizes = {name: row.n for name, row in told.items()}
+        sizes |= {name: row.n for name, row in self.result(split).groups.items()}
+        sizes |= {n: row.n_patients for n, row in told.items() if row.n_patients is not None}
+        sizes |= self.people(split)
         return hidden_cells({name: n for name, n in sizes.items() if is_number(n)})
 
     def small_groups(self, split: str) -> set[str]:
         """Name the groups with fewer than ten people (pictures, when people are not known)."""
         return {name for name, words in self.hidden_groups(split).items() if words == SMALL}
+
+
+def final_split(record: RunRecord) -> str | None:
+    """Return the split a run's results are told on: test, else validation, else None."""
+    return next((split for split in reversed(SPLITS) if record.own.result(split)), None)
 
 
 def read_run(run_dir: Path | str) -> LoadedRun:
@@ -125,7 +132,7 @@ def read_run(run_dir: Path | str) -> LoadedRun:
     predictions = folder.read_predictions()
     return LoadedRun(
         path=folder.path,
-        run=folder.read(),
+        record=folder.read(),
         trials=_read_csv(folder, folder.trials_file, TRIAL_COLUMNS),
         curves=_read_csv(folder, folder.curves_file, CURVE_COLUMNS),
         predictions=pd.DataFrame() if predictions is None else predictions,

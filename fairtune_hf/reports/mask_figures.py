@@ -16,8 +16,8 @@ from .masks import mask_grid, preset_masks
 
 def mask_figure(folder: LoadedRun) -> Figure | None:
     """Draw the chosen mask as blocks by parts, above the presets of the same layout."""
-    choice = folder.part("choice")
-    bits, names = str(choice.get("mask") or ""), [str(n) for n in choice.get("bit_names") or []]
+    choice = folder.record.choice
+    bits, names = choice.mask, [str(name) for name in choice.bit_names or []]
     grid = mask_grid(bits, names)
     if grid is None:
         return None
@@ -102,7 +102,7 @@ def best_masks(folder: LoadedRun) -> list[str]:
 
 def frequency_figure(folder: LoadedRun) -> Figure | None:
     """Draw how often each part is trained among the best trials of the search."""
-    names = [str(name) for name in folder.part("choice").get("bit_names") or []]
+    names = [str(name) for name in folder.record.choice.bit_names or []]
     masks = [mask for mask in best_masks(folder) if len(mask) == len(names)]
     if len(masks) < FEWEST_BEST:
         return None

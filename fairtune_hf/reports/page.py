@@ -76,28 +76,30 @@ def draw_figures(folder: LoadedRun) -> dict[str, Figure]:
 def page_content(folder: LoadedRun, drawn: dict[str, Figure]) -> dict[str, Any]:
     """Gather what the template prints."""
     split = folder.final_split
-    dataset = folder.part("dataset")
+    record = folder.record
+    dataset, own = record.dataset, record.own
     shown_split = split or "test"
-    methods = tables.method_rows(folder.run, shown_split)
+    methods = tables.method_rows(record, shown_split)
     return {
-        "title": f"{dataset.get('external') or dataset.get('name', 'run')}, {folder.sensitive}",
+        "title": f"{dataset.external or dataset.name or 'run'}, {folder.sensitive}",
         "dataset": dataset,
         "sensitive": folder.sensitive,
         "split": split,
         "state": run_state(folder),
-        "verdict": run_verdict(folder.run),
+        "verdict": run_verdict(record),
         "missing": missing_steps(folder),
-        "flag_words": flag_words(folder.run, split=shown_split),
-        "worst_group": worst_group(folder.part(shown_split)),
-        "metrics": list(tables.shown_metrics(folder.run, shown_split).values()),
+        "flag_words": flag_words(record, split=shown_split),
+        "worst_group": worst_group(own.result(shown_split)),
+        "metrics": list(tables.shown_metrics(record, shown_split).values()),
         "methods": methods,
+        "chosen": record.chosen,
         "auc_heads": [f"AUC, {row.label.lower()}" for row in methods],
         "groups": tables.group_rows(folder, shown_split),
         "operating": operating_table(folder, shown_split),
         "splits": tables.split_rows(folder),
         "data_rows": tables.data_rows(folder),
         "search": tables.search_rows(folder),
-        "optimism": optimism_words(folder.part("search").get("optimism")),
+        "optimism": optimism_words(own.search.optimism),
         "best_trials": best_trials(folder.trials, folder.objective[1]),
         "objective": search_figures.axis_words(*folder.objective),
         "cost": cost.cost_rows(folder),
@@ -105,18 +107,18 @@ def page_content(folder: LoadedRun, drawn: dict[str, Figure]) -> dict[str, Any]:
         "reproduce": tables.reproduce_rows(folder),
         "commands": reproduce_commands(folder),
         "config": tables.config_text(folder),
-        "dropped": {str(k): str(v) for k, v in (dataset.get("dropped") or {}).items()},
+        "dropped": {str(k): str(v) for k, v in dataset.dropped.items()},
         "warnings": warning_lines(folder, split),
         "figures": drawn,
-        "demo": str(dataset.get("name", "")).startswith("demo"),
-        "n_seeds": len(folder.run.get("seeds") or []),
-        "threshold": numbers.fraction(folder.part(shown_split).get("threshold"), 2),
+        "demo": (dataset.name or "").startswith("demo"),
+        "n_seeds": own.n_seeds,
+        "threshold": numbers.fraction(own.result(shown_split).value("threshold"), 2),
     }
 
 
 def operating_table(folder: LoadedRun, split: str) -> list[OperatingRow]:
     """Return the operating point and calibration of each group, from the refit's predictions."""
-    threshold = folder.part(split).get("threshold", 0.5)
+    threshold = folder.result(split).values.get("threshold", 0.5)
     if not numbers.is_number(threshold):
         return []
     return operating_rows(refit_predictions(folder, split), float(threshold))
@@ -124,9 +126,9 @@ def operating_table(folder: LoadedRun, split: str) -> list[OperatingRow]:
 
 def run_state(folder: LoadedRun) -> str:
     """Return how far the run has come: `evaluated`, `refitted`, `searched` or `started`."""
-    if folder.part("test"):
+    if folder.result("test"):
         return "evaluated"
-    if folder.part("validation") or not folder.predictions.empty:
+    if folder.result("validation") or not folder.predictions.empty:
         return "refitted"
     return "searched" if len(folder.trials) else "started"
 
@@ -138,11 +140,11 @@ def missing_steps(folder: LoadedRun) -> list[tuple[str, str]]:
         steps.append(("No trials yet; masks and learning rates are tried by", "fairtune search"))
     if folder.predictions.empty:
         steps.append(("No refit yet; the chosen mask is trained by", "fairtune finetune --run DIR"))
-    elif not folder.part("controls"):
+    elif not folder.record.controls:
         steps.append(
             ("No controls to compare with; they are trained by", "fairtune finetune --run DIR")
         )
-    if not folder.part("test"):
+    if not folder.result("test"):
         words = "Test rows not scored yet; they are measured, once scored, by"
         if not folder.predictions.empty:
             words = "Test rows are scored and not measured yet; they are measured by"
@@ -155,10 +157,9 @@ def reproduce_commands(folder: LoadedRun) -> list[str]:
     if not folder.config:
         return []
     commands = ["fairtune search --config config.yaml --out DIR"]
-    seeds = [item.get("seed") for item in folder.run.get("seeds") or []]
-    if seeds:
+    if folder.record.own.n_seeds:
         commands += [
-            f"fairtune finetune --run DIR --seeds {len(seeds)}",
+            f"fairtune finetune --run DIR --seeds {folder.record.own.n_seeds}",
             "fairtune evaluate --run DIR",
             "fairtune report --run DIR",
         ]
@@ -189,11 +190,11 @@ def merged_warnings(found: Sequence[str]) -> list[str]:
 
 def warning_lines(folder: LoadedRun, split: str | None) -> list[str]:
     """Gather the warnings of the run and of a split, counts of small groups hidden."""
-    found = [tables.without_folders(str(item)) for item in folder.run.get("warnings") or []]
+    found = [tables.without_folders(item) for item in folder.record.warnings]
     if split is None:
         return list(dict.fromkeys(found))
-    part, small = folder.part(split), folder.small_groups(split)
-    found += [str(item) for item in part.get("warnings") or []]
+    part, small = folder.result(split), folder.small_groups(split)
+    found += part.warnings
     lines = [numbers.hide_small_counts(item, small) for item in merged_warnings(found)]
     if worst_group(part) in small:
         lines.insert(

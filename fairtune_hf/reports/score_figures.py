@@ -32,10 +32,8 @@ def roc_figure(folder: LoadedRun, split: str) -> Figure | None:
         rows = data[data["group"] == name]
         x, y = rows["false_positive_rate"].tolist(), rows["true_positive_rate"].tolist()
         parts.append(axes.line(x, y, f"line {svg.series_class(index)} d{index % svg.SERIES}"))
-    known = folder.part(split).get("groups") or {}
-    values = ", ".join(
-        f"{name} {numbers.fraction((known.get(name) or {}).get('auc'))}" for name in names
-    )
+    known = {name: row.auc for name, row in folder.result(split).groups.items()}
+    values = ", ".join(f"{name} {numbers.fraction(known.get(name))}" for name in names)
     return Figure(
         "roc",
         "ROC curves of the groups",

@@ -55,8 +55,8 @@ def refit_predictions(folder: LoadedRun, split: str) -> pd.DataFrame:
         return pd.DataFrame(columns=["group", "label", "score"])
     held = frame[frame["split"] == split]
     if "seed" in held and len(held):
-        seed = folder.part("choice").get("seed", held["seed"].iloc[0])
-        held = held[held["seed"] == seed]
+        seed = folder.record.choice.seed
+        held = held[held["seed"] == (held["seed"].iloc[0] if seed is None else seed)]
     shown = held.assign(group=held[folder.sensitive].astype(str))
     hidden = {*folder.hidden_groups(split), "", "nan", "None"}
     shown = shown.loc[~shown["group"].isin(hidden), ["group", "label", "score"]]

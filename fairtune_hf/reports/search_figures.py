@@ -112,7 +112,7 @@ def curves_figure(folder: LoadedRun) -> Figure | None:
     )
     if curves.empty:
         return None
-    chosen = folder.part("choice").get("trial")
+    chosen = folder.record.choice.trial
     axes = svg.Axes(
         (
             float(curves["epoch"].min()),
@@ -121,7 +121,8 @@ def curves_figure(folder: LoadedRun) -> Figure | None:
         svg.padded([float(v) for v in curves["value"]]),
     )
     parts = [axes.frame("epoch", f"{axis_words(*folder.objective)}, validation", whole_x=True)]
-    lines = {number: frame.sort_values("epoch") for number, frame in curves.groupby("number")}
+    by_trial = curves.groupby("number")
+    lines: dict[Any, pd.DataFrame] = {n: frame.sort_values("epoch") for n, frame in by_trial}
     order = sorted(lines, key=lambda number: number == chosen)
     for number in order:
         frame = lines[number]
@@ -161,7 +162,7 @@ def curves_figure(folder: LoadedRun) -> Figure | None:
 
 def group_curves_figure(folder: LoadedRun) -> Figure | None:
     """Draw the AUC of each group by epoch in the chosen trial."""
-    curves, chosen = folder.curves, folder.part("choice").get("trial")
+    curves, chosen = folder.curves, folder.record.choice.trial
     rows = curves[curves["number"] == chosen].sort_values("epoch") if len(curves) else curves
     names = group_columns(curves, folder.small_groups("validation"))
     names = [name for name in names if rows[f"auc_{name}"].notna().any()] if len(rows) else []
@@ -247,7 +248,7 @@ def pareto_figure(folder: LoadedRun) -> Figure | None:
         ),
         axes.line(front[other].tolist(), front["value"].tolist(), "line s2 dashed"),
     ]
-    chosen = folder.part("choice").get("trial")
+    chosen = folder.record.choice.trial
     parts += [
         _pareto_mark(axes, row, float(x), words, chosen)
         for row, x in zip(points.itertuples(), points[other], strict=True)

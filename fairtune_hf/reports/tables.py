@@ -7,7 +7,6 @@ Counts of groups of fewer than ten people are hidden here (see `LoadedRun.hidden
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,14 @@ import yaml
 
 from fairtune_hf.data.table import SPLITS
 from fairtune_hf.metrics import registry
+from fairtune_hf.run_record import (
+    ChoiceRecord,
+    GroupCounts,
+    GroupResult,
+    MethodRecord,
+    Result,
+    RunRecord,
+)
 
 from . import numbers
 from .loaded_run import LoadedRun
@@ -75,31 +82,27 @@ class GroupRow:
     cells: tuple[Cell, ...]
 
 
-def method_results(run: Mapping[str, Any], split: str) -> dict[str, Mapping[str, Any]]:
+def method_results(run: RunRecord, split: str) -> dict[str, Result]:
     """Return the results of the chosen mask and of every control on a split, in table order; none without its own."""
-    if not run.get(split):
+    if not run.own.result(split):
         return {}
-    results: dict[str, Mapping[str, Any]] = {"fairtune": run.get(split) or {}}
-    for name, control in (run.get("controls") or {}).items():
-        results[str(name)] = (control or {}).get(split) or {}
+    results = {name: method.result(split) for name, method in run.methods.items()}
     return {name: result for name, result in results.items() if result}
 
 
-def shown_metrics(run: Mapping[str, Any], split: str) -> dict[str, str]:
+def shown_metrics(run: RunRecord, split: str) -> dict[str, str]:
     """Return name and label of the metrics that a run's results hold: earlier versions measured fewer."""
-    held = {name for result in method_results(run, split).values() for name in result}
+    held = {name for result in method_results(run, split).values() for name in result.values}
     return {name: label for name, label in METRICS.items() if name in held or not held}
 
 
-def method_rows(run: Mapping[str, Any], split: str) -> list[MethodRow]:
+def method_rows(run: RunRecord, split: str) -> list[MethodRow]:
     """Return one row a method, the chosen mask first."""
-    controls = run.get("controls") or {}
     rows, metrics = [], shown_metrics(run, split)
-    for name, result in method_results(run, split).items():
-        recipe = (run.get("choice") if name == "fairtune" else controls.get(name)) or {}
-        seeds = (run if name == "fairtune" else recipe).get("seeds") or []
-        cells = tuple(_metric_cell(result, seeds, metric, split) for metric in metrics)
-        rows.append(MethodRow(name, capital(method_name(name)), _detail(recipe), cells))
+    for name in method_results(run, split):
+        method = run.methods[name]
+        cells = tuple(_metric_cell(method, metric, split) for metric in metrics)
+        rows.append(MethodRow(name, capital(method_name(name)), _detail(method.choice), cells))
     return rows
 
 
@@ -108,47 +111,40 @@ def capital(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _metric_cell(
-    result: Mapping[str, Any], seeds: Sequence[Mapping[str, Any]], metric: str, split: str
-) -> Cell:
-    values = [(item.get(split) or {}).get(metric) for item in seeds]
-    known = [float(value) for value in values if numbers.is_number(value)]
+def _metric_cell(method: MethodRecord, metric: str, split: str) -> Cell:
+    result = method.result(split)
+    known = [v for r in method.results(split) if (v := r.value(metric)) is not None]
     spread = ""
     if len(known) > 1:
         mean = numbers.fraction(sum(known) / len(known))
         low, high = numbers.fraction(min(known)), numbers.fraction(max(known))
         spread = f"{mean} ({low}\u2013{high})"
-    return Cell(
-        numbers.fraction(result.get(metric)), numbers.interval(result.get(f"{metric}_ci")), spread
-    )
+    value, bounds = result.value(metric), result.interval(metric)
+    return Cell(numbers.fraction(value), numbers.interval(bounds), spread)
 
 
-def _detail(recipe: Mapping[str, Any]) -> str:
-    mask = str(recipe.get("mask") or "")
-    parts = []
+def _detail(choice: ChoiceRecord) -> str:
+    mask, parts = choice.mask, []
     if mask and set(mask) <= {"0", "1"}:
         parts.append(f"{mask.count('1')} of {len(mask)} parts trained")
-    if numbers.is_number(recipe.get("learning_rate")):
-        parts.append(f"rate {numbers.learning_rate(recipe['learning_rate'])}")
+    if numbers.is_number(choice.learning_rate):
+        parts.append(f"rate {numbers.learning_rate(choice.learning_rate)}")
     return "\n".join(parts)
 
 
 def group_rows(folder: LoadedRun, split: str) -> list[GroupRow]:
     """Return one row a group; of those of fewer than ten people the AUC alone is shown."""
-    results = method_results(folder.run, split)
-    own = folder.part(split).get("groups") or {}
+    results = method_results(folder.record, split)
+    own = folder.result(split).groups
     people = folder.people(split)
     hidden = folder.hidden_groups(split)
     rows = []
     for name in folder.group_order(split):
         row, words = own[name], hidden.get(name)
-        others = [(result.get("groups") or {}).get(name) or {} for result in results.values()]
-        cells = tuple(
-            Cell(numbers.fraction(item.get("auc")), numbers.interval(item.get("auc_ci")))
-            for item in others
-        )
-        n = words or numbers.count(row.get("n"))
-        found = words or numbers.positives(row.get("n"), row.get("positives"))
+        others = [result.groups.get(name, GroupResult()) for result in results.values()]
+        cells = tuple(Cell(numbers.fraction(i.auc), numbers.interval(i.auc_ci)) for i in others)
+        n = words or numbers.count(row.n)
+        found = words or numbers.positives(row.n, row.positives)
         heads = words or numbers.count(people[name]) if name in people else numbers.MISSING
         rows.append(GroupRow(name, heads, n, found, cells))
     return rows
@@ -156,9 +152,9 @@ def group_rows(folder: LoadedRun, split: str) -> list[GroupRow]:
 
 def split_rows(folder: LoadedRun) -> list[tuple[str, str, str]]:
     """Return split, pictures and patients of every split of the data."""
-    frame, told = folder.predictions, folder.part("dataset").get("n_patients") or {}
+    frame, told = folder.predictions, folder.record.dataset.n_patients
     rows = []
-    for split, number in (folder.part("dataset").get("rows") or {}).items():
+    for split, number in folder.record.dataset.rows.items():
         people = numbers.count(told.get(split))
         if (
             people == numbers.MISSING
@@ -177,30 +173,30 @@ def data_rows(folder: LoadedRun) -> list[tuple[str, tuple[str, ...]]]:
     Validation and test counts are those of the results; training counts are there when `run.json`
     has `dataset.counts` ({split: {group: {n, positives, n_patients}}}).
     """
-    given = folder.part("dataset").get("counts") or {}
+    given = folder.record.dataset.counts
     names = folder.group_order("test") or folder.group_order("validation")
-    names = names or [str(name) for name in folder.part("dataset").get("groups") or []]
+    names = names or [str(name) for name in folder.record.dataset.groups]
     hidden = {split: folder.hidden_groups(split) for split in SPLITS}
     rows = []
     for name in names:
         cells = []
         for split in SPLITS:
-            known = (given.get(split) or folder.part(split).get("groups") or {}).get(name) or {}
+            counts = (given.get(split) or {}).get(name)
+            known = counts if given.get(split) else folder.result(split).groups.get(name)
             cells.append(_data_cell(known, hidden[split].get(name)))
         rows.append((name, tuple(cells)))
     return rows if any(cell != numbers.MISSING for _, cells in rows for cell in cells) else []
 
 
-def _data_cell(known: Mapping[str, Any], hidden: str | None) -> str:
-    if not numbers.is_number(known.get("n")):
+def _data_cell(known: GroupCounts | GroupResult | None, hidden: str | None) -> str:
+    if known is None or not numbers.is_number(known.n):
         return numbers.MISSING
-    n, positive = known["n"], known.get("positives")
-    return hidden or f"{numbers.count(n)} ({numbers.positives(n, positive)})"
+    return hidden or f"{numbers.count(known.n)} ({numbers.positives(known.n, known.positives)})"
 
 
 def search_rows(folder: LoadedRun) -> list[tuple[str, str]]:
     """Return what the search did, in words and numbers."""
-    search = folder.part("search")
+    search = folder.record.own.search
     names = {
         "objective": "Objective",
         "sampler": "Sampler",
@@ -211,45 +207,39 @@ def search_rows(folder: LoadedRun) -> list[tuple[str, str]]:
         "failed": "Failed",
         "trained_epochs": "Epochs trained",
     }
-    told = dict(search)
-    if "objective" in search:
-        told["objective"] = ", ".join(
-            name + (" (lower is better)" if sign < 0 else "")
-            for name, sign in folder.objectives.items()
-        )
-    rows = [(label, _plain(told[key])) for key, label in names.items() if key in search]
-    epochs, train = (
-        search.get("trained_epochs"),
-        (folder.part("dataset").get("rows") or {}).get("train"),
+    objective = ", ".join(
+        name + (" (lower is better)" if sign < 0 else "")
+        for name, sign in folder.objectives.items()
     )
+    told = {name: getattr(search, name) for name in names}
+    told["objective"] = search.objective and objective
+    rows = [(names[name], _plain(value)) for name, value in told.items() if value is not None]
+    epochs, train = search.trained_epochs, folder.record.dataset.rows.get("train")
     if numbers.is_number(epochs) and numbers.is_number(train):
         rows.append(("Training pictures seen", numbers.count(epochs * train)))
-    if numbers.is_number(search.get("seconds")):
-        rows.append(("Time", numbers.seconds(search["seconds"])))
+    if numbers.is_number(search.seconds):
+        rows.append(("Time", numbers.seconds(search.seconds)))
     return rows
 
 
 def reproduce_rows(folder: LoadedRun) -> list[tuple[str, str]]:
     """Return the choice, the hashes, the versions and the machine, flattened to pairs."""
-    dataset, model = folder.part("dataset"), folder.part("model")
-    rows = [
-        ("Data set", _plain(dataset.get("name"))),
-        ("Split hash", _plain(dataset.get("split_hash"))),
-    ]
-    rows += [(f"Data option: {key}", _plain(value)) for key, value in _items(dataset, "options")]
+    record = folder.record
+    dataset, model, choice = record.dataset, record.model, vars(record.choice)
+    rows = [("Data set", _plain(dataset.name)), ("Split hash", _plain(dataset.split_hash))]
+    rows += [(f"Data option: {key}", _plain(value)) for key, value in dataset.options.items()]
     rows += [
-        ("Base model", shown_model(model.get("id"))),
-        ("Base model revision", _plain(model.get("revision"))),
-        ("Base model sha256", _plain(model.get("sha256"))),
+        ("Base model", shown_model(model.id)),
+        ("Base model revision", _plain(model.revision)),
+        ("Base model sha256", _plain(model.sha256)),
     ]
-    hidden = {"bit_names"}
     rows += [
         (f"Choice: {key.replace('_', ' ')}", _plain(value))
-        for key, value in folder.part("choice").items()
-        if key not in hidden
+        for key, value in (choice if record.choice else {}).items()
+        if key != "bit_names"
     ]
-    rows += [(f"Version: {key}", _plain(value)) for key, value in _items(folder.run, "versions")]
-    rows += [(f"Hardware: {key}", _plain(value)) for key, value in _items(folder.run, "hardware")]
+    rows += [(f"Version: {key}", _plain(value)) for key, value in record.versions.items()]
+    rows += [(f"Hardware: {key}", _plain(value)) for key, value in record.hardware.items()]
     return [(name, value) for name, value in rows if value != numbers.MISSING]
 
 
@@ -296,11 +286,6 @@ def without_folders(value: Any) -> Any:
     if isinstance(value, list):
         return [without_folders(item) for item in value]
     return _FOLDERS.sub("", value) if isinstance(value, str) else value
-
-
-def _items(part: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
-    found = part.get(key)
-    return [(str(name), value) for name, value in found.items()] if isinstance(found, dict) else []
 
 
 def _plain(value: object) -> str:

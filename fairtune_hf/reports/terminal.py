@@ -6,32 +6,34 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fairtune_hf.metrics import registry
+from fairtune_hf.run_record import RunRecord
 
 from . import numbers
+from .loaded_run import final_split
 from .tables import METRICS, capital, method_results
 from .verdict import method_name, worst_group
 
 COLUMNS = registry.shown_in(registry.TEST)
 
 
-def format_table(run: Mapping[str, Any]) -> str:
+def format_table(run: RunRecord) -> str:
     """Lay out the results of a run as text, at most 100 characters wide.
 
     The numbers are those of the refit with `choice.seed`, with their 95 % intervals; test rows when
     they were read, else validation rows.
 
-    Args:
-        run: The content of `run.json`.
-
     Returns:
         Lines without a final newline.
     """
-    split = next((name for name in ("test", "validation") if run.get(name)), None)
+    split = final_split(run)
     if split is None:
         return "No results yet: the run has not been refitted and evaluated."
     results = method_results(run, split)
     header = ["method", *(METRICS[name] for name in COLUMNS)]
-    lines = [[capital(method_name(name)), *_cells(result)] for name, result in results.items()]
+    lines = [
+        [capital(method_name(name)), *(_cell(result.values, metric) for metric in COLUMNS)]
+        for name, result in results.items()
+    ]
     heading = _heading(run, split)
     return "\n".join([heading, "", *_aligned([header, *lines])])
 
@@ -77,21 +79,17 @@ def _one_audit(audit: Mapping[str, Any]) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _heading(run: Mapping[str, Any], split: str) -> str:
-    dataset = run.get("dataset") or {}
-    worst = worst_group(run.get(split))
+def _heading(run: RunRecord, split: str) -> str:
+    dataset = run.dataset
+    worst = worst_group(run.own.result(split))
     # Of an external test every row is scored, whatever its split.
     words = [
-        dataset.get("external") or f"{dataset.get('name', 'run')}, {split} set",
-        f"groups by {dataset.get('sensitive', 'group')}",
+        dataset.external or f"{dataset.name or 'run'}, {split} set",
+        f"groups by {dataset.sensitive or 'group'}",
     ]
     if worst is not None:
         words.append(f"worst group {worst}")
     return _printable(", ".join(words))
-
-
-def _cells(result: Mapping[str, Any]) -> list[str]:
-    return [_cell(result, name) for name in COLUMNS]
 
 
 def _cell(result: Mapping[str, Any], name: str) -> str:

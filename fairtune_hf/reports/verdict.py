@@ -6,16 +6,18 @@ worse, and claims no more than what was measured: groups, split, seeds and inter
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fairtune_hf.metrics.flags import collapse_flag
+from fairtune_hf.run_record import FAIRTUNE, ComparisonRecord, GroupResult, Result, RunRecord
 
 from .numbers import difference, fraction, is_number, signed_interval
 
 METHOD_NAMES = {
-    "fairtune": "chosen mask",
+    FAIRTUNE: "chosen mask",
+    "full": "full fine-tuning",
     "full_blocks": "full fine-tuning",
     "linear_readout": "linear readout",
     "random_masks": "random masks",
@@ -45,23 +47,18 @@ class VerdictFlags:
     uncertain: tuple[str, ...] = ()
 
 
-def verdict_flags(run: Mapping[str, Any], *, split: str = "test") -> VerdictFlags:
+def verdict_flags(run: RunRecord, *, split: str = "test") -> VerdictFlags:
     """Find levelling-down and collapse in the results of a run.
 
     Levelling down beside a control: the comparison says so (see `metrics.is_levelling_down`), or the
     gap is smaller, the best group worse and the worst group no better than under that control. Collapse, and what
     cannot be told from chance, in any refit: see `metrics.collapse_flag`.
     """
-    own = run.get(split) or {}
-    controls = run.get("controls") or {}
+    own = run.own.result(split)
     said = {
-        str(item.get("reference"))
-        for item in run.get("comparisons") or []
-        if item.get("levelling_down") and item.get("split", split) == split
+        item.reference for item in run.comparisons if item.levelling_down and item.split == split
     }
-    seen = {
-        name for name, control in controls.items() if _is_levelled_down(own, control.get(split))
-    }
+    seen = {n for n, held in run.controls.items() if _is_levelled_down(own, held.result(split))}
     return VerdictFlags(
         tuple(sorted(said | seen)),
         tuple(_flagged_refits(run, split, collapsed=True)),
@@ -70,36 +67,28 @@ def verdict_flags(run: Mapping[str, Any], *, split: str = "test") -> VerdictFlag
 
 
 def _flagged_refits(
-    run: Mapping[str, Any], split: str, *, collapsed: bool
-) -> dict[str, tuple[list[Mapping[str, Any]], int]]:
+    run: RunRecord, split: str, *, collapsed: bool
+) -> dict[str, tuple[list[Result], int]]:
     """Return the refits that collapsed (or that chance may explain), and the number of all, by method."""
-    methods = {"fairtune": run, **(run.get("controls") or {})}
     found = {}
-    for name, record in methods.items():
-        results = _refits(record or {}, split)
+    for name, method in run.methods.items():
+        results = method.results(split)
         held = [r for r in results if (flag := _flag(r)) and flag["collapsed"] == collapsed]
         if held:
             found[name] = (held, len(results))
     return found
 
 
-def _flag(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _flag(result: Result) -> Mapping[str, Any] | None:
     """Return the flag that the evaluation gave; of results that carry none, the one by their AUC."""
-    if "collapse" in result:
-        carried: Mapping[str, Any] | None = result["collapse"]
+    if "collapse" in result.values:
+        carried: Mapping[str, Any] | None = result.values["collapse"]
         return carried
-    auc = result.get("overall_auc")
-    flag = collapse_flag(auc if is_number(auc) else None, result.get("overall_auc_ci"))
+    flag = collapse_flag(result.value("overall_auc"), result.interval("overall_auc"))
     return None if flag is None else asdict(flag)
 
 
-def _refits(record: Mapping[str, Any], split: str) -> list[Mapping[str, Any]]:
-    """Return the results of every refit of a method, or the one there is where no seeds were kept."""
-    every = [(seed or {}).get(split) for seed in record.get("seeds") or []]
-    return [result for result in every or [record.get(split)] if result]
-
-
-def flag_words(run: Mapping[str, Any], *, split: str = "test") -> list[str]:
+def flag_words(run: RunRecord, *, split: str = "test") -> list[str]:
     """Say levelling-down, collapse and what chance may explain in a sentence or two each, for below the verdict."""
     words = []
     down = [method_name(name) for name in verdict_flags(run, split=split).levelled_down]
@@ -114,16 +103,14 @@ def flag_words(run: Mapping[str, Any], *, split: str = "test") -> list[str]:
     return words
 
 
-def _collapse_words(
-    name: str, held: Sequence[Mapping[str, Any]], every: int, *, collapsed: bool
-) -> str:
+def _collapse_words(name: str, held: Sequence[Result], every: int, *, collapsed: bool) -> str:
     label = method_name(name)
     seen = "has collapsed" if collapsed else "cannot be told from chance"
     where = f" in {len(held)} of {every} refits" if every > 1 else ""
     reason = (_flag(held[0]) or {})["reason"]
     first = " in the first of them" if len(held) > 1 else ""
     words = f"{label[:1].upper()}{label[1:]} {seen}{where} ({reason}{first})."
-    small = [r["auc_gap"] for r in held if is_number(r.get("auc_gap")) and r["auc_gap"] < SMALL_GAP]
+    small = [g for r in held if (g := r.value("auc_gap")) is not None and g < SMALL_GAP]
     if small:
         there = " there" if every > 1 else ""
         means = "means nothing" if collapsed else "may come of that alone"
@@ -131,19 +118,17 @@ def _collapse_words(
     return words
 
 
-def _is_levelled_down(own: Mapping[str, Any], control: Mapping[str, Any] | None) -> bool:
-    keys = ("auc_gap", "max_auc", "min_auc")
-    if not control or not all(is_number(part.get(k)) for part in (own, control) for k in keys):
+def _is_levelled_down(own: Result, control: Result) -> bool:
+    pairs = [(own.value(k), control.value(k)) for k in ("auc_gap", "max_auc", "min_auc")]
+    known = [(a, b) for a, b in pairs if a is not None and b is not None]
+    if len(known) < len(pairs):
         return False
-    return bool(
-        own["auc_gap"] < control["auc_gap"]
-        and own["max_auc"] < control["max_auc"]
-        and own["min_auc"] <= control["min_auc"]
-    )
+    gap, highest, lowest = known
+    return gap[0] < gap[1] and highest[0] < highest[1] and lowest[0] <= lowest[1]
 
 
 def verdict_sentence(
-    comparisons: Sequence[Mapping[str, Any]],
+    comparisons: Sequence[ComparisonRecord],
     *,
     n_seeds: int,
     worst_group: str | None = None,
@@ -169,11 +154,9 @@ def verdict_sentence(
         One sentence that ends in a full stop.
     """
     found = {
-        str(item.get("reference")): item
+        item.reference: item
         for item in comparisons
-        if item.get("metric", "min_auc") == "min_auc"
-        and item.get("split", split) == split
-        and item.get("method", "fairtune") == "fairtune"
+        if (item.metric, item.split, item.method) == ("min_auc", split, FAIRTUNE)
     }
     if not found:
         return (
@@ -184,12 +167,9 @@ def verdict_sentence(
     clauses = _clauses(found, order, same)
     opening = _opening(worst_group, worst_auc, split)
     seeds = "1 seed" if n_seeds == 1 else f"means of {n_seeds} seeds"
-    known = any(
-        is_number(item.get("difference")) and signed_interval(item.get("ci"))
-        for item in found.values()
-    )
+    known = any(is_number(i.difference) and signed_interval(i.ci) for i in found.values())
     method = ", 95\u202f% intervals paired by patient" if known else ""
-    if len(found) > 1 and any(is_number(item.get("p_value_holm")) for item in found.values()):
+    if len(found) > 1 and any(is_number(item.p_value_holm) for item in found.values()):
         method += f", tests corrected by Holm for {len(found)} controls"
     sentence = f"{opening} {_join(clauses)}; {seeds}{method}"
     warnings = _warnings(flags or VerdictFlags())
@@ -203,54 +183,47 @@ def _opening(worst_group: str | None, worst_auc: float | None, split: str) -> st
     return f"On the {split} set, the AUC of the worst-off group{named}{value}{closing} was"
 
 
-def same_trainings(run: Mapping[str, Any]) -> tuple[str, ...]:
+def same_trainings(run: RunRecord) -> tuple[str, ...]:
     """Name the controls with the choice's own mask, layout, learning rate and epochs."""
-    choice = run.get("choice") or {}
     return tuple(
-        str(name)
-        for name, control in (run.get("controls") or {}).items()
+        name
+        for name, control in run.controls.items()
         if all(
-            choice.get(key) is not None and (control or {}).get(key) == choice[key]
+            getattr(run.choice, key) not in (None, "")
+            and getattr(control.choice, key) == getattr(run.choice, key)
             for key in _SAME_TRAINING
         )
     )
 
 
 def _clauses(
-    found: Mapping[str, Mapping[str, Any]], order: Sequence[str], same: Sequence[str]
+    found: Mapping[str, ComparisonRecord], order: Sequence[str], same: Sequence[str]
 ) -> list[str]:
     """Say each comparison; an interval whose end prints as 0.000 covers 0."""
-    clauses = []
-    for name in order:
-        label = method_name(name)
-        item = found.get(name)
-        if item is None or not is_number(item.get("difference")):
-            clauses.append(f"not compared with {label}")
-            continue
-        bounds = item.get("ci")
-        shown = f"{difference(item['difference'])}"
-        written = signed_interval(bounds)
-        if bounds and item["difference"] == bounds[0] == bounds[1] == 0:
-            clauses.append(
-                f"that of {label}, which the search itself chose"
-                if name in same
-                else f"within noise of {label} (no difference seen)"
-            )
-        elif not written or not bounds:
-            clauses.append(f"not told apart from {label} ({shown}, no interval could be computed)")
-        elif round(bounds[0], 3) > 0 or round(bounds[1], 3) < 0:
-            seen = "higher than" if item["difference"] > 0 else "worse than"
-            corrected = item.get("p_value_holm")
-            if is_number(corrected) and corrected > 0.05:
-                clauses.append(
-                    f"{seen} under {label} by its own interval but not after Holm's correction "
-                    f"({shown}, {written}, corrected p {corrected:.2g})"
-                )
-            else:
-                clauses.append(f"{seen} under {label} ({shown}, {written})")
-        else:
-            clauses.append(f"within noise of {label} ({shown}, {written})")
-    return clauses
+    return [_clause(method_name(name), found.get(name), name in same) for name in order]
+
+
+def _clause(label: str, item: ComparisonRecord | None, is_same: bool) -> str:
+    if item is None or not is_number(item.difference):
+        return f"not compared with {label}"
+    bounds, shown, written = item.ci, difference(item.difference), signed_interval(item.ci)
+    if bounds and item.difference == bounds[0] == bounds[1] == 0:
+        if is_same:
+            return f"that of {label}, which the search itself chose"
+        return f"within noise of {label} (no difference seen)"
+    low, high = (bounds or (None, None))[:2]
+    if not written or low is None or high is None:
+        return f"not told apart from {label} ({shown}, no interval could be computed)"
+    if round(low, 3) <= 0 <= round(high, 3):
+        return f"within noise of {label} ({shown}, {written})"
+    seen = "higher than" if item.difference > 0 else "worse than"
+    corrected = item.p_value_holm
+    if is_number(corrected) and corrected > 0.05:
+        return (
+            f"{seen} under {label} by its own interval but not after Holm's correction "
+            f"({shown}, {written}, corrected p {corrected:.2g})"
+        )
+    return f"{seen} under {label} ({shown}, {written})"
 
 
 def _join(clauses: Sequence[str]) -> str:
@@ -274,42 +247,33 @@ def _warnings(flags: VerdictFlags) -> str:
     return "".join(f"; {part}" for part in parts)
 
 
-def worst_group(result: Mapping[str, Any] | None) -> str | None:
+def worst_group(result: Result) -> str | None:
     """Name the group with the lowest AUC of a `validation` or `test` part, None if unknown."""
-    groups = (result or {}).get("groups") or {}
-    known: Iterable[tuple[float, str]] = (
-        (float(row["auc"]), str(name)) for name, row in groups.items() if is_number(row.get("auc"))
-    )
+    known = {name: row.auc for name, row in result.groups.items()}
+    return _lowest(known)
+
+
+def _lowest(aucs: Mapping[str, float | None]) -> str | None:
+    known = ((float(auc), name) for name, auc in aucs.items() if is_number(auc))
     return min(known, default=(0.0, None))[1]
 
 
-def run_verdict(run: Mapping[str, Any]) -> str:
+def run_verdict(run: RunRecord) -> str:
     """Return the verdict of a run: the one it carries, else one made from its comparisons."""
-    carried = run.get("verdict")
-    if isinstance(carried, str) and carried.strip():
-        return carried.strip()
-    refits = _refits(run, "test")
+    if run.verdict and run.verdict.strip():
+        return run.verdict.strip()
+    refits = run.own.results("test")
+    names = dict.fromkeys(name for result in refits for name in result.groups)
+    none = GroupResult()
+    aucs = {name: _mean([r.groups.get(name, none).auc for r in refits]) for name in names}
     return verdict_sentence(
-        run.get("comparisons") or [],
-        n_seeds=len(run.get("seeds") or []) or 1,
-        worst_group=worst_group(_mean_groups(refits)),
-        worst_auc=_mean([result.get("min_auc") for result in refits]),
+        run.comparisons,
+        n_seeds=run.own.n_seeds or 1,
+        worst_group=_lowest(aucs),
+        worst_auc=_mean([result.value("min_auc") for result in refits]),
         flags=verdict_flags(run),
         same=same_trainings(run),
     )
-
-
-def _mean_groups(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the mean AUC of each group over several refits, laid out as the result of one."""
-    names = dict.fromkeys(name for result in results for name in result.get("groups") or {})
-    return {
-        "groups": {
-            name: {
-                "auc": _mean([(r.get("groups") or {}).get(name, {}).get("auc") for r in results])
-            }
-            for name in names
-        }
-    }
 
 
 def _mean(values: Sequence[Any]) -> float | None:

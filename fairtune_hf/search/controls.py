@@ -7,12 +7,12 @@ can say what the search over masks added.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from optuna.trial import FrozenTrial
 
 from fairtune_hf.baselines import CONTROLS
+from fairtune_hf.run_record import ChoiceRecord
 from fairtune_hf.search.space import RANDOM
 from fairtune_hf.search.study import SearchStudy
 from fairtune_hf.tuner import Mask
@@ -28,8 +28,8 @@ def describe_controls(
     *,
     seed: int,
     warnings: list[str],
-) -> dict[str, Any]:
-    """Return the `controls` entry of run.json, each at the best learning rate known for it.
+) -> dict[str, ChoiceRecord]:
+    """Return the controls, each at the best learning rate known for it.
 
     Args:
         study: The search over masks.
@@ -50,10 +50,10 @@ def describe_controls(
             found[name] = _entry(own[name], own[name].best(), chosen, mask, layout)
         elif layout == study.space.layout:
             found[name] = _entry(study, study.best_with_mask(mask), chosen, mask, layout)
-            found[name]["trials"] = _count(study, mask)
+            found[name].trials = _count(study, mask)
         else:
             found[name] = _entry(study, None, chosen, mask, layout)
-        if found[name]["trial"] is None:
+        if found[name].trial is None:
             warnings.append(
                 f"The search did not complete a trial of the control {name}; it is trained with the chosen mask's learning rate."
             )
@@ -66,7 +66,7 @@ def _random_mask(
     own: SearchStudy | None,
     seed: int,
     warnings: list[str],
-) -> dict[str, Any]:
+) -> ChoiceRecord:
     """The best of random masks: of its own study, else of the search's start-up, else one drawn now."""
     if own is not None and (best := own.best()) is not None:
         return _entry(own, best, chosen, own.mask_of(best), own.space.layout)
@@ -74,7 +74,7 @@ def _random_mask(
     layout = study.space.layout
     if random:
         entry = _entry(study, random[0], chosen, study.mask_of(random[0]), layout)
-        entry["trials"] = len(random)
+        entry.trials = len(random)
         return entry
     warnings.append(
         "The search completed no trial of a random mask; the control random_mask is one drawn at random, trained with "
@@ -95,17 +95,17 @@ def _layout_for(preset: str, layout: str) -> str:
 
 def _entry(
     study: SearchStudy, trial: FrozenTrial | None, chosen: FrozenTrial, mask: str, layout: str
-) -> dict[str, Any]:
+) -> ChoiceRecord:
     source = chosen if trial is None else trial
-    return {
-        "mask": mask,
-        "layout": layout,
-        "learning_rate": source.params["learning_rate"],
-        "epochs": study.epochs_of(source),
-        "trial": None if trial is None else trial.number,
-        "study": study.name,
-        "trials": 0 if trial is None else study.finished(),
-    }
+    return ChoiceRecord(
+        mask=mask,
+        layout=layout,
+        learning_rate=source.params["learning_rate"],
+        epochs=study.epochs_of(source),
+        trial=None if trial is None else trial.number,
+        study=study.name,
+        trials=0 if trial is None else study.finished(),
+    )
 
 
 def _count(study: SearchStudy, mask: str) -> int:

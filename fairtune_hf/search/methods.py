@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from fairtune_hf.baselines import Method, MethodSpec
 from fairtune_hf.baselines.method import trainable_parameters
+from fairtune_hf.costs import add_costs
 from fairtune_hf.data import ImageTable
-from fairtune_hf.run_folder import EVALUATED, RunFolder
+from fairtune_hf.run_folder import RunFolder
+from fairtune_hf.run_record import MethodRecord, RunRecord, SearchRecord
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.budget import busy_seconds
 from fairtune_hf.search.loop import run_study
@@ -28,7 +29,6 @@ from fairtune_hf.search.study import SearchStudy
 from fairtune_hf.search.study_plan import STUDY_NAME, StudyPlan
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
-from fairtune_hf.training.cost import add_costs
 from fairtune_hf.training.description import (
     describe_dataset,
     describe_hardware,
@@ -108,9 +108,10 @@ class MethodRun:
 
     def refit_choice(self, table: ImageTable, *, seeds: Sequence[int]) -> None:
         """Train the choice of run.json at each seed and keep predictions and the first adapter."""
-        entry = self.folder.read_chosen()["choice"]
-        refit(self.training_on(table, len(seeds)), self.folder, entry, seeds=seeds)
-        self.folder.update(dataset=describe_dataset(table))
+        choice = self.folder.read_chosen().choice
+        refit(self.training_on(table, len(seeds)), self.folder, choice, seeds=seeds)
+        with self.folder.editing() as record:
+            record.dataset = describe_dataset(table)
 
     def training_on(self, table: ImageTable, trainings: int = 1) -> Training:
         """Return how the method's candidates are trained, so many of them by this process."""
@@ -166,59 +167,49 @@ class MethodRun:
             selected_by=selected_by(study),
             trial=best.number,
         )
-        choice |= {
-            "preset": candidate.mask if candidate.mask in PRESETS else None,
-            "train_also": list(config.train_also),
-            "hyperparameters": candidate.hyperparameters,
-        }
-        self.folder.update(
-            dataset=describe_dataset(table),
-            model=self.backbone.describe(),
+        choice.preset = candidate.mask if candidate.mask in PRESETS else None
+        choice.train_also = list(config.train_also)
+        choice.hyperparameters = candidate.hyperparameters
+        cost = add_costs(t.user_attrs.get(COST) for t in study.trials())
+        # A record of its own: of what is chosen now, nothing is measured yet.
+        record = new_record(self.spec, table)
+        record.model = self.backbone.describe()
+        record.put(
+            self.spec.name,
             choice=choice,
-            method=self._describe_method(method, config),
+            trainable_parameters=self._count_trainable(method, config),
             search=self._describe_search(study, method),
-            cost={"search": add_costs(t.user_attrs.get(COST) for t in study.trials())},
-            controls={},
-            versions=describe_versions(),
-            hardware=describe_hardware(),
-            warnings=list(table.warnings),
-            **dict.fromkeys(EVALUATED),  # of what is chosen now, nothing is measured yet
+            cost={} if cost is None else {"search": cost},
         )
+        self.folder.write(record)
 
-    def _describe_method(self, method: Method, config: FairMaskConfig) -> dict[str, Any]:
+    def _count_trainable(self, method: Method, config: FairMaskConfig) -> int:
         model = method.prepare_model(self.backbone.copy_with_new_head(), config)
         counts = []
         for stage in method.stages(self.training.epochs):
             model = stage.method.start_stage(model)
             counts.append(trainable_parameters(model))
-        return {
-            "name": self.spec.name,
-            "source": self.spec.method.source,
-            "tunes": ["learning_rate", *(h.name for h in self.spec.method.hyperparameters)]
-            + (["mask"] if self.spec.mask in (FREE, RANDOM) else []),
-            "trainable_parameters": max(counts),
-            "failure": None,
-        }
+        return max(counts)
 
-    def _describe_search(self, study: SearchStudy, method: Method) -> dict[str, Any]:
+    def _describe_search(self, study: SearchStudy, method: Method) -> SearchRecord:
         trials = study.trials()
         earlier = sum(stage.epochs for stage in method.stages(self.training.epochs)[:-1])
         curves = [len(t.user_attrs.get("curve", [])) for t in trials]
-        return {
-            "trials": self.search.trials,
-            "completed": len(study.trials(TrialState.COMPLETE)),
-            "pruned": len(study.trials(TrialState.PRUNED)),
-            "failed": len(study.trials(TrialState.FAIL)),
-            "trained_epochs": sum(curves) + earlier * sum(1 for length in curves if length),
-            "seconds": round(sum(busy_seconds([t]) for t in trials), 3),
-            "sampler": self.search.sampler,
-            "pruner": self.search.pruner,
-            "judge_after": self.search.judge_after,
-            "objective": self.objective,
-            "directions": {o.name: o.direction for o in study.objectives},
-            "learning_rate_range": [self.search.learning_rate_min, self.search.learning_rate_max],
-            "best_value": best_value(study),
-        }
+        return SearchRecord(
+            trials=self.search.trials,
+            completed=len(study.trials(TrialState.COMPLETE)),
+            pruned=len(study.trials(TrialState.PRUNED)),
+            failed=len(study.trials(TrialState.FAIL)),
+            trained_epochs=sum(curves) + earlier * sum(1 for length in curves if length),
+            seconds=round(sum(busy_seconds([t]) for t in trials), 3),
+            sampler=self.search.sampler,
+            pruner=self.search.pruner,
+            judge_after=self.search.judge_after,
+            objective=self.objective,
+            directions={o.name: o.direction for o in study.objectives},
+            learning_rate_range=[self.search.learning_rate_min, self.search.learning_rate_max],
+            best_value=best_value(study),
+        )
 
 
 def best_value(study: SearchStudy) -> float | None:
@@ -227,20 +218,27 @@ def best_value(study: SearchStudy) -> float | None:
     return None if best is None else float(best.values[0])
 
 
-def record_failure(folder: RunFolder, spec: MethodSpec, table: ImageTable, reason: str) -> None:
-    """Write that a method failed and why, as a row of the comparison."""
-    before = (folder.read_if_whole() or {}).get("method")
-    folder.update(
+def new_record(spec: MethodSpec, table: ImageTable) -> RunRecord:
+    """Return the record of a method of which nothing is chosen yet."""
+    tunes = ["learning_rate", *(h.name for h in spec.method.hyperparameters)]
+    if spec.mask in (FREE, RANDOM):
+        tunes.append("mask")
+    return RunRecord(
         dataset=describe_dataset(table),
-        method={
-            **(before or {}),
-            "name": spec.name,
-            "source": spec.method.source,
-            "tunes": ["learning_rate", *(h.name for h in spec.method.hyperparameters)],
-            "failure": reason,
-        },
-        controls={},
+        chosen=spec.name,
+        methods={spec.name: MethodRecord(source=spec.method.source, tunes=tunes)},
         versions=describe_versions(),
         hardware=describe_hardware(),
         warnings=list(table.warnings),
     )
+
+
+def record_failure(folder: RunFolder, spec: MethodSpec, table: ImageTable, reason: str) -> None:
+    """Write that a method failed and why, as a row of the comparison."""
+    before = folder.read_if_whole()
+    record = new_record(spec, table)
+    if before is not None and before.own:
+        record.model = before.model
+        record.methods[spec.name] = before.own
+    record.put(spec.name, failure=reason)
+    folder.write(record)

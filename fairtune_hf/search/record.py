@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
+from fairtune_hf.costs import add_costs
 from fairtune_hf.data import ImageTable
 from fairtune_hf.metrics import selection_optimism
 from fairtune_hf.metrics.planning import auc_standard_error
-from fairtune_hf.run_folder import EVALUATED, RunFolder
+from fairtune_hf.run_folder import RunFolder
+from fairtune_hf.run_record import FAIRTUNE, ChoiceRecord, DatasetRecord, MethodRecord, SearchRecord
 from fairtune_hf.search.best import read_best, read_best_scores
 from fairtune_hf.search.budget import busy_seconds, count_epochs
 from fairtune_hf.search.confirm import Judged, describe_confirmation
@@ -23,7 +25,6 @@ from fairtune_hf.search.study import SearchStudy
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.candidate import Candidate
-from fairtune_hf.training.cost import add_costs
 from fairtune_hf.training.description import (
     describe_dataset,
     describe_hardware,
@@ -83,41 +84,42 @@ def write_record(
         selected_by=selected_by(study, judged),
         trial=chosen.number,
     )
-    earlier = folder.read_if_whole() or {}
-    changed = _refits_of(earlier) != _refits_of({"choice": choice, "controls": controls})
-    # Refits of an earlier, shorter search stay counted.
-    held = earlier.get("cost")
-    before = held if isinstance(held, dict) else {}
-    record = folder.update(
-        **(dict.fromkeys(EVALUATED) if changed else {}),
-        dataset=_of_all_rows(earlier.get("dataset"), describe_dataset(table)),
-        model=backbone.describe(),
-        choice=choice,
-        search=_search_record(study, best, table, folder, judged),
-        cost=before | _search_cost(study, repeated, *(control_studies or {}).values()),
-        controls=controls,
-        versions=describe_versions(),
-        hardware=describe_hardware(),
-        warnings=warnings,
-    )
-    return Candidate.from_record(record["choice"])
+    own = control_studies or {}
+    with folder.editing() as record:
+        earlier = record.methods
+        # Refits of an earlier, shorter search stay counted, and measured where all are what they were.
+        record.methods = {
+            name: replace(earlier.get(name, MethodRecord()), choice=held)
+            for name, held in {FAIRTUNE: choice, **controls}.items()
+        }
+        if _refits_of(earlier) != _refits_of(record.methods):
+            record.forget_evaluation()
+        record.dataset = _of_all_rows(record.dataset, describe_dataset(table))
+        record.model = backbone.describe()
+        record.own.search = _search_record(study, best, table, folder, judged)
+        for name, method in record.methods.items():
+            studies = (study, repeated) if name == FAIRTUNE else (own.get(name),)
+            method.cost |= _search_cost(*studies)
+        record.versions, record.hardware = describe_versions(), describe_hardware()
+        record.warnings = warnings
+    return Candidate.from_record(choice)
 
 
-def _of_all_rows(held: dict[str, Any] | None, described: dict[str, Any]) -> dict[str, Any]:
+def _of_all_rows(held: DatasetRecord, described: DatasetRecord) -> DatasetRecord:
     """Return what is known of the data: of the same data, refits have described the test rows too."""
-    if held is None or held["split_hash"] != described["split_hash"]:
+    if held.split_hash != described.split_hash:
         return described
-    return held if described["rows"].keys() <= held.get("rows", {}).keys() else described
+    return held if described.rows.keys() <= held.rows.keys() else described
 
 
-def _refits_of(record: Mapping[str, Any]) -> dict[str, Candidate]:
-    """Return what run.json says is to be refitted: the choice and the controls."""
-    entries = {"fairtune": record.get("choice"), **(record.get("controls") or {})}
-    return {name: Candidate.from_record(e) for name, e in entries.items() if e}
+def _refits_of(methods: Mapping[str, MethodRecord]) -> dict[str, Candidate]:
+    """Return what is to be refitted."""
+    found = {name: held.choice for name, held in methods.items() if held.choice}
+    return {name: Candidate.from_record(choice) for name, choice in found.items()}
 
 
 def _search_cost(*studies: SearchStudy | None) -> dict[str, Any]:
-    """Return the `cost` entry of run.json: what all trials cost, repetitions and controls' counted in."""
+    """Return what all trials of some studies cost."""
     trials = [trial for study in studies if study is not None for trial in study.trials()]
     total = add_costs(trial.user_attrs.get(COST) for trial in trials)
     return {} if total is None else {"search": total}
@@ -132,21 +134,21 @@ def describe_choice(
     training: FitArguments,
     selected_by: str,
     trial: int | None = None,
-) -> dict[str, Any]:
-    """Return the `choice` entry of run.json: all that a refit needs to know."""
-    return {
-        "mask": mask,
-        "layout": layout,
-        "bit_names": mask_bit_names(layout, blocks),
-        "learning_rate": learning_rate,
-        "epochs": training.epochs,
-        "schedule": training.schedule,
-        "batch_size": training.batch_size,
-        "precision": training.resolved_precision(),
-        "seed": training.seed,
-        "selected_by": selected_by,
-        "trial": trial,
-    }
+) -> ChoiceRecord:
+    """Return all that a refit needs to know."""
+    return ChoiceRecord(
+        mask=mask,
+        layout=layout,
+        bit_names=mask_bit_names(layout, blocks),
+        learning_rate=learning_rate,
+        epochs=training.epochs,
+        schedule=training.schedule,
+        batch_size=training.batch_size,
+        precision=training.resolved_precision(),
+        seed=training.seed,
+        selected_by=selected_by,
+        trial=trial,
+    )
 
 
 def selected_by(study: SearchStudy, judged: Sequence[Judged] = ()) -> str:
@@ -171,7 +173,7 @@ def _search_record(
     table: ImageTable,
     folder: RunFolder,
     judged: Sequence[Judged],
-) -> dict[str, Any]:
+) -> SearchRecord:
     search, trials = study.arguments, study.trials()
     complete = study.top(len(trials))
     values = [float(t.values[0]) for t in complete]
@@ -180,33 +182,33 @@ def _search_record(
     error = _standard_error(study, table, best, folder)
     # An upper estimate: no trial but the best keeps its scores, so the errors' correlation is not known.
     optimism = selection_optimism(values, error, direction=study.objectives[0].direction)
-    return {
-        "trials": search.trials,
-        "completed": len(values),
-        "pruned": len(study.trials(TrialState.PRUNED)),
-        "failed": len(study.trials(TrialState.FAIL)),
-        "trained_epochs": count_epochs(trials),
-        "seconds": round(sum(busy_seconds([t]) for t in trials), 3),
-        "wall_seconds": round(busy_seconds(trials), 3),
-        "ended_by": study.spent_reason() or "trials",
-        "limits": {"hours": search.hours, "trained_epochs": search.trained_epochs},
-        "sampler": search.sampler,
-        "pruner": search.pruner,
-        "protocol": search.protocol,
-        "judge_after": search.judge_after,
-        "objective": search.objective,
-        "directions": {o.name: o.direction for o in study.objectives},
-        "learning_rate_range": [search.learning_rate_min, search.learning_rate_max],
-        "epoch_choices": list(study.space.epochs),
-        "best_trial": read_best(folder.path),
-        "pareto_front": _pareto_front(study),
-        "optimism": float(optimism),
-        "confirmation": describe_confirmation(study, judged) if judged else None,
-        "mask_frequency": describe_frequency(names, masks),
-        "importance": describe_importance(
+    return SearchRecord(
+        trials=search.trials,
+        completed=len(values),
+        pruned=len(study.trials(TrialState.PRUNED)),
+        failed=len(study.trials(TrialState.FAIL)),
+        trained_epochs=count_epochs(trials),
+        seconds=round(sum(busy_seconds([t]) for t in trials), 3),
+        wall_seconds=round(busy_seconds(trials), 3),
+        ended_by=study.spent_reason() or "trials",
+        limits={"hours": search.hours, "trained_epochs": search.trained_epochs},
+        sampler=search.sampler,
+        pruner=search.pruner,
+        protocol=search.protocol,
+        judge_after=search.judge_after,
+        objective=search.objective,
+        directions={o.name: o.direction for o in study.objectives},
+        learning_rate_range=[search.learning_rate_min, search.learning_rate_max],
+        epoch_choices=list(study.space.epochs),
+        best_trial=read_best(folder.path),
+        pareto_front=_pareto_front(study),
+        optimism=float(optimism),
+        confirmation=describe_confirmation(study, judged) if judged else None,
+        mask_frequency=describe_frequency(names, masks),
+        importance=describe_importance(
             names, masks, values, [t.params["learning_rate"] for t in complete]
         ),
-    }
+    )
 
 
 def _pareto_front(study: SearchStudy) -> list[dict[str, Any]] | None:

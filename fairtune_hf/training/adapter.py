@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, deserialize
 
 from fairtune_hf.run_folder import ADAPTER_FILES, RunFolder
+from fairtune_hf.run_record import ChoiceRecord
 
 _CONFIG, _WEIGHTS = ADAPTER_FILES
 # Bits of the exponent of each kind of float, and the whole number to read it as: all set in what is not finite.
@@ -23,12 +22,12 @@ _EXPONENTS = {
 }
 
 
-def require_whole_adapter(folder: RunFolder, choice: Mapping[str, Any]) -> None:
+def require_whole_adapter(folder: RunFolder, choice: ChoiceRecord) -> None:
     """Refuse an adapter that is missing, damaged or of another choice, before it is used or handed on.
 
     Args:
         folder: The run, or the control.
-        choice: Its entry of run.json.
+        choice: What its record says was chosen.
 
     Raises:
         FileNotFoundError: There is no adapter, or nothing of this choice was trained.

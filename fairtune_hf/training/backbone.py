@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from fairtune_hf.mask import UNITS
+from fairtune_hf.run_record import ModelRecord
 from fairtune_hf.training.checkpoint import check_name, find_weights, hash_files, resolved_commit
 from fairtune_hf.training.classifier import check_heads, head_modules, load_classifier
 from fairtune_hf.training.model_input import ModelInput, read_input
@@ -75,21 +76,21 @@ class Backbone:
             counts[unit or ("head" if leaf.region == "head" else "other")] += sizes[leaf.name]
         return counts
 
-    def describe(self) -> dict[str, Any]:
-        """Return the `model` entry of run.json."""
+    def describe(self) -> ModelRecord:
+        """Describe the model for run.json."""
         fed = ModelInput(
             image_size=self.image_size,
             image_mean=self.image_mean,
             image_std=self.image_std,
             asked=self.processor_asks,
         )
-        return {
-            "id": self.id,
-            "revision": self.revision,
-            "sha256": self.sha256,
-            "input": fed.describe(),
-            "parameters": self.count_parameters(),
-        }
+        return ModelRecord(
+            id=self.id,
+            revision=self.revision,
+            sha256=self.sha256,
+            input=fed.describe(),
+            parameters=self.count_parameters(),
+        )
 
 
 def load_backbone(

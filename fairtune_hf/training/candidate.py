@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fairtune_hf.run_record import ChoiceRecord
 from fairtune_hf.tuner import FairMaskConfig
 
 
@@ -22,15 +22,15 @@ class Candidate:
     hyperparameters: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_record(cls, entry: Mapping[str, Any]) -> Candidate:
-        """Read what was chosen from run.json: the `choice`, or a control's entry. The seed is each refit's own."""
+    def from_record(cls, choice: ChoiceRecord) -> Candidate:
+        """Read what was chosen from run.json. The seed is each refit's own."""
         return cls(
-            mask=entry["mask"],
-            layout=entry["layout"],
-            learning_rate=entry["learning_rate"],
-            train_also=tuple(entry.get("train_also") or ()),
-            epochs=entry.get("epochs"),
-            hyperparameters=dict(entry.get("hyperparameters") or {}),
+            mask=choice.mask,
+            layout=choice.layout,
+            learning_rate=choice.learning_rate,
+            train_also=tuple(choice.train_also or ()),
+            epochs=choice.epochs,
+            hyperparameters=dict(choice.hyperparameters or {}),
         )
 
     def config(self) -> FairMaskConfig:

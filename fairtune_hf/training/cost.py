@@ -6,9 +6,7 @@ the trained parameters need; norms, activations and the optimizer are not.
 
 from __future__ import annotations
 
-import operator
 import time
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fairtune_hf.costs import with_rates
 from fairtune_hf.training.clock import PartClock
 from fairtune_hf.training.fast_forward import find_vit, gather_tensors
 
@@ -141,7 +140,7 @@ class CostMeter:
         self.clock.collect()
         on_gpu = self.device.type == "cuda"
         operations = self.operations
-        return _with_rates(
+        return with_rates(
             {
                 "seconds": round(self.clock.total(), 3),
                 "images": self.images * self.processes,
@@ -158,46 +157,3 @@ class CostMeter:
                 "by_part": {part: round(value, 3) for part, value in self.clock.seconds.items()},
             }
         )
-
-
-def add_costs(records: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | None:
-    """Add up cost entries, of trials or of refits; None if there are none.
-
-    Trainings that ran side by side on several devices count once each, so the rate is that of one.
-    """
-    known = [record for record in records if record]
-    if not known:
-        return None
-    total = dict(known[0])
-    for record in known[1:]:
-        total["seconds"] = round(total["seconds"] + record["seconds"], 3)
-        total["images"] += record["images"]
-        total["by_part"] = {
-            part: round(seconds + record["by_part"].get(part, 0.0), 3)
-            for part, seconds in total["by_part"].items()
-        }
-        for name, join in (("operations", operator.add), ("peak_memory_gib", max)):
-            both = (total[name], record[name])
-            total[name] = None if None in both else join(*both)
-        for name in ("device", "precision", "compiled", "processes", "peak_flops"):
-            if total.get(name) != record.get(name):
-                total[name] = _mixed(name, total.get(name), record.get(name))
-    return _with_rates(total)
-
-
-def _mixed(name: str, first: Any, second: Any) -> Any:
-    """Write what differs between two entries; a peak or a count of processes that differs is unknown."""
-    if name in ("device", "precision"):
-        return ", ".join(dict.fromkeys(f"{first}, {second}".split(", ")))
-    return True if name == "compiled" else None
-
-
-def _with_rates(entry: dict[str, Any]) -> dict[str, Any]:
-    seconds, operations = entry["seconds"], entry["operations"]
-    peak, processes = entry["peak_flops"], entry["processes"]
-    known = seconds and operations and peak and processes
-    return {
-        **entry,
-        "images_per_second": round(entry["images"] / seconds, 2) if seconds else None,
-        "share_of_peak": round(operations / seconds / peak / processes, 4) if known else None,
-    }

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from fairtune_hf.data import ImageTable
+from fairtune_hf.run_record import DatasetRecord, GroupCounts
 from fairtune_hf.version import __version__
 
 _PACKAGES = [
@@ -48,32 +49,31 @@ def describe_hardware() -> dict[str, Any]:
     }
 
 
-def describe_dataset(table: ImageTable) -> dict[str, Any]:
-    """Return the `dataset` entry of run.json for the splits the table holds."""
-    return {
-        "name": table.name,
-        "sensitive": table.sensitive,
-        "rows": {split: len(table.subset(split)) for split in table.splits},
-        "n_patients": {
-            split: int(table.subset(split).frame["patient_id"].nunique()) for split in table.splits
-        },
-        "counts": {split: _count_groups(table.subset(split)) for split in table.splits},
-        "split_hash": table.split_hash,
-        "groups": list(table.groups),
-        "label_names": list(table.label_names),
-        "options": table.options,
-        "dropped": table.dropped,
-    }
+def describe_dataset(table: ImageTable) -> DatasetRecord:
+    """Describe the data of the splits the table holds."""
+    parts = {split: table.subset(split) for split in table.splits}
+    return DatasetRecord(
+        name=table.name,
+        sensitive=table.sensitive,
+        rows={split: len(part) for split, part in parts.items()},
+        n_patients={s: int(part.frame["patient_id"].nunique()) for s, part in parts.items()},
+        counts={split: _count_groups(part) for split, part in parts.items()},
+        split_hash=table.split_hash,
+        groups=list(table.groups),
+        label_names=list(table.label_names),
+        options=table.options,
+        dropped=table.dropped,
+    )
 
 
-def _count_groups(part: ImageTable) -> dict[str, dict[str, int]]:
+def _count_groups(part: ImageTable) -> dict[str, GroupCounts]:
     """Rows, positives and patients of each group of one split."""
     frame = part.frame.assign(group=part.group_names)
     return {
-        name: {
-            "n": len(rows),
-            "positives": int(rows["label"].sum()),
-            "n_patients": int(rows["patient_id"].nunique()),
-        }
+        name: GroupCounts(
+            n=len(rows),
+            positives=int(rows["label"].sum()),
+            n_patients=int(rows["patient_id"].nunique()),
+        )
         for name, rows in ((name, frame[frame["group"] == name]) for name in part.groups)
     }

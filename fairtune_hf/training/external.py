@@ -36,7 +36,7 @@ def score_external(
     """
     require_adapter(folder)
     model = PeftModel.from_pretrained(backbone.copy_with_new_head(), str(folder.adapter))
-    seed = folder.read()["choice"]["seed"]
+    seed = folder.read().choice.seed or 0
     trainer = FairTrainer(
         model=model,
         args=arguments.to_training_arguments(folder.path, learning_rate=0.0, seed=seed),
@@ -58,4 +58,4 @@ def require_adapter(folder: RunFolder) -> None:
         FileNotFoundError: The run has no adapter of its choice.
         ValueError: The search has made no choice, or the adapter is damaged.
     """
-    require_whole_adapter(folder, folder.read_chosen()["choice"])
+    require_whole_adapter(folder, folder.read_chosen().choice)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -10,6 +9,7 @@ import pandas as pd
 from fairtune_hf.metrics import evaluate_predictions
 from fairtune_hf.metrics.registry import TABLE, shown_in
 from fairtune_hf.run_folder import RunFolder
+from fairtune_hf.run_record import SPLITS, RunRecord, SeedRecord
 
 # How far the last digits of a value may differ between versions of the sums behind it.
 _SAME = 1e-12
@@ -23,10 +23,11 @@ class Measured:
         record: Its run.json.
     """
 
-    def __init__(self, folder: RunFolder, record: Mapping[str, Any]) -> None:
+    def __init__(self, folder: RunFolder, record: RunRecord) -> None:
         self._record, self._refits = record, folder.refits(record)
         self._before = {
-            name: where.read_whole_refits(entry) for name, (where, entry) in self._refits.items()
+            name: where.read_whole_refits(method.choice)
+            for name, (where, method) in self._refits.items()
         }
 
     def holds(self) -> bool:
@@ -34,23 +35,22 @@ class Measured:
         return all(self._is_same(name) for name in self._refits)
 
     def _is_same(self, name: str) -> bool:
-        where, entry = self._refits[name]
-        before, now = self._before[name], where.read_refits(entry)
+        where, method = self._refits[name]
+        before, now = self._before[name], where.read_refits(method.choice)
         if now is None:
             return False
         if before is None:
-            measured = self._record if name == "fairtune" else entry
-            return self._gives(now, measured.get("seeds") or [])
+            return self._gives(now, method.seeds)
         same = now[now["seed"].isin(before["seed"])].reset_index(drop=True)
         return same.equals(before[before["seed"].isin(same["seed"])].reset_index(drop=True))
 
-    def _gives(self, now: pd.DataFrame, seeds: list[dict[str, Any]]) -> bool:
-        """Whether predictions give the numbers of run.json's `seeds`."""
-        sensitive = self._record["dataset"]["sensitive"]
+    def _gives(self, now: pd.DataFrame, seeds: list[SeedRecord]) -> bool:
+        """Whether predictions give the numbers of the refits that were measured."""
+        sensitive = self._record.dataset.sensitive
         for item in seeds:
-            for split in ("validation", "test"):
-                rows = now[now["seed"].eq(item["seed"]) & now["split"].eq(split)]
-                told = item.get(split) or {}
+            for split in SPLITS:
+                rows = now[(now["seed"] == item.seed) & now["split"].eq(split)]
+                told = item.result(split).values
                 if rows.empty:
                     return False
                 found = evaluate_predictions(rows, sensitive=sensitive, n_resamples=100)

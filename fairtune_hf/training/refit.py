@@ -18,13 +18,14 @@ import pandas as pd
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
+from fairtune_hf.costs import add_costs
 from fairtune_hf.data import ImageTable
-from fairtune_hf.run_folder import EVALUATED, RunFolder
+from fairtune_hf.run_folder import RunFolder
+from fairtune_hf.run_record import ChoiceRecord, RunRecord
 from fairtune_hf.training.adapter import adapter_fault
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.candidate import Candidate
-from fairtune_hf.training.cost import add_costs
 from fairtune_hf.training.description import describe_dataset
 from fairtune_hf.training.garbage import quick_collections
 from fairtune_hf.training.identity import keep_identity
@@ -40,7 +41,7 @@ _SCORED_SPLITS = ("validation", "test")
 def refit(
     training: Training,
     folder: RunFolder,
-    entry: Mapping[str, Any],
+    choice: ChoiceRecord,
     *,
     seeds: Sequence[int],
     on_seed: Callable[[int], object] | None = None,
@@ -56,7 +57,7 @@ def refit(
     Args:
         training: How a candidate is trained, on a table of all three splits.
         folder: Receives `predictions.parquet` and `adapter/`.
-        entry: The choice, as run.json has it.
+        choice: What to train.
         seeds: One refit each; the adapter kept is that of the first.
         on_seed: Called with each seed once its predictions are in the folder.
         on_cost: Called with the cost entry of each training that was done.
@@ -64,8 +65,8 @@ def refit(
     Returns:
         The predictions of all seeds: row_id, seed, split, label, score, patient and the attributes.
     """
-    training, candidate = training.at(folder.path), Candidate.from_record(entry)
-    done = read_done(folder, entry, seeds)
+    training, candidate = training.at(folder.path), Candidate.from_record(choice)
+    done = read_done(folder, choice, seeds)
     adapter = None if done is None else folder.noted_adapter(done)
     frames = {} if done is None else {seed: done[done["seed"] == seed] for seed in seeds}
     frames = {seed: frame for seed, frame in frames.items() if len(frame)}
@@ -77,7 +78,7 @@ def refit(
             if PartialState().is_main_process:
                 if save_to is not None:
                     adapter = folder.digest_adapter()
-                folder.write_refits(_join(frames, seeds), entry, adapter)
+                folder.write_refits(_join(frames, seeds), choice, adapter)
             if on_cost is not None:
                 on_cost(trainer.cost.record())
         if on_seed is not None:
@@ -85,14 +86,12 @@ def refit(
     return _join(frames, seeds)
 
 
-def read_done(
-    folder: RunFolder, entry: Mapping[str, Any], seeds: Sequence[int]
-) -> pd.DataFrame | None:
+def read_done(folder: RunFolder, choice: ChoiceRecord, seeds: Sequence[int]) -> pd.DataFrame | None:
     """Read the predictions of a choice that need not be made again; None where all have to be.
 
     Without a whole adapter of theirs, those of the first seed count as not there.
     """
-    done = folder.read_whole_refits(entry)
+    done = folder.read_whole_refits(choice)
     if done is None or adapter_fault(folder, done) is None:
         return done
     return done[done["seed"] != seeds[0]]
@@ -147,7 +146,7 @@ def _finetune(
     check_same_inputs(record, table, backbone)
     keep_identity(folder, table, backbone, arguments)
     methods = folder.refits(record)
-    measured = Measured(folder, record) if record["test"] is not None else None
+    measured = Measured(folder, record) if record.own.result("test") else None
     training = Training(
         table=table,
         backbone=backbone,
@@ -169,9 +168,9 @@ def _finetune(
             settle()
 
         trained: list[tuple[Candidate, RunFolder]] = []
-        for name, (where, entry) in methods.items():
+        for name, (where, method) in methods.items():
             bar.set_postfix_str(name)
-            candidate = Candidate.from_record(entry)
+            candidate = Candidate.from_record(method.choice)
             for twin, its_folder in trained:
                 if twin == candidate:  # the search chose a control itself: not trained twice
                     _take_refits(where, its_folder)
@@ -180,28 +179,18 @@ def _finetune(
             refit(
                 training,
                 where,
-                entry,
+                method.choice,
                 seeds=seeds,
                 on_seed=end_seed,
-                on_cost=functools.partial(_add_refit_cost, folder),
+                on_cost=functools.partial(_add_refit_cost, folder, name),
             )
     if PartialState().is_main_process:
-        is_other = measured is not None and not measured.holds()
-        folder.update(
-            **(_without_evaluation(record) if is_other else {}),
-            dataset=describe_dataset(table),
-            warnings=list(dict.fromkeys([*(record["warnings"] or []), *table.warnings])),
-        )
+        with folder.editing() as found:
+            if measured is not None and not measured.holds():
+                found.forget_evaluation()
+            found.dataset = describe_dataset(table)
+            found.warnings = list(dict.fromkeys([*found.warnings, *table.warnings]))
     PartialState().wait_for_everyone()
-
-
-def _without_evaluation(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parts of run.json that an evaluation fills, of the choice and of each control, as before it."""
-    controls = {
-        name: {key: value for key, value in entry.items() if key not in EVALUATED}
-        for name, entry in (record["controls"] or {}).items()
-    }
-    return {**dict.fromkeys(EVALUATED), "controls": controls}
 
 
 def _take_refits(folder: RunFolder, twin: RunFolder) -> None:
@@ -211,37 +200,37 @@ def _take_refits(folder: RunFolder, twin: RunFolder) -> None:
     PartialState().wait_for_everyone()
 
 
-def _add_refit_cost(folder: RunFolder, cost: dict[str, Any]) -> None:
-    """Add a training to the refits' entry of run.json, at once, so that an interruption loses none."""
+def _add_refit_cost(folder: RunFolder, name: str, cost: dict[str, Any]) -> None:
+    """Add a training to what a method's refits cost, at once, so that an interruption loses none."""
     if PartialState().is_main_process:
-        held = folder.read()["cost"]
-        before = held if isinstance(held, dict) else {}
-        folder.update(cost={**before, "refit": add_costs([before.get("refit"), cost])})
+        with folder.editing() as record:
+            held = record.methods[name].cost
+            held["refit"] = add_costs([held.get("refit"), cost]) or {}
 
 
-def check_same_inputs(record: dict[str, Any], table: ImageTable, backbone: Backbone) -> None:
+def check_same_inputs(record: RunRecord, table: ImageTable, backbone: Backbone) -> None:
     """Refuse to refit on other rows, another split or other weights than the search had.
 
     Raises:
         ValueError: The split hash or the hash of the weights differs from run.json's.
     """
-    if record["dataset"]["split_hash"] != table.split_hash:
+    if record.dataset.split_hash != table.split_hash:
         raise ValueError(
-            f"--data-root: expected the rows and the split of the search (split hash {record['dataset']['split_hash'][:12]}), "
+            f"--data-root: expected the rows and the split of the search (split hash {record.dataset.split_hash[:12]}), "
             f"got {table.split_hash[:12]}. The data changed since the search: restore it, or search again into a new folder."
         )
     check_same_base(record, backbone)
 
 
-def check_same_base(record: dict[str, Any], backbone: Backbone) -> None:
+def check_same_base(record: RunRecord, backbone: Backbone) -> None:
     """Refuse other weights than the run's.
 
     Raises:
         ValueError: The hash of the weights differs from run.json's.
     """
-    if record["model"]["sha256"] != backbone.sha256:
+    if record.model.sha256 != backbone.sha256:
         raise ValueError(
-            f"--model: expected the weights of the search (sha256 {record['model']['sha256'][:12]}), got "
+            f"--model: expected the weights of the search (sha256 {record.model.sha256[:12]}), got "
             f"{backbone.sha256[:12]}. Restore the checkpoint, or search again into a new folder."
         )
 

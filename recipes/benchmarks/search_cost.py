@@ -122,7 +122,7 @@ def run_search(
         "pruned": sum(t.state == TrialState.PRUNED for t in trials),
         "repetitions": len(repetitions),
         "epochs": sum(len(_curve(t)) for t in [*trials, *repetitions]),
-        "cost": record["cost"].get("search"),
+        "cost": record.cost.get("search"),
         **_mean_times(trials),
     }
 

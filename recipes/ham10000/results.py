@@ -13,46 +13,48 @@ import json
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from fairtune_hf.baselines import METHODS
-from fairtune_hf.reports import compare_method, evaluate_method, render_methods
+from fairtune_hf.reports import compare, measure, render_comparison
+from fairtune_hf.run_folder import RunFolder
+from fairtune_hf.run_record import RunRecord
 
 ATTRIBUTES = ("age", "sex")
-# Every number of a refit is in `seeds`; the groups' calibration and operating points are not needed here.
-KEPT = ("n", "positives", "auc", "auc_ci")
+
+
+def read(folder: Path) -> RunRecord | None:
+    """Read a method's record, None where it was not begun."""
+    return RunFolder(folder).read() if (folder / "run.json").is_file() else None
 
 
 def measured(folder: Path) -> bool:
     """Whether a method's run has its test results."""
-    file = folder / "run.json"
-    return file.is_file() and bool(json.loads(file.read_text())["test"])
+    record = read(folder)
+    return record is not None and bool(record.own.result("test"))
 
 
 def failed(folder: Path) -> bool:
     """Whether a method's run ended with a reason."""
-    file = folder / "run.json"
-    return file.is_file() and bool((json.loads(file.read_text())["method"] or {}).get("failure"))
+    record = read(folder)
+    return record is not None and bool(record.own.failure)
 
 
-def slim(record: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what no table shows."""
-    blocks = [record["validation"], record["test"]]
-    blocks += [entry[split] for entry in record["seeds"] or [] for split in ("validation", "test")]
-    for block in filter(None, blocks):
-        for name in [key for key in block if key not in SHOWN]:
-            del block[name]
-        block["groups"] = {
-            name: {key: row.get(key) for key in KEPT} for name, row in block["groups"].items()
-        }
-    record["model"]["id"] = Path(record["model"]["id"]).name
+def slim(record: RunRecord) -> RunRecord:
+    """Leave out what no table shows: calibration and operating points, of the groups and of all rows."""
+    for seed in record.own.seeds:
+        for result in (seed.validation, seed.test):
+            result.values = {name: held for name, held in result.values.items() if name in SHOWN}
+            result.warnings = []
+            for row in result.groups.values():
+                row.more = {}
+    record.model.id = Path(record.model.id or "").name
     return record
 
 
 SHOWN = {
     "overall_auc", "overall_auc_ci", "min_auc", "min_auc_ci", "max_auc", "max_auc_ci", "auc_gap", "auc_gap_ci",
     "equalized_odds_difference", "equalized_odds_difference_ci", "demographic_parity_difference",
-    "demographic_parity_difference_ci", "groups",
+    "demographic_parity_difference_ci",
 }  # fmt: skip
 
 
@@ -68,16 +70,18 @@ def collect(state: Path, results: Path) -> tuple[list[Path], list[str]]:
             for name in METHODS:
                 folder = methods / name
                 if measured(folder):
-                    evaluate_method(folder)  # from its predictions, by the metrics as they are now
+                    measure(folder)  # from its predictions, by the metrics as they are now
                 if measured(folder) and measured(reference):
-                    compare_method(folder, reference)
+                    compare(folder, reference)
                 elif not (measured(folder) or failed(folder)):
                     absent.append(f"{name} ({attribute})")
                     continue
                 to = results / f"{name}-{attribute}"
                 to.mkdir(parents=True, exist_ok=True)
-                record = slim(json.loads((folder / "run.json").read_text()))
-                (to / "run.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+                record = slim(RunFolder(folder).read())
+                (to / "run.json").write_text(
+                    json.dumps(record.to_json(), indent=1, allow_nan=False) + "\n"
+                )
                 kept.append(to)
     return kept, absent
 
@@ -93,7 +97,7 @@ def main() -> None:
     given = parser.parse_args()
     runs, absent = collect(given.state, given.out / "results")
     with tempfile.TemporaryDirectory() as scratch:
-        render_methods(runs, scratch)
+        render_comparison(runs, scratch)
         tables = (Path(scratch) / "comparison.md").read_text(encoding="utf-8")
     (given.out / "RESULTS.md").write_text(page(runs, absent, given, tables))
     print(f"{len(runs)} runs; absent: {', '.join(absent) or 'none'}")
@@ -105,24 +109,22 @@ def named(rows: list[str]) -> str:
 
 def page(runs: list[Path], absent: list[str], given: argparse.Namespace, tables: str) -> str:
     """Lay out RESULTS.md."""
-    records = [json.loads((run / "run.json").read_text()) for run in runs]
-    done = [record for record in records if record["test"]]
+    records = [RunFolder(run).read() for run in runs]
+    done = [record for record in records if record.own.result("test")]
     first = done[0]
     versions = ", ".join(
-        f"{name} {value}" for name, value in first["versions"].items() if value != "not installed"
+        f"{name} {value}" for name, value in first.versions.items() if value != "not installed"
     )
-    seconds = sum(
-        (r["search"]["seconds"] or 0) + (r["method"].get("refit_seconds") or 0) for r in done
-    )
-    differences = [
-        {**item, "row": f"{record['method']['name']} ({record['dataset']['sensitive']})"}
+    seconds = sum((r.own.search.seconds or 0) + (r.own.refit_seconds or 0) for r in done)
+    differences = {
+        f"{record.chosen} ({record.dataset.sensitive})": item.ci
         for record in done
-        for item in record["comparisons"] or []
-        if item["metric"] == "min_auc" and item["ci"] and item["ci"][0] is not None
-    ]
-    above = sorted(item["row"] for item in differences if item["ci"][0] > 0)
-    below = sorted(item["row"] for item in differences if item["ci"][1] < 0)
-    counts = first["dataset"]["rows"]
+        for item in record.comparisons
+        if item.metric == "min_auc" and item.ci and item.ci[0] is not None
+    }
+    above = sorted(row for row, ci in differences.items() if (ci[0] or 0) > 0)
+    below = sorted(row for row, ci in differences.items() if (ci[1] or 0) < 0)
+    counts = first.dataset.rows
     lines = [
         "# HAM10000 at 64 px: all methods at one budget",
         "",
@@ -131,7 +133,7 @@ def page(runs: list[Path], absent: list[str], given: argparse.Namespace, tables:
         "budget: the table compares methods under one protocol and says nothing about the paper's numbers.",
         "",
         f"Rows (age): train {counts['train']}, validation {counts['validation']}, test {counts['test']}."
-        if first["dataset"]["sensitive"] == "age"
+        if first.dataset.sensitive == "age"
         else f"Rows: {counts}.",
         "",
         f"Of {len(differences)} paired differences of min-group AUC against full fine-tuning, 95 % intervals, before any correction "
@@ -141,7 +143,7 @@ def page(runs: list[Path], absent: list[str], given: argparse.Namespace, tables:
         "",
         f"Hardware: {given.hardware}; {seconds / 60:,.0f} minutes of processes in all, several at once.",
         f"Versions: {versions}.",
-        f"Backbone weights: sha256 {first['model']['sha256'][:16]}.",
+        f"Backbone weights: sha256 {first.model.sha256[:16]}.",
         "",
         "Rebuild the tables: `fairtune report --runs recipes/ham10000/results/* --out runs/ham-compare`.",
         "",

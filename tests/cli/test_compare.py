@@ -103,6 +103,32 @@ def test_report_is_rebuilt_from_run_json_alone(compared: Path, tmp_path: Path) -
         assert (tmp_path / "again" / name).read_text() == (compared / name).read_text()
 
 
+def test_a_comparison_has_a_record_of_its_own(
+    compared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = json.loads((compared / "run.json").read_text())
+    assert list(record["methods"]) == ["full", "linear_readout", "groupdro+fairtune_attention"]
+    assert (record["schema_version"], record["reference"], record["chosen"]) == (2, "full", None)
+    for name, method in record["methods"].items():
+        own = json.loads((compared / "methods" / name / "run.json").read_text())
+        assert method == own["methods"][name]
+        assert own["test"] == method["seeds"][0]["test"]
+    corrected = {
+        (item["method"], item["metric"]): item["p_value_holm"] for item in record["comparisons"]
+    }
+    found = table(compared).dropna(subset=["p_holm"])
+    for row in found.itertuples():
+        assert corrected[row.method, row.metric] == row.p_holm
+    assert main(["report", f"--run={compared}", f"--out={tmp_path / 'again'}"]) == 0
+    for name in ("comparison.csv", "comparison.md", "comparison.tex", "comparison.html"):
+        assert (tmp_path / "again" / name).read_text() == (compared / name).read_text()
+    for command in ("finetune", "evaluate", "card"):
+        capsys.readouterr()
+        assert main([command, f"--run={compared}"]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "holds a comparison. Give one of its methods" in said, command
+
+
 def test_done_is_done(compared: Path, flags: list[str]) -> None:
     study = compared / "methods" / "full" / "study.sqlite3"
     before = study.read_bytes()
@@ -300,7 +326,7 @@ def test_seconds_of_search_leave_out_the_night_after_a_kill(tiny_vit: Path, tmp_
     killed.datetime_complete = datetime.datetime.now()
     killed.datetime_start = killed.datetime_complete - datetime.timedelta(hours=9)
     study.study.add_trial(killed)
-    assert run._describe_search(study, Method())["seconds"] == 7.0
+    assert run._describe_search(study, Method()).seconds == 7.0
 
 
 def test_a_study_and_its_earlier_stages_share_the_pictures_and_compile_alike(

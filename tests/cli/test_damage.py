@@ -77,7 +77,8 @@ def require_same(run: Path, whole: Path) -> None:
         pd.testing.assert_frame_equal(found, wanted)
     records = [json.loads((f / "run.json").read_text()) for f in (run, whole)]
     for record in records:
-        del record["cost"]
+        for held in (record, *record["methods"].values(), *record["controls"].values()):
+            del held["cost"]
     assert records[0] == records[1]
 
 
@@ -134,9 +135,8 @@ def test_damaged_predictions_are_refused_and_made_again(
 def test_an_evaluation_that_no_longer_holds_is_dropped(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record = json.loads((run / "run.json").read_text())
-    record["seeds"][0]["test"]["overall_auc"] = 0.123
-    RunFolder(run).write(record)
+    with RunFolder(run).editing() as record:
+        record.own.seeds[0].test.values["overall_auc"] = 0.123
     (run / "predictions.parquet").unlink()
     assert main(["finetune", f"--run={run}", "--seeds=2"]) == 0
     assert "its earlier evaluation was dropped" in said(capsys)
@@ -146,9 +146,8 @@ def test_an_evaluation_that_no_longer_holds_is_dropped(
 def test_an_adapter_of_an_older_choice_is_not_used_on_other_data_nor_pushed(
     run: Path, push: list[str], folder_flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record = json.loads((run / "run.json").read_text())
-    record["choice"]["mask"] = "".join("10"[int(bit)] for bit in record["choice"]["mask"])
-    RunFolder(run).write(record)
+    with RunFolder(run).editing() as record:
+        record.choice.mask = "".join("10"[int(bit)] for bit in record.choice.mask)
     for words in (["evaluate", *folder_flags, "--allow-overlap"], push):
         assert main([*words, f"--run={run}"]) == 2
         assert "missing or of another choice" in said(capsys)
@@ -236,10 +235,8 @@ def test_a_comparison_is_told_from_a_run(
 
 
 def test_test_rows_that_were_scored_are_said_to_be_scored(run: Path) -> None:
-    record = json.loads((run / "run.json").read_text())
-    for part in ("validation", "test", "seeds", "comparisons", "verdict"):
-        record[part] = None
-    RunFolder(run).write(record)
+    with RunFolder(run).editing() as record:
+        record.forget_evaluation()
     assert main(["report", f"--run={run}"]) == 0
     page = (run / "report.html").read_text()
     assert "Test rows are scored and not measured yet" in page

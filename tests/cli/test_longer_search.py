@@ -11,7 +11,10 @@ import pandas as pd
 import pytest
 
 from fairtune_hf.cli.main import main
-from fairtune_hf.run_folder import EVALUATED, RunFolder
+from fairtune_hf.run_folder import RunFolder
+from fairtune_hf.run_record import SearchRecord
+
+EVALUATED = ("validation", "test", "seeds", "comparisons", "verdict")
 
 
 @pytest.fixture
@@ -19,10 +22,9 @@ def run(finished_run: Path, tmp_path: Path) -> Path:
     """A copy of a finished run, in which a longer search chose another learning rate."""
     shutil.copytree(finished_run, tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
-    record = folder.read()
-    record["choice"]["learning_rate"] *= 0.5
-    record["controls"]["full_blocks"]["mask"] = "011111"
-    folder.update(choice=record["choice"], controls=record["controls"])
+    with folder.editing() as record:
+        record.choice.learning_rate *= 0.5
+        record.methods["full_blocks"].choice.mask = "011111"
     return folder.path
 
 
@@ -59,10 +61,10 @@ def test_a_longer_search_takes_back_what_was_measured_of_another_choice(
     words += ["--epochs=2", "--batch-size=16", "--learning-rate-max=0.01"]
     earlier = read(run)
     assert all(earlier[part] for part in EVALUATED)
-    rate = earlier["choice"]["learning_rate"]
-    RunFolder(run).update(choice={**earlier["choice"], "learning_rate": 2 * rate})
+    with RunFolder(run).editing() as record:
+        record.choice.learning_rate *= 2
     assert main(words) == 0  # chooses by the trials: another than what the record says
-    assert all(read(run)[part] is None for part in EVALUATED)
+    assert not any(read(run)[part] for part in EVALUATED)
 
 
 def test_a_search_of_the_same_outcome_keeps_what_was_measured(
@@ -72,7 +74,8 @@ def test_a_search_of_the_same_outcome_keeps_what_was_measured(
     run = tmp_path / "run"
     (run / "search-again").touch()
     record = read(run)
-    RunFolder(run).update(search=None)  # as if it had been killed before its last word
+    with RunFolder(run).editing() as edited:
+        edited.own.search = SearchRecord()  # as if it had been killed before its last word
     words = ["search", *folder_flags, f"--model={tiny_vit}", f"--out={run}", "--trials=8"]
     words += ["--epochs=2", "--batch-size=16", "--learning-rate-max=0.01"]
     assert main(words) == 0

@@ -18,8 +18,10 @@ from transformers import AutoModelForImageClassification
 
 from fairtune_hf.hub import plan_push, push_run
 from fairtune_hf.hub.public import check_no_ids
+from fairtune_hf.plain_data import read_as
 from fairtune_hf.reports.loaded_run import read_run
 from fairtune_hf.run_folder import RunFolder
+from fairtune_hf.run_record import GroupCounts, GroupResult, ModelRecord
 
 _file = Path(__file__).with_name("loopback_hub.py")
 _spec = importlib.util.spec_from_file_location("loopback_hub", _file)
@@ -27,6 +29,7 @@ _module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_module)
 
 REPO = "org/adapter"
+HUB_MODEL = ModelRecord(id="google/vit-base", revision="a" * 40, sha256="b" * 64)
 
 
 @pytest.fixture
@@ -50,12 +53,14 @@ def hub_run(run):
     table = pd.read_parquet(run / "predictions.parquet")
     codes = table["row_id"].astype("category").cat.codes.astype("int64")
     table.assign(patient=codes).to_parquet(run / "predictions.parquet", index=False)
-    change(run, model={"id": "google/vit-base", "revision": "a" * 40, "sha256": "b" * 64})
+    change(run, model=HUB_MODEL)
     return run
 
 
 def change(run, **parts):
-    RunFolder(run).update(**parts)
+    with RunFolder(run).editing() as record:
+        for name, value in parts.items():
+            setattr(record, name, value)
 
 
 def names(plan):
@@ -186,7 +191,7 @@ def test_patient_and_row_ids_are_refused(hub_run):
         with pytest.raises(ValueError, match=r"run\.json, warnings\[1\]: names 1 row") as refused:
             plan_push(hub_run, REPO)
         assert row not in str(refused.value)
-    change(hub_run, warnings=[], search={"patient_id": ["P1"]})
+    change(hub_run, warnings=[], more={"search_of": {"patient_id": ["P1"]}})
     with pytest.raises(ValueError, match="patient_id"):
         plan_push(hub_run, REPO)
 
@@ -256,15 +261,14 @@ def test_predictions_go_without_ids_and_only_when_asked(hub_run):
 
 
 def test_predictions_of_small_groups_alone_are_refused(run):
-    change(run, model={"id": "google/vit-base", "revision": "a" * 40, "sha256": "b" * 64})
+    change(run, model=HUB_MODEL)
     with pytest.raises(ValueError, match="fewer than ten people"):
         plan_push(run, REPO, with_predictions=True)
 
 
 def test_folders_of_this_machine_are_not_told(hub_run):
-    record = json.loads((hub_run / "run.json").read_text())
-    dataset = record["dataset"] | {"options": {"splits_file": "/home/someone/secret/splits.csv"}}
-    change(hub_run, dataset=dataset)
+    with RunFolder(hub_run).editing() as record:
+        record.dataset.options = {"splits_file": "/home/someone/secret/splits.csv"}
     for file in plan_push(hub_run, REPO).files:
         content = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
         assert b"/home/someone" not in content, file.name
@@ -278,12 +282,13 @@ def pushed_record(run):
 
 def test_counts_of_small_groups_are_hidden_in_the_record(hub_run):
     """The AUC is not: the headline is made of it. Nor are the next smallest group's counts shown."""
-    record = json.loads((hub_run / "run.json").read_text())
-    groups = record["test"]["groups"]
-    groups["tiny"] = {"n": 7, "positives": 3, "auc": 0.75, "auc_ci": [0.3, 1.0], "tpr": 0.33}
-    groups["other"] = {"n": 400, "positives": 395, "auc": 0.7, "auc_ci": [0.6, 0.8]}
-    record["test"]["warnings"] = ["Group tiny has 7 rows."]
-    change(hub_run, test=record["test"])
+    tiny = {"n": 7, "positives": 3, "auc": 0.75, "auc_ci": [0.3, 1.0], "tpr": 0.33}
+    other = {"n": 400, "positives": 395, "auc": 0.7, "auc_ci": [0.6, 0.8]}
+    with RunFolder(hub_run).editing() as record:
+        test = record.own.result("test")
+        test.groups |= {n: read_as(GroupResult, g) for n, g in (("tiny", tiny), ("other", other))}
+        test.warnings = ["Group tiny has 7 rows."]
+    groups = json.loads((hub_run / "run.json").read_text())["test"]["groups"]
     sent = pushed_record(hub_run)["test"]
     assert sent["groups"]["tiny"] == {
         "n": "<10", "positives": "<10", "auc": 0.75, "auc_ci": [0.3, 1.0], "tpr": None,
@@ -301,18 +306,17 @@ def test_counts_of_small_groups_are_hidden_in_the_record(hub_run):
 
 
 def test_counts_of_small_groups_are_hidden_in_what_is_said_of_the_data(hub_run):
-    record = json.loads((hub_run / "run.json").read_text())
-    dataset = record["dataset"]
-    dataset["counts"]["train"] = {
+    train = {
         "F": {"n": 60, "positives": 4, "n_patients": 20},
         "M": {"n": 500, "positives": 200, "n_patients": 170},
         "X": {"n": 30, "positives": 15, "n_patients": 12},
         "tiny": {"n": 14, "positives": 3, "n_patients": 7},
     }
-    dataset["n_patients"]["validation"] = 8
-    change(hub_run, dataset=dataset)
+    with RunFolder(hub_run).editing() as record:
+        record.dataset.counts["train"] = read_as(dict[str, GroupCounts], train)
+        record.dataset.n_patients["validation"] = 8
     sent = pushed_record(hub_run)["dataset"]
-    counts, own = sent["counts"]["train"], dataset["counts"]["train"]
+    counts, own = sent["counts"]["train"], train
     assert counts["tiny"] == {"n": "<10", "positives": "<10", "n_patients": "<10"}
     assert counts["X"] == {"n": "not shown", "positives": "not shown", "n_patients": "not shown"}
     assert counts["F"] == own["F"] | {"positives": "<10"}
@@ -327,7 +331,8 @@ def test_wrong_repo_ids_are_refused(hub_run, repo_id):
 
 
 def test_unfinished_runs_are_refused(hub_run):
-    change(hub_run, test=None)
+    with RunFolder(hub_run).editing() as record:
+        record.forget_evaluation()
     with pytest.raises(ValueError, match="fairtune evaluate"):
         plan_push(hub_run, REPO)
 

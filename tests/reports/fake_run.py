@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from fairtune_hf.metrics import compare_predictions, evaluate_predictions
+from fairtune_hf.plain_data import read_as
 from fairtune_hf.run_folder import RunFolder
+from fairtune_hf.run_record import ChoiceRecord
 
 PARTS = ("layernorm", "attention", "mlp")
 BIT_NAMES = [f"blocks.{block}.{part}" for block in range(12) for part in PARTS]
@@ -231,17 +233,17 @@ def _refit(path, run, best, groups, sensitive, master):
         "selected_by": "highest validation min_auc of 10 complete trials",
         "trial": int(best["number"]),
     }
-    RunFolder(path).write_refits(own, run["choice"])
+    RunFolder(path).write_refits(own, read_as(ChoiceRecord, run["choice"]))
     run["controls"], run["comparisons"] = {}, []
     for reference, lift in {"full_blocks": 0.3, "linear_readout": -0.9}.items():
         other = draw_predictions(groups, lift=lift, sensitive=sensitive, master=master)
-        run["controls"][reference] = {
+        recipe = {
             "mask": PRESETS[reference],
             "layout": "block3",
             "learning_rate": 3e-4,
             "epochs": 6,
-            "trial": None,
-            **measured(other, sensitive),
         }
-        RunFolder(path).control(reference).write_refits(other, run["controls"][reference])
+        run["controls"][reference] = recipe | {"trial": None, **measured(other, sensitive)}
+        control = RunFolder(path).control(reference)
+        control.write_refits(other, read_as(ChoiceRecord, recipe))
         run["comparisons"].append(comparison(own, other, reference, sensitive))

@@ -56,9 +56,9 @@ def test_the_reliability_caption_says_what_its_intervals_leave_out(drawn):
 def test_only_the_chosen_refit_is_read(evaluated):
     folder = read_run(evaluated)
     frame = scores.refit_predictions(folder, "test")
-    assert len(frame) == folder.run["dataset"]["rows"]["test"]
+    assert len(frame) == folder.record.dataset.rows["test"]
     assert roc_auc_score(frame["label"], frame["score"]) == pytest.approx(
-        folder.run["test"]["overall_auc"], abs=1e-12
+        folder.result("test").value("overall_auc"), abs=1e-12
     )
 
 

@@ -19,11 +19,11 @@ def changed(run, tmp_path, change):
 
 def test_methods_show_value_interval_and_seeds(evaluated):
     folder = read_run(evaluated)
-    rows = tables.method_rows(folder.run, "test")
+    rows = tables.method_rows(folder.record, "test")
     assert [row.key for row in rows] == ["fairtune", "full_blocks", "linear_readout"]
     cell = rows[0].cells[list(tables.METRICS).index("min_auc")]
-    test = folder.run["test"]
-    seeds = [seed["test"]["min_auc"] for seed in folder.run["seeds"]]
+    run = json.loads((evaluated / "run.json").read_text())
+    test, seeds = run["test"], [seed["test"]["min_auc"] for seed in run["seeds"]]
     assert cell.value == f"{test['min_auc']:.3f}"
     assert cell.interval == "{:.3f} to {:.3f}".format(*test["min_auc_ci"])
     low, high = min(seeds), max(seeds)
@@ -47,7 +47,7 @@ def test_people_are_counted_not_pictures(evaluated, tmp_path):
     rows = {row.name: row for row in tables.group_rows(read_run(path), "test")}
     dark, medium, light = rows["dark"], rows["medium"], rows["light"]
     assert (dark.people, dark.n, dark.positives) == ("<10", "<10", "<10")
-    auc = folder.run["test"]["groups"]["dark"]["auc"]
+    auc = folder.result("test").groups["dark"].auc
     assert dark.cells[0].value == f"{auc:.3f}", "the headline is made of it"
     assert {medium.people, medium.n, medium.positives} == {"not shown"}, "else the total tells"
     assert light.n == "240"
@@ -63,11 +63,11 @@ def test_data_counts_by_group(evaluated, tmp_path):
     }
     folder = changed(evaluated, tmp_path, lambda r: r["dataset"].update(counts=counts))
     rows = dict(tables.data_rows(folder))
-    test = folder.run["test"]["groups"]
+    test = folder.result("test").groups
     assert rows["light"][0] == "500 (200)"
     assert rows["dark"][0] == "<10"
     assert rows["medium"][0] == "not shown"
-    assert rows["medium"][2] == f"{test['medium']['n']} ({test['medium']['positives']})"
+    assert rows["medium"][2] == f"{test['medium'].n} ({test['medium'].positives})"
 
 
 def test_a_searched_run_has_the_group_counts_of_its_data_set_alone(searched, tmp_path):

@@ -1,19 +1,34 @@
 import pytest
 
+from fairtune_hf.plain_data import read_as
 from fairtune_hf.reports import VerdictFlags, run_verdict, verdict_flags, verdict_sentence
 from fairtune_hf.reports.verdict import flag_words
+from fairtune_hf.run_record import (
+    ChoiceRecord,
+    ComparisonRecord,
+    MethodRecord,
+    Result,
+    RunRecord,
+    SeedRecord,
+)
 
 
 def compared(reference, difference, low, high, **other):
-    return {
-        "method": "fairtune",
-        "reference": reference,
-        "split": "test",
-        "metric": "min_auc",
-        "difference": difference,
-        "ci": [low, high],
-        "n_seeds": 3,
-    } | other
+    told = {"reference": reference, "split": "test", "metric": "min_auc", "n_seeds": 3} | other
+    return ComparisonRecord(difference=difference, ci=[low, high], **told)
+
+
+def record(*, comparisons=(), verdict=None, **methods):
+    """A run whose methods have these results on the test set, one a refit, and these choices."""
+    found = {}
+    for name, held in methods.items():
+        choice, results = held if isinstance(held, tuple) else ({}, held)
+        seeds = [
+            SeedRecord(seed=seed, test=read_as(Result, result))
+            for seed, result in enumerate(results)
+        ]
+        found[name] = MethodRecord(choice=ChoiceRecord(**choice), seeds=seeds)
+    return RunRecord(methods=found, comparisons=list(comparisons), verdict=verdict)
 
 
 def test_better_worse_and_noise_are_told_apart():
@@ -94,17 +109,15 @@ def part(low, high, **other):
 
 
 def test_levelling_down_needs_a_smaller_gap_bought_with_the_best_groups_loss():
-    down = {"test": part(0.7, 0.75), "controls": {"full_blocks": {"test": part(0.7, 0.8)}}}
+    down = record(fairtune=[part(0.7, 0.75)], full_blocks=[part(0.7, 0.8)])
     assert verdict_flags(down).levelled_down == ("full_blocks",)
-    gained = {"test": part(0.72, 0.75), "controls": {"full_blocks": {"test": part(0.7, 0.8)}}}
+    gained = record(fairtune=[part(0.72, 0.75)], full_blocks=[part(0.7, 0.8)])
     assert verdict_flags(gained).levelled_down == ()
 
 
 def test_a_comparison_that_says_levelling_down_is_believed():
-    run = {
-        "test": part(0.7, 0.8),
-        "comparisons": [compared("full_blocks", 0, 0, 0, levelling_down=True)],
-    }
+    down = [compared("full_blocks", 0, 0, 0, levelling_down=True)]
+    run = record(fairtune=[part(0.7, 0.8)], comparisons=down)
     assert verdict_flags(run).levelled_down == ("full_blocks",)
 
 
@@ -119,16 +132,14 @@ def test_a_comparison_that_says_levelling_down_is_believed():
     ],
 )
 def test_collapse_is_a_ranking_no_better_than_chance(result, collapsed):
-    assert verdict_flags({"test": result}).collapsed == (("fairtune",) if collapsed else ())
+    assert verdict_flags(record(fairtune=[result])).collapsed == (
+        ("fairtune",) if collapsed else ()
+    )
 
 
 def test_a_collapse_in_one_refit_of_several_is_told():
     good, bad = RESULT, {"overall_auc": 0.52, "overall_auc_ci": [0.48, 0.56], "auc_gap": 0.01}
-    run = {
-        "test": good,
-        "seeds": [{"seed": 0, "test": good}, {"seed": 1, "test": bad}, {"seed": 2, "test": good}],
-        "controls": {"full_blocks": {"test": bad, "seeds": [{"seed": 0, "test": bad}]}},
-    }
+    run = record(fairtune=[good, bad, good], full_blocks=[bad])
     assert verdict_flags(run).collapsed == ("fairtune", "full_blocks")
     assert flag_words(run) == [
         "Chosen mask has collapsed in 1 of 3 refits (AUC 0.520, 0.480 to 0.560). "
@@ -139,7 +150,8 @@ def test_a_collapse_in_one_refit_of_several_is_told():
 
 
 def test_what_cannot_be_told_from_chance_is_not_called_collapsed():
-    run = {"test": {"overall_auc": 0.66, "overall_auc_ci": [0.446, 0.828], "auc_gap": 0.3}}
+    result = {"overall_auc": 0.66, "overall_auc_ci": [0.446, 0.828], "auc_gap": 0.3}
+    run = record(fairtune=[result])
     flags = verdict_flags(run)
     assert (flags.collapsed, flags.uncertain) == ((), ("fairtune",))
     assert flag_words(run) == [
@@ -151,11 +163,11 @@ def test_what_cannot_be_told_from_chance_is_not_called_collapsed():
 
 
 def test_a_method_is_called_collapsed_or_uncertain_in_the_sentence_not_both():
-    seeds = [
-        {"seed": 0, "test": {"overall_auc": 0.5, "overall_auc_ci": [0.4, 0.6]}},
-        {"seed": 1, "test": {"overall_auc": 0.6, "overall_auc_ci": [0.45, 0.7]}},
+    results = [
+        {"overall_auc": 0.5, "overall_auc_ci": [0.4, 0.6]},
+        {"overall_auc": 0.6, "overall_auc_ci": [0.45, 0.7]},
     ]
-    flags = verdict_flags({"test": seeds[0]["test"], "seeds": seeds})
+    flags = verdict_flags(record(fairtune=results))
     assert flags.collapsed == flags.uncertain == ("fairtune",)
     sentence = verdict_sentence([compared("full_blocks", 0.0, -0.1, 0.1)], n_seeds=2, flags=flags)
     assert "(collapsed)" in sentence
@@ -163,44 +175,35 @@ def test_a_method_is_called_collapsed_or_uncertain_in_the_sentence_not_both():
 
 
 def test_levelling_down_beside_several_controls_is_said_once():
-    run = {
-        "test": part(0.7, 0.75),
-        "controls": {name: {"test": part(0.7, 0.8)} for name in ("full_blocks", "linear_readout")},
-    }
+    better = [part(0.7, 0.8)]
+    run = record(fairtune=[part(0.7, 0.75)], full_blocks=better, linear_readout=better)
     (words,) = flag_words(run)
     assert words.startswith("Levelling down beside full fine-tuning and linear readout: by the")
 
 
 def test_the_worst_group_is_that_of_the_mean_over_the_refits_as_the_differences_are():
-    def refit(seed, light, dark):
+    def refit(light, dark):
         groups = {"light": {"auc": light}, "dark": {"auc": dark}}
-        return {"seed": seed, "test": {"min_auc": min(light, dark), "groups": groups}}
+        return {"min_auc": min(light, dark), "groups": groups}
 
-    seeds = [refit(0, 0.80, 0.90), refit(1, 0.80, 0.60), refit(2, 0.80, 0.60)]
-    run = {
-        "comparisons": [compared("full_blocks", 0.2, 0.1, 0.3)],
-        "test": seeds[0]["test"],
-        "seeds": seeds,
-    }
+    refits = [refit(0.80, 0.90), refit(0.80, 0.60), refit(0.80, 0.60)]
+    run = record(fairtune=refits, comparisons=[compared("full_blocks", 0.2, 0.1, 0.3)])
     assert "the worst-off group, \u201cdark\u201d at 0.667," in run_verdict(run)
     assert "; means of 3 seeds, 95" in run_verdict(run)
 
 
 def test_a_carried_verdict_is_kept_and_a_missing_one_is_made():
-    run = {"comparisons": [compared("full_blocks", 0.2, 0.1, 0.3)], "test": None}
-    assert run_verdict(run | {"verdict": "As written."}) == "As written."
-    assert "higher than under full fine-tuning" in run_verdict(run)
+    found = [compared("full_blocks", 0.2, 0.1, 0.3)]
+    assert run_verdict(record(comparisons=found, verdict="As written.")) == "As written."
+    assert "higher than under full fine-tuning" in run_verdict(record(comparisons=found))
 
 
 TRAINING = {"mask": "10", "layout": "block3", "learning_rate": 1e-3, "epochs": 3}
 
 
 def test_a_control_the_search_chose_is_said_to_be_the_same():
-    run = {
-        "comparisons": [compared("random_mask", 0.0, 0.0, 0.0)],
-        "choice": TRAINING,
-        "controls": {"random_mask": TRAINING},
-    }
+    same = [compared("random_mask", 0.0, 0.0, 0.0)]
+    run = record(comparisons=same, fairtune=(TRAINING, []), random_mask=(TRAINING, []))
     assert "that of a random mask, which the search itself chose" in run_verdict(run)
 
 
@@ -209,11 +212,8 @@ def test_a_control_the_search_chose_is_said_to_be_the_same():
 )
 def test_another_training_with_the_same_result_is_not_said_to_be_the_same(changed):
     """Two different models that both reach AUC 1, or two constant ones."""
-    run = {
-        "comparisons": [compared("random_mask", 0.0, 0.0, 0.0)],
-        "choice": TRAINING,
-        "controls": {"random_mask": TRAINING | changed},
-    }
+    same, other = [compared("random_mask", 0.0, 0.0, 0.0)], TRAINING | changed
+    run = record(comparisons=same, fairtune=(TRAINING, []), random_mask=(other, []))
     assert "within noise of a random mask (no difference seen)" in run_verdict(run)
     assert "chose" not in run_verdict(run)
 

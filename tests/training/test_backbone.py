@@ -463,7 +463,7 @@ def test_the_side_is_the_processor_s_where_the_model_takes_it(
     ).save_pretrained(folder)
     backbone = load_backbone(folder)
     assert backbone.image_size == 64
-    fed = backbone.describe()["input"]
+    fed = backbone.describe().input
     assert fed["processor_asks"] == {"image_size": 64, "interpolation": "bicubic", "crop_share": 0.8}  # fmt: skip
     assert fed["interpolation"] == "bilinear"
     # a plain ViT takes the side of its config alone, and that is said

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
+from fairtune_hf.costs import add_costs
 from fairtune_hf.training import FitArguments
 from fairtune_hf.training.clock import PARTS
-from fairtune_hf.training.cost import CostMeter, add_costs
+from fairtune_hf.training.cost import CostMeter
 
 
 def entry(**changed: object) -> dict[str, object]:

@@ -18,6 +18,7 @@ from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, set_
 from transformers.utils import is_torch_tf32_available
 
 from fairtune_hf.data import ImageTable, load_dataset_table
+from fairtune_hf.run_record import ChoiceRecord
 from fairtune_hf.training import (
     Backbone,
     FairTrainer,
@@ -106,7 +107,7 @@ def test_class_weights_are_one_minus_the_share_in_the_training_rows(
 def test_same_seed_same_scores_other_seed_other_scores(
     table: ImageTable, backbone: Backbone, tmp_path: Path
 ) -> None:
-    choice = {"mask": "111111", "layout": "block3", "learning_rate": 1e-3}
+    choice = ChoiceRecord(mask="111111", layout="block3", learning_rate=1e-3)
     scores = [
         refit(
             Training(table=table, backbone=backbone, arguments=FIT),
@@ -124,7 +125,7 @@ def test_base_weights_are_never_trained(
     table: ImageTable, backbone: Backbone, tmp_path: Path
 ) -> None:
     before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
-    choice = {"mask": "111111", "layout": "block3", "learning_rate": 1e-2}
+    choice = ChoiceRecord(mask="111111", layout="block3", learning_rate=1e-2)
     refit(
         Training(table=table, backbone=backbone, arguments=FIT),
         RunFolder(tmp_path),
@@ -137,7 +138,7 @@ def test_base_weights_are_never_trained(
 def test_a_diverged_training_is_named(
     table: ImageTable, backbone: Backbone, tmp_path: Path
 ) -> None:
-    choice = {"mask": "111111", "layout": "block3", "learning_rate": 1e30}
+    choice = ChoiceRecord(mask="111111", layout="block3", learning_rate=1e30)
     with pytest.raises(FloatingPointError, match="the training diverged"):
         refit(
             Training(table=table, backbone=backbone, arguments=FIT),
@@ -198,7 +199,7 @@ def test_the_size_of_evaluation_batches_changes_no_score(
 def test_a_bf16_training_on_the_gpu_scores_like_fp32(
     table: ImageTable, backbone: Backbone, tmp_path: Path, mask: str, compiled: str
 ) -> None:
-    choice = {"mask": mask, "layout": "block3", "learning_rate": 1e-3}
+    choice = ChoiceRecord(mask=mask, layout="block3", learning_rate=1e-3)
     scores = {}
     for precision in ("fp32", "bf16"):
         arguments = replace(FIT, epochs=2, precision=precision, compile=compiled)

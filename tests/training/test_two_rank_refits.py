@@ -10,6 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fairtune_hf.run_folder import RunFolder
+from fairtune_hf.run_record import MethodRecord
+
 # The first process is slow to write, and the second must not write at all.
 SCRIPT = """
 import json, os, sys, time
@@ -45,9 +48,10 @@ def test_only_the_first_process_writes_and_the_second_finds_it(
     # A search whose choice is one of its controls, before its refits.
     searched.mkdir()
     shutil.copy(finished_run / "config.yaml", searched)
-    record = json.loads((finished_run / "run.json").read_text())
-    record |= {"controls": {"full": record["choice"]}, "cost": None}
-    (searched / "run.json").write_text(json.dumps(record))
+    record = RunFolder(finished_run).read()
+    choice = record.choice
+    record.methods = {name: MethodRecord(choice=choice) for name in ("fairtune", "full")}
+    RunFolder(searched).write(record)
     fit = ["--epochs=1", "--batch-size=16", "--mask=full_blocks", "--learning-rate=0.001"]
     words = [
         ["finetune", *folder_flags, f"--model={tiny_vit}", *fit, f"--out={by_hand}"],
@@ -60,6 +64,6 @@ def test_only_the_first_process_writes_and_the_second_finds_it(
         assert set(predictions["seed"]) == set(range(seeds))
         assert (folder / "adapter" / "adapter_config.json").is_file()
     cost = json.loads((searched / "run.json").read_text())["cost"]["refit"]
-    a_seed = record["choice"]["epochs"] * 108  # each row once an epoch, in shares of two
+    a_seed = choice.epochs * 108  # each row once an epoch, in shares of two
     assert (cost["processes"], cost["images"]) == (2, 2 * a_seed)  # a twin's are not added
     assert not list(tmp_path.rglob("*.partial"))
