@@ -191,7 +191,9 @@ def test_the_search_that_a_cut_record_advises_writes_it_anew_from_the_study(
     for part in ("choice", "search", "model", "versions"):
         assert found[part] == before[part]
     for name, entry in found["controls"].items():
-        assert entry.items() <= before["controls"][name].items()
+        known = {part: held for part, held in entry.items() if held}  # measured it is not
+        assert known.items() <= before["controls"][name].items()
+        assert known.keys() >= {"mask", "layout", "learning_rate", "epochs"}
     # The refits are those of the choice still: they are measured again and not trained again.
     predictions = (run / "predictions.parquet").read_bytes()
     assert main(["finetune", f"--run={run}", "--seeds=2"]) == 0
