@@ -48,6 +48,13 @@ def table(out: Path) -> pd.DataFrame:
     return pd.read_csv(out / "comparison.csv")
 
 
+def has_both_calls(out: Path, method: str) -> bool:
+    """Whether a method calls some test rows positive and some not, at the threshold one half."""
+    frame = pd.read_parquet(out / "methods" / method / "predictions.parquet")
+    calls = frame.loc[frame["split"] == "test", "score"] >= 0.5
+    return calls.nunique() == 2
+
+
 def by_number(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "trials.csv").set_index("number")
 
@@ -364,7 +371,11 @@ def test_demo_compares_all_methods_at_one_small_budget(tmp_path: Path) -> None:
     assert list(found["method"].unique()) == list(METHODS)
     assert len(found) == 5 * len(METHODS)
     assert found["failure"].isna().all()
-    assert found[["value", "low", "high"]].notna().all(axis=None)
+    known = found[["value", "low", "high"]].notna().all(axis=1)
+    assert known[found["metric"].str.contains("auc")].all()
+    for method, of_method in known[~found["metric"].str.contains("auc")].groupby(found["method"]):
+        # Nobody called positive, or everybody: there is no call whose equality could be judged.
+        assert of_method.eq(has_both_calls(out, str(method))).all(), method
     rest = found[(found["method"] != "full") & (found["metric"] == "min_auc")]
     assert (
         rest[["difference", "difference_low", "difference_high", "p_holm"]].notna().all(axis=None)

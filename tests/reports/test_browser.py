@@ -14,7 +14,7 @@ from fairtune_hf.reports import render_comparison, render_report
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt: chromium)"),
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: run .ci/chromium"),
 ]
 
 _spec = importlib.util.spec_from_file_location(
