@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fairtune_hf.data.images import (
+from fairtune_hf.data.image_source import (
     DECODER,
     ImageError,
     Pixels,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
-from fairtune_hf.data.picture_files import FileSource
+from fairtune_hf.data.images import FileSource
 from fairtune_hf.data.rows import Rows, absent
 from fairtune_hf.data.tabular import find_table, read_table
 from fairtune_hf.naming import require_columns

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from fairtune_hf.data.images import ImageSource
+from fairtune_hf.data.image_source import ImageSource
 from fairtune_hf.naming import unknown_name
 
 TRUE_WORDS = ("1", "true", "yes", "on")

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from fairtune_hf.data.images import ImageError, ImageSource, noted
+from fairtune_hf.data.image_source import ImageError, ImageSource, noted
 from fairtune_hf.naming import shortened
 
 CHUNK_ROWS = 64

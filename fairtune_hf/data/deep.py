@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fairtune_hf.data.images import ImageError
+from fairtune_hf.data.image_source import ImageError
 
 Values = npt.NDArray[Any]
 PNG_MAGIC, PNG_HEADER = b"\x89PNG\r\n\x1a\n", slice(12, 29)

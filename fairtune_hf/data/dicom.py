@@ -15,7 +15,7 @@ from PIL import Image
 
 from fairtune_hf.data.dicom_grey import PER_FRAME, SHARED, Encoding, grey_pixels
 from fairtune_hf.data.dicom_tables import colours, has_palette, read_palette
-from fairtune_hf.data.images import ImageError, Pixels, scale_to_uint8
+from fairtune_hf.data.image_source import ImageError, Pixels, scale_to_uint8
 
 PREAMBLE, MAGIC = 128, b"DICM"
 FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fairtune_hf.data.dicom_tables import Numbers, Table, read_table
-from fairtune_hf.data.images import ImageError, Pixels
+from fairtune_hf.data.image_source import ImageError, Pixels
 
 PER_FRAME, SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
 TRANSFORMATION, VOI = "PixelValueTransformationSequence", "FrameVOILUTSequence"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fairtune_hf.data.images import ImageError, Pixels
+from fairtune_hf.data.image_source import ImageError, Pixels
 
 Numbers = npt.NDArray[np.float64]
 COLOURS = ("Red", "Green", "Blue")

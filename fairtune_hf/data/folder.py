@@ -23,9 +23,9 @@ from fairtune_hf.data.folder_layouts import (
     say_picture_folders,
 )
 from fairtune_hf.data.groups import JOINT, parse_thresholds, read_ages, threshold_groups
-from fairtune_hf.data.images import ImageSource
+from fairtune_hf.data.image_source import ImageSource
+from fairtune_hf.data.images import FileSource
 from fairtune_hf.data.links import say_links
-from fairtune_hf.data.picture_files import FileSource
 from fairtune_hf.data.rows import Rows, absent
 from fairtune_hf.data.split_names import say_names, split_of
 from fairtune_hf.data.tabular import safe_relative

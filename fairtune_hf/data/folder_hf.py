@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 import pyarrow.compute as pc
 
-from fairtune_hf.data.images import DECODER, ImageError, Pixels, file_stamp, square
-from fairtune_hf.data.picture_files import decode_bytes
+from fairtune_hf.data.image_source import DECODER, ImageError, Pixels, file_stamp, square
+from fairtune_hf.data.images import decode_bytes
 from fairtune_hf.data.split_names import split_of
 from fairtune_hf.data.tabular import arrow_frame, as_text
 from fairtune_hf.naming import closest, closest_name

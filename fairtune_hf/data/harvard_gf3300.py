@@ -12,7 +12,7 @@ import pandas as pd
 
 from fairtune_hf.data.array_files import NpzSource, read_npz
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
-from fairtune_hf.data.images import ImageError
+from fairtune_hf.data.image_source import ImageError
 from fairtune_hf.data.rows import Rows, absent
 from fairtune_hf.data.tabular import find_table, read_table
 from fairtune_hf.naming import require_columns, shortened

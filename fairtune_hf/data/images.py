@@ -1,123 +1,155 @@
-"""What every kind of picture file becomes: a square uint8 array, one `ImageSource` per row.
+"""Picture files of every kind, told apart by their bytes: DICOM, volumes, and what Pillow reads.
 
-A source knows its name for messages, a signature and a stamp for the cache's key, and how to give
-its pixels.
-Values are scaled or windowed to 0..255, never wrapped.
+What comes out is upright RGB of 8 bits; see `image_source` for what every source promises.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+import stat
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-Pixels = npt.NDArray[np.uint8]
+from fairtune_hf.data.deep import deep_values
+from fairtune_hf.data.dicom import decode_dicom, is_dicom
+from fairtune_hf.data.image_source import (
+    DECODER,
+    ImageError,
+    Pixels,
+    file_stamp,
+    scale_to_uint8,
+    square,
+)
+from fairtune_hf.data.tiff import tiff_values, unreadable
+from fairtune_hf.data.volumes import is_volume, middle_slice
 
+MAX_PIXELS = 178_956_970
+"""Twice Pillow's own limit for a warning: a larger picture is refused as a decompression bomb."""
 
-DECODER = "decoder 2"
-"""Part of each signature: pictures prepared by another way of decoding are not taken over."""
-
-
-class ImageError(Exception):
-    """A picture that cannot be used; the message says why, without its path."""
-
-
-_NOTES: ContextVar[list[str] | None] = ContextVar("notes on the picture being read", default=None)
-
-
-def note(text: str) -> None:
-    """Say something about the picture being read that does not make it unusable."""
-    told = _NOTES.get()
-    if told is None:
-        warnings.warn(text, stacklevel=3)
-    else:
-        told.append(text)
-
-
-@contextmanager
-def noted() -> Iterator[list[str]]:
-    """Collect what `note` says within the block, on this thread."""
-    told: list[str] = []
-    before = _NOTES.set(told)
-    try:
-        yield told
-    finally:
-        _NOTES.reset(before)
+ORIENTATION = 0x0112
+"""The EXIF tag that says which side of the camera was up."""
+_TURN = Image.Transpose
+TURNS = {
+    2: _TURN.FLIP_LEFT_RIGHT,
+    3: _TURN.ROTATE_180,
+    4: _TURN.FLIP_TOP_BOTTOM,
+    5: _TURN.TRANSPOSE,
+    6: _TURN.ROTATE_270,
+    7: _TURN.TRANSVERSE,
+    8: _TURN.ROTATE_90,
+}
+"""What brings a picture of each orientation upright."""
 
 
-class ImageSource(Protocol):
-    """Where one row's picture comes from."""
+@dataclass(frozen=True)
+class FileSource:
+    """A picture file: what Pillow reads (JPEG, PNG, TIFF, BMP, any mode), or DICOM."""
 
-    @property
-    def name(self) -> str:
-        """The name a message calls the picture by."""
+    path: str | Path
+    name: str
+    depth16: str = "minmax"
 
     def signature(self) -> str:
-        """Return what changes when the picture changes and stays when its folder moves (name, size, time)."""
+        """Return name, size and time of change."""
+        try:
+            told = os.stat(self.path)  # noqa: PTH116  a Path a picture is slow over many thousands
+        except (OSError, ValueError):
+            return f"{self.name} missing"
+        return f"{self.name} {told.st_size} {told.st_mtime_ns} {self.depth16} {DECODER}"
 
     def stamp(self) -> str:
-        """Return what tells the picture's file from every other on this machine; see `file_stamp`."""
+        """Return the file's own stamp."""
+        return file_stamp(self.path)
 
     def read(self, side: int) -> tuple[Pixels, bytes]:
-        """Return (side, side, 3) uint8 pixels and a digest of the picture's bytes.
+        """Decode the file; see `ImageSource.read`."""
+        try:
+            path = Path(self.path)
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise ImageError("is not a file")
+            raw = path.read_bytes()
+        except OSError as error:
+            raise ImageError(f"cannot be opened ({error.strerror})") from error
+        if not raw:
+            raise ImageError("is empty (0 bytes)")
+        return square(decode_bytes(raw, self.depth16), side), hashlib.sha256(raw).digest()
 
-        Raises:
-            ImageError: if there is no usable picture.
-        """
 
+def decode_bytes(raw: bytes, depth16: str = "minmax") -> Image.Image:
+    """Decode the bytes of a picture of any kind: DICOM, a slice of a volume, or what Pillow reads.
 
-def file_stamp(path: str | Path) -> str:
-    """Return where a file lies, its inode and when it last changed in any way.
-
-    Two files differ in it even where an archive or a copy gave them one name, size and time. So
-    does a file from its own copy: it says which file this is, and nothing of what is in it.
+    See `decode_dicom`, `middle_slice` and `decode_picture`.
     """
-    try:
-        told = os.stat(path)  # noqa: PTH116  a Path a picture is slow over many thousands
-    except (OSError, ValueError):
-        return "missing"
-    return f"{os.path.abspath(path)} {told.st_ino} {told.st_ctime_ns}"  # noqa: PTH100
+    if is_dicom(raw):
+        return decode_dicom(raw)
+    return middle_slice(raw) if is_volume(raw) else decode_picture(raw, depth16)
 
 
-def scale_to_uint8(
-    values: npt.NDArray[np.floating], bounds: tuple[float, float] | None = None
-) -> Pixels:
-    """Map `bounds` (the values' own range if None) to 0..255; what lies outside is clipped.
+def decode_picture(raw: bytes, depth16: str = "minmax") -> Image.Image:
+    """Decode the bytes of a picture file to an upright RGB image.
 
-    Values that are not finite become 0, and are counted in a note.
+    More than 8 bits are scaled, all channels alike: from the picture's own range, or under
+    `depth16="full"` from 0..65535. An alpha channel is left off.
 
     Raises:
-        ImageError: if there is no finite value.
+        ImageError: if Pillow cannot decode it, it is huge, or it has several frames.
     """
-    finite = np.isfinite(values)
-    missing = finite.size - int(np.count_nonzero(finite))
-    if missing == finite.size:
-        raise ImageError("holds no finite value")
-    if missing:
-        note(f"{missing} of {finite.size} values are not finite and drawn black")
-    if bounds is None:
-        known = values[finite]
-        bounds = (float(known.min()), float(known.max()))
-    low, high = bounds
-    width = high - low if high > low else 1.0
-    scaled = np.clip((np.where(finite, values, low) - low) / width, 0.0, 1.0)
-    return np.rint(scaled * 255.0).astype(np.uint8)
+    try:
+        image: Image.Image = Image.open(io.BytesIO(raw))
+        _check_header(image)
+        values = (tiff_values if image.format == "TIFF" else deep_values)(raw, image)
+        # After the values: a TIFF is turned, and its tag taken off, as it is loaded.
+        image.load()
+        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
+        rgb = to_rgb(image) if values is None else _scaled(values, depth16)
+    except UnidentifiedImageError as error:
+        raise ImageError(_unknown(raw)) from error
+    except ImageError:
+        raise
+    except Exception as error:
+        # Pillow's decoders raise any kind on damaged data (struct.error, zlib.error, KeyError).
+        # Each becomes a reason beside the file's name; the caller stops or counts.
+        raise ImageError(f"cannot be decoded ({str(error) or type(error).__name__})") from error
+    return rgb if turn is None else rgb.transpose(turn)
 
 
-def square(image: Image.Image, side: int) -> Pixels:
-    """Resize the shorter side to `side` (bilinear) and crop the centre, in one step."""
+def _unknown(raw: bytes) -> str:
+    if raw[:4] in (b"II*\0", b"MM\0*"):
+        return unreadable(raw)
+    return "is not a picture that Pillow knows, nor DICOM, NIfTI or MGH"
+
+
+def _check_header(image: Image.Image) -> None:
     width, height = image.size
-    edge = min(width, height)
-    left, top = (width - edge) / 2, (height - edge) / 2
-    if (width, height) != (side, side):
-        box = (left, top, left + edge, top + edge)
-        image = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(image, dtype=np.uint8)
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"has {width} x {height} pixels, more than {MAX_PIXELS} in all")
+    frames = getattr(image, "n_frames", 1)
+    # What else a multi-picture JPEG holds is a preview, a depth map or another eye's view.
+    if frames > 1 and image.format != "MPO":
+        raise ImageError(f"holds {frames} frames where one picture was expected")
+
+
+def _scaled(values: npt.NDArray[Any], depth16: str) -> Image.Image:
+    numbers = values.astype(np.float64)
+    bounds = (0.0, 65535.0) if depth16 == "full" else None
+    if values.dtype == np.int8:
+        bounds = (-128.0, 127.0)
+    return Image.fromarray(scale_to_uint8(numbers, bounds)).convert("RGB")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Bring any mode of 8 bits to RGB; an alpha channel is left off."""
+    if image.mode == "RGB":
+        return image
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode == "P":
+        image = image.convert("RGBA")
+    return image.convert("RGB")

@@ -16,7 +16,7 @@ from fairtune_hf.data.groups import (
     sex_groups,
     threshold_groups,
 )
-from fairtune_hf.data.picture_files import FileSource
+from fairtune_hf.data.images import FileSource
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 

@@ -26,7 +26,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from fairtune_hf.data.decode import DIGEST_BYTES, Chunk, decode_rows, failure_message, row_chunks
-from fairtune_hf.data.images import ImageSource
+from fairtune_hf.data.image_source import ImageSource
 from fairtune_hf.data.picture_store import (
     DIGESTS,
     IMAGES,

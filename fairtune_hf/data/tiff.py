@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fairtune_hf.data.deep import Values, raw_mode, two_bytes, with_raw_mode
-from fairtune_hf.data.images import ImageError
+from fairtune_hf.data.image_source import ImageError
 
 BITS, COMPRESSION, PHOTOMETRIC, PLANAR, EXTRA, FORMAT = 258, 259, 262, 284, 338, 339
 WHITE_IS_ZERO, RGB, LAB, CMYK = 0, 2, 8, 5

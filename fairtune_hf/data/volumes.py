@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from fairtune_hf.data.array_files import volume_to_uint8
-from fairtune_hf.data.images import ImageError
+from fairtune_hf.data.image_source import ImageError
 
 GZIP = b"\x1f\x8b"
 HEADER = 352

@@ -24,8 +24,8 @@ import numpy as np
 from PIL import Image
 
 from fairtune_hf.data import load_dataset_table
-from fairtune_hf.data.images import ImageError, square
-from fairtune_hf.data.picture_files import FileSource
+from fairtune_hf.data.image_source import ImageError, square
+from fairtune_hf.data.images import FileSource
 
 SIDE = 96
 TOLERANCE = 2  # of 255: roundings of two routes, before and after resizing
@@ -103,7 +103,7 @@ def decoded_elsewhere(told: object) -> np.ndarray:
     return decoder.as_array(told)[0]
 
 
-def picture_files(root: Path) -> list[Path]:
+def images(root: Path) -> list[Path]:
     return sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
@@ -249,7 +249,7 @@ def main() -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     differ = check("DICOM files of pydicom", dicom_files(), expected_dicom)
     if options.pictures:
-        files = picture_files(options.pictures)
+        files = images(options.pictures)
         differ += check(f"pictures below {options.pictures.name}", files, expected_picture)
     return int(differ > 0)
 

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from fairtune_hf.data import load_dataset_table
-from fairtune_hf.data.images import ImageError
-from fairtune_hf.data.picture_files import decode_bytes, decode_picture
+from fairtune_hf.data.image_source import ImageError
+from fairtune_hf.data.images import decode_bytes, decode_picture
 
 RAMP = (np.arange(64).reshape(8, 8) * 65).astype(np.uint16)
 OTHER = RAMP.T.copy()

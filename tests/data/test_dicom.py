@@ -11,8 +11,8 @@ from PIL import Image
 from fairtune_hf.data import load_dataset_table
 from fairtune_hf.data.dicom import PACKAGES, decode_dicom
 from fairtune_hf.data.folder_hf import HfSource
-from fairtune_hf.data.images import ImageError
-from fairtune_hf.data.picture_files import FileSource, decode_bytes
+from fairtune_hf.data.image_source import ImageError
+from fairtune_hf.data.images import FileSource, decode_bytes
 
 pydicom = pytest.importorskip("pydicom")
 

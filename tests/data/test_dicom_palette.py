@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fairtune_hf.data.dicom import decode_dicom
-from fairtune_hf.data.images import ImageError
+from fairtune_hf.data.image_source import ImageError
 
 COLOURS = np.asarray([[0, 0, 0], [255, 0, 0], [0, 255, 0], [60, 60, 255], [9, 8, 7]])
 NAMES = ("Red", "Green", "Blue")

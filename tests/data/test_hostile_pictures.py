@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from fairtune_hf.data import load_dataset_table
-from fairtune_hf.data.images import ImageError, square
-from fairtune_hf.data.picture_files import FileSource, decode_picture
+from fairtune_hf.data.image_source import ImageError, square
+from fairtune_hf.data.images import FileSource, decode_picture
 
 SIDE = 16
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fairtune_hf.data import load_dataset_table, prepare
 from fairtune_hf.data.array_files import H5Source, NpzSource, SliceSource
-from fairtune_hf.data.picture_files import FileSource
+from fairtune_hf.data.images import FileSource
 from fairtune_hf.data.store import build_store
 
 SIDE, FIXED = 8, (10**9, 10**9)

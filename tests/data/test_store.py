@@ -16,7 +16,7 @@ import pytest
 
 from fairtune_hf.data import load_dataset_table
 from fairtune_hf.data import store as store_module
-from fairtune_hf.data.images import ImageError
+from fairtune_hf.data.image_source import ImageError
 from fairtune_hf.data.picture_store import open_store
 from fairtune_hf.data.store import build_store, store_key
 

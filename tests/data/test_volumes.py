@@ -10,8 +10,8 @@ import pytest
 
 from fairtune_hf.data import load_dataset_table
 from fairtune_hf.data.array_files import SliceSource
-from fairtune_hf.data.images import ImageError
-from fairtune_hf.data.picture_files import decode_bytes
+from fairtune_hf.data.image_source import ImageError
+from fairtune_hf.data.images import decode_bytes
 
 nibabel = pytest.importorskip("nibabel")
 
