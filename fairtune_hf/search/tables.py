@@ -7,6 +7,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
@@ -178,7 +179,7 @@ def are_whole(folder: RunFolder, trials: Sequence[FrozenTrial]) -> bool:
     except (FileNotFoundError, IsADirectoryError, ValueError):
         return False
     states = {t.number: t.state.name for t in trials}
-    epochs = Counter(row.get("number") for row in _rows(curves))
+    epochs = Counter(row.get("number") for row in _read_table(curves)[1])
     lengths = {str(t.number): len(t.user_attrs.get("curve", [])) for t in trials}
     due = {number: length for number, length in lengths.items() if length}
     return _read_states(listed) == states and dict(epochs) == due
@@ -186,20 +187,26 @@ def are_whole(folder: RunFolder, trials: Sequence[FrozenTrial]) -> bool:
 
 def _read_states(content: bytes) -> dict[int, str] | None:
     """Return the state of each trial that a trials.csv lists, by its number; None where it is no such table."""
-    rows = _rows(content)
-    if not {"number", "state"} <= set(rows.fieldnames or []):
+    columns, rows = _read_table(content)
+    if not {"number", "state"} <= set(columns):
         return None
     known = {state.name for state in TrialState}
     return {
         int(row["number"]): row["state"]
         for row in rows
-        if str(row["number"]).isdecimal() and row["state"] in known
+        if row.get("number", "").isdecimal() and row.get("state") in known
     }
 
 
-def _rows(content: bytes) -> csv.DictReader[str]:
+def _read_table(content: bytes) -> tuple[list[str], list[dict[str, str]]]:
+    """Return the columns and the rows of a table, of a damaged one as far as it can be read."""
     text = content.decode("utf-8", errors="replace").replace("\0", "")
-    return csv.DictReader(io.StringIO(text))
+    lines: list[list[str]] = []
+    with suppress(csv.Error):  # as where a stray quotation mark makes one field of all that follows
+        for line in csv.reader(io.StringIO(text, newline="")):
+            lines.append(line)
+    columns = lines[0] if lines else []
+    return columns, [dict(zip(columns, line, strict=False)) for line in lines[1:]]
 
 
 def _reason(trial: FrozenTrial) -> str | None:

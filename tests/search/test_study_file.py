@@ -198,7 +198,12 @@ def test_an_earlier_copy_is_refused_and_says_how_many_it_lacks(tmp_path: Path) -
         open_study(tmp_path / "early")
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x00\xff\x00", b"number,state\n0,COM", b"a,b\n1,2\n"])
+STRAY = [b"number,state\n0,\rCOM\rPLETE\n", b'number,state\n"' + b"x" * 140_000]
+
+
+@pytest.mark.parametrize(
+    "damage", [*STRAY, b"", b"\x00\xff\x00", b"number,state\n0,COM", b"a,b\n1,2\n"]
+)
 def test_damaged_tables_are_known_and_written_anew(damage: bytes, run: Path) -> None:
     from fairtune_hf.search.soundness import check_study
 
