@@ -43,6 +43,9 @@ class Noise:
     def signature(self) -> str:
         return self.name
 
+    def stamp(self) -> str:
+        return self.name
+
     def read(self, side: int) -> tuple[np.ndarray, bytes]:
         return np.roll(self.drawn, self.number, axis=0), self.number.to_bytes(32, "little")
 
