@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,7 +20,6 @@ COMPARED = {
     name: not registry.is_small_good(name) for name in registry.shown_in(registry.COMPARISON)
 }
 """Metrics of the tables -> whether higher is better."""
-_HEADS = tuple(METRICS[metric] for metric in COMPARED)
 _DASH = numbers.MISSING
 
 
@@ -31,15 +30,18 @@ def comparison_tables(settings: Mapping[str, RunRecord], table: pd.DataFrame) ->
         settings: The record of each setting, by its name.
         table: What `collect_results` returns for them.
     """
+    # A run of an earlier release has not every metric of today: no column is empty from top to bottom.
+    known = set(table.loc[table["value"].notna(), "metric"])
+    shown = [metric for metric in COMPARED if metric in known]
     tables = []
     for setting, run in settings.items():
         held = table[table["setting"] == setting]
-        tables.append(_results(setting, held))
+        tables.append(_results(setting, held, shown))
         if held["difference"].notna().any():
             tables.append(_tests(setting, held, str(run.reference)))
         tables.append(_cost(setting, run))
-    means = [_means(table)] if len(settings) > 1 else []
-    return [*tables, *means, _ranks(table)]
+    means = [_means(table, shown)] if len(settings) > 1 else []
+    return [*tables, *means, _ranks(table, shown)]
 
 
 def _by_method(held: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
@@ -52,15 +54,15 @@ def _by_method(held: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
     return found
 
 
-def _results(setting: str, held: pd.DataFrame) -> PlainTable:
+def _results(setting: str, held: pd.DataFrame, shown: Sequence[str]) -> PlainTable:
     rows, best = [], set()
     for number, (method, by_metric) in enumerate(_by_method(held).items()):
         failure = next(iter(by_metric.values()))["failure"]
         if isinstance(failure, str):
-            rows.append((method, f"failed: {failure}", *[""] * len(COMPARED)))
+            rows.append((method, f"failed: {failure}", *[""] * len(shown)))
             continue
         cells = []
-        for column, metric in enumerate(COMPARED, start=1):
+        for column, metric in enumerate(shown, start=1):
             row = by_metric[metric]
             cells.append(_with_interval(numbers.fraction(row["value"]), row["low"], row["high"]))
             values = held.loc[held["metric"] == metric, "value"].dropna()
@@ -75,7 +77,7 @@ def _results(setting: str, held: pd.DataFrame) -> PlainTable:
         "is the mean over the refits. Bold: best value of a column, which does not mean that the difference is "
         "beyond noise."
     )
-    heads = ("Method", *_HEADS, "Min-group AUC, mean (seeds)")
+    heads = ("Method", *(METRICS[m] for m in shown), "Min-group AUC, mean (seeds)")
     return PlainTable(f"{setting}: results", note, heads, tuple(rows), frozenset(best))
 
 
@@ -167,17 +169,19 @@ def _complete(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return wide[order].dropna(how="all").dropna(axis=1)
 
 
-def _means(table: pd.DataFrame) -> PlainTable:
-    means = {m: average_scores(_complete(table, m)).to_dict() for m in COMPARED}
+def _means(table: pd.DataFrame, shown: Sequence[str]) -> PlainTable:
+    means = {m: average_scores(_complete(table, m)).to_dict() for m in shown}
     note = "Mean over the settings of the mean over the seeds; a dash where a method lacks a value in one of them."
     return _over_settings("Means", note, table, means, digits=3)
 
 
-def _ranks(table: pd.DataFrame) -> PlainTable:
+def _ranks(table: pd.DataFrame, shown: Sequence[str]) -> PlainTable:
     ranks = {}
-    for metric, higher in COMPARED.items():
+    for metric in shown:
         wide = _complete(table, metric)
-        ranks[metric] = average_ranks(wide, higher_is_better=higher).to_dict() if wide.size else {}
+        ranks[metric] = (
+            average_ranks(wide, higher_is_better=COMPARED[metric]).to_dict() if wide.size else {}
+        )
     settings = table["setting"].nunique()
     over = "this setting" if settings == 1 else f"{settings} settings"
     note = (
@@ -196,7 +200,7 @@ def _over_settings(
     digits: int,
 ) -> PlainTable:
     rows = tuple(
-        (name, *(numbers.fraction(found[m].get(name), digits) for m in COMPARED))
+        (name, *(numbers.fraction(values.get(name), digits) for values in found.values()))
         for name in map(str, table["method"].unique())
     )
-    return PlainTable(title, note, ("Method", *_HEADS), rows)
+    return PlainTable(title, note, ("Method", *(METRICS[m] for m in found)), rows)

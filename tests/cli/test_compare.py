@@ -19,6 +19,7 @@ import pytest
 from fairtune_hf.baselines import METHODS, Method, method_spec
 from fairtune_hf.cli.main import main
 from fairtune_hf.data import ImageTable
+from fairtune_hf.reports.comparison_tables import COMPARED
 from fairtune_hf.search import SearchArguments, SearchStudy
 from fairtune_hf.search.methods import MethodRun
 from fairtune_hf.search.study_plan import StudyPlan
@@ -369,11 +370,12 @@ def test_demo_compares_all_methods_at_one_small_budget(tmp_path: Path) -> None:
     assert main(["compare", f"--config={recipe}", *small, f"--out={out}"]) == 0
     found = table(out)
     assert list(found["method"].unique()) == list(METHODS)
-    assert len(found) == 5 * len(METHODS)
+    assert len(found) == len(COMPARED) * len(METHODS)
     assert found["failure"].isna().all()
     known = found[["value", "low", "high"]].notna().all(axis=1)
     assert known[found["metric"].str.contains("auc")].all()
-    for method, of_method in known[~found["metric"].str.contains("auc")].groupby(found["method"]):
+    parity = found["metric"].str.endswith("difference")
+    for method, of_method in known[parity].groupby(found["method"]):
         # Nobody called positive, or everybody: there is no call whose equality could be judged.
         assert of_method.eq(has_both_calls(out, str(method))).all(), method
     rest = found[(found["method"] != "full") & (found["metric"] == "min_auc")]

@@ -36,8 +36,14 @@ SETTINGS = [(name, a) for name, (attributes, _) in PAPER.items() for a in attrib
 PRETRAININGS = {"": "google/vit-base-patch16-224", "_mae": "timm/vit_base_patch16_224.mae"}
 
 
+def given(path: Path) -> list[str]:
+    """What a user gives with a recipe: the folder of the data too, where the set is not drawn."""
+    needs_root = dataset_spec(path.parent.name).needs_root
+    return [f"--config={path}", *(["--data-root=DIR"] if needs_root else [])]
+
+
 def parsed(parser: RecipeParser, path: Path) -> dict[str, object]:
-    parts, _ = parser.parse([f"--config={path}"])
+    parts, _ = parser.parse(given(path))
     return {key: value for part in parts for key, value in dataclasses.asdict(part).items()}
 
 
@@ -47,7 +53,7 @@ def test_there_are_recipes() -> None:
 
 @pytest.mark.parametrize("path", SEARCHES, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_recipe_parses_and_says_what_it_is_for(path: Path) -> None:
-    search.PARSER.parse([f"--config={path}"])
+    search.PARSER.parse(given(path))
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# ")
     assert "fairtune search --config" in text
