@@ -86,7 +86,7 @@ class SearchArguments(BudgetArguments):
         default="min_auc",
         metadata={
             "help": f"Validation metric that decides: {' '.join(shown_in(COMPARISON))} ...; "
-            "several parted by commas (a Pareto front); NAME_lcb, its lower confidence bound; "
+            "several by commas (a Pareto front); NAME_lcb, its lower bound; "
             "package.module.function, your own."
         },
     )
