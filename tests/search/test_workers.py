@@ -110,7 +110,8 @@ CLAIMER = """
 import sys
 import optuna
 from fairtune_hf.search import SearchArguments, SearchSpace, SearchStudy
-from fairtune_hf.training import RunFolder
+from fairtune_hf.search.study_plan import StudyPlan
+from fairtune_hf.training import FitArguments, RunFolder
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 folder, url, name, trials = sys.argv[1:5]
 study = SearchStudy(StudyPlan(RunFolder(folder), SearchSpace(blocks=2), SearchArguments(trials=int(trials)),
