@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ LOCK = f"{NOTES}.lock"
 _OWN = "digest"  # of the notes themselves
 _KEPT = 8
 _LOOKS = 3
+_CHUNK = 1 << 24
 
 
 def write_noted(folder: Path, texts: Mapping[str, str], **facts: Any) -> None:
@@ -66,6 +67,16 @@ def read_fact(folder: Path, name: str) -> Any:
 def digest_of(content: bytes) -> str:
     """Return the sha256 of some bytes, in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
+
+
+def hash_files(files: Iterable[Path]) -> str:
+    """Return the SHA-256 over the files' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _read_notes(folder: Path) -> dict[str, Any]:

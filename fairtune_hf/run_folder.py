@@ -7,7 +7,6 @@ another package of ours, so that reports can read and write runs too.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
-from fairtune_hf.checksums import LOCK, NOTES, read_noted, write_noted
+from fairtune_hf.checksums import LOCK, NOTES, hash_files, read_noted, write_noted
 from fairtune_hf.plain_data import parse_yaml
 from fairtune_hf.record_reader import parse_record
 from fairtune_hf.run_record import SCHEMA_VERSION, ChoiceRecord, MethodRecord, RunRecord
@@ -106,12 +105,12 @@ class RunFolder:
             raise ValueError(
                 f"--run: expected {self.record_file} to be the record of a run, and {error}. {self._how_to_rebuild()}"
             ) from error
-        return self._known(record)
+        return self._of_known_schema(record)
 
     def _parse_record(self) -> RunRecord:
         return parse_record(read_noted(self.record_file).decode("utf-8"))
 
-    def _known(self, record: RunRecord) -> RunRecord:
+    def _of_known_schema(self, record: RunRecord) -> RunRecord:
         if record.schema_version > SCHEMA_VERSION:
             raise ValueError(
                 f"--run: {self.record_file} has schema version {record.schema_version!r}; this release reads up to "
@@ -131,7 +130,7 @@ class RunFolder:
             record = self._parse_record()
         except ValueError:
             return None
-        return self._known(record)
+        return self._of_known_schema(record)
 
     def read_chosen(self) -> RunRecord:
         """Read the run.json of a run whose search has made its choice.
@@ -288,11 +287,7 @@ class RunFolder:
         Raises:
             FileNotFoundError: A file is missing.
         """
-        found = {}
-        for name in ADAPTER_FILES:
-            with (self.adapter / name).open("rb") as file:
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-        return found
+        return {name: hash_files([self.adapter / name]) for name in ADAPTER_FILES}
 
     def noted_adapter(self, predictions: pd.DataFrame) -> dict[str, str] | None:
         """Return the digests of the adapter that predictions are of; None where they were not kept."""

@@ -6,7 +6,6 @@ no row or patient ids, no paths of this machine, no counts of groups of fewer th
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
+from fairtune_hf.checksums import hash_files
 from fairtune_hf.reports.loaded_run import LoadedRun, read_run
 from fairtune_hf.reports.page import report_text
 from fairtune_hf.reports.tables import is_hub_id
@@ -232,7 +232,7 @@ def _base_files(folder: LoadedRun, base_dir: Path | str | None) -> tuple[PushFil
         )
     check_no_pickle(base)
     recorded = folder.record.model.sha256
-    if recorded and _sha256(weights) != recorded:
+    if recorded and hash_files(weights) != recorded:
         raise ValueError(
             f"--base-dir {base} holds other weights than the run was trained from (sha256 differs "
             "from run.json). Give the folder that `--model` named."
@@ -251,13 +251,6 @@ def _public_settings(text: str) -> str:
     settings: dict[str, Any] = json.loads(text)
     settings.pop("_name_or_path", None)
     return json.dumps(settings, indent=2) + "\n"
-
-
-def _sha256(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def _with_revision(file: PushFile, revision: str | None) -> PushFile:

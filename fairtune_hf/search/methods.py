@@ -18,9 +18,8 @@ from fairtune_hf.data import ImageTable
 from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.run_record import MethodRecord, RunRecord, SearchRecord
 from fairtune_hf.search.arguments import SearchArguments
-from fairtune_hf.search.budget import busy_seconds
 from fairtune_hf.search.loop import run_study
-from fairtune_hf.search.record import describe_choice, selected_by
+from fairtune_hf.search.record import describe_choice, describe_search, selected_by
 from fairtune_hf.search.samplers import SAMPLERS
 from fairtune_hf.search.sampling import startup_points
 from fairtune_hf.search.soundness import set_aside_if_damaged
@@ -192,24 +191,11 @@ class MethodRun:
         return max(counts)
 
     def _describe_search(self, study: SearchStudy, method: Method) -> SearchRecord:
-        trials = study.trials()
+        found = describe_search(study)
         earlier = sum(stage.epochs for stage in method.stages(self.training.epochs)[:-1])
-        curves = [len(t.user_attrs.get("curve", [])) for t in trials]
-        return SearchRecord(
-            trials=self.search.trials,
-            completed=len(study.trials(TrialState.COMPLETE)),
-            pruned=len(study.trials(TrialState.PRUNED)),
-            failed=len(study.trials(TrialState.FAIL)),
-            trained_epochs=sum(curves) + earlier * sum(1 for length in curves if length),
-            seconds=round(sum(busy_seconds([t]) for t in trials), 3),
-            sampler=self.search.sampler,
-            pruner=self.search.pruner,
-            judge_after=self.search.judge_after,
-            objective=self.objective,
-            directions={o.name: o.direction for o in study.objectives},
-            learning_rate_range=[self.search.learning_rate_min, self.search.learning_rate_max],
-            best_value=best_value(study),
-        )
+        begun = sum(1 for trial in study.trials() if trial.user_attrs.get("curve"))
+        epochs = (found.trained_epochs or 0) + earlier * begun
+        return dataclasses.replace(found, trained_epochs=epochs, best_value=best_value(study))
 
 
 def best_value(study: SearchStudy) -> float | None:

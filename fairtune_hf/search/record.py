@@ -167,6 +167,25 @@ def selected_by(study: SearchStudy, judged: Sequence[Judged] = ()) -> str:
     )
 
 
+def describe_search(study: SearchStudy) -> SearchRecord:
+    """Return what every study tells of itself: its settings, how its trials ended and what they took."""
+    search, trials = study.arguments, study.trials()
+    return SearchRecord(
+        trials=search.trials,
+        completed=len(study.trials(TrialState.COMPLETE)),
+        pruned=len(study.trials(TrialState.PRUNED)),
+        failed=len(study.trials(TrialState.FAIL)),
+        trained_epochs=count_epochs(trials),
+        seconds=round(sum(busy_seconds([t]) for t in trials), 3),
+        sampler=search.sampler,
+        pruner=search.pruner,
+        judge_after=search.judge_after,
+        objective=search.objective,
+        directions={o.name: o.direction for o in study.objectives},
+        learning_rate_range=[search.learning_rate_min, search.learning_rate_max],
+    )
+
+
 def _search_record(
     study: SearchStudy,
     best: FrozenTrial,
@@ -182,23 +201,12 @@ def _search_record(
     error = _standard_error(study, table, best, folder)
     # An upper estimate: no trial but the best keeps its scores, so the errors' correlation is not known.
     optimism = selection_optimism(values, error, direction=study.objectives[0].direction)
-    return SearchRecord(
-        trials=search.trials,
-        completed=len(values),
-        pruned=len(study.trials(TrialState.PRUNED)),
-        failed=len(study.trials(TrialState.FAIL)),
-        trained_epochs=count_epochs(trials),
-        seconds=round(sum(busy_seconds([t]) for t in trials), 3),
+    return replace(
+        describe_search(study),
         wall_seconds=round(busy_seconds(trials), 3),
         ended_by=study.spent_reason() or "trials",
         limits={"hours": search.hours, "trained_epochs": search.trained_epochs},
-        sampler=search.sampler,
-        pruner=search.pruner,
         protocol=search.protocol,
-        judge_after=search.judge_after,
-        objective=search.objective,
-        directions={o.name: o.direction for o in study.objectives},
-        learning_rate_range=[search.learning_rate_min, search.learning_rate_max],
         epoch_choices=list(study.space.epochs),
         best_trial=read_best(folder.path),
         pareto_front=_pareto_front(study),

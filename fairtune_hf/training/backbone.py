@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from fairtune_hf.checksums import hash_files
 from fairtune_hf.mask import UNITS
 from fairtune_hf.run_record import ModelRecord
-from fairtune_hf.training.checkpoint import check_name, find_weights, hash_files, resolved_commit
+from fairtune_hf.training.checkpoint import check_name, find_weights, resolved_commit
 from fairtune_hf.training.classifier import check_heads, head_modules, load_classifier
 from fairtune_hf.training.model_input import ModelInput, read_input
 from fairtune_hf.tuner import BlockPattern, count_blocks, describe

@@ -6,7 +6,6 @@ in a local folder or on the Hub. That is what transformers loads, so the hash is
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from transformers.utils.hub import extract_commit_hash
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _LFS_POINTER = b"version https://git-lfs"
-_CHUNK = 1 << 24
 
 
 def check_name(path: str) -> None:
@@ -70,16 +68,6 @@ def find_weights(path: str, revision: str | None) -> list[Path]:
 def resolved_commit(path: str, weights: list[Path]) -> str | None:
     """Return the commit that a Hub id's weights are of, None for a local folder."""
     return None if Path(path).is_dir() else extract_commit_hash(str(weights[0]), None)
-
-
-def hash_files(files: list[Path]) -> str:
-    """Return the SHA-256 over the files' bytes, one after the other."""
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _find_shards(path: str, revision: str | None) -> list[Path]:
