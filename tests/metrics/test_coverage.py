@@ -12,7 +12,7 @@ from scipy.stats import norm
 from fairtune_hf.metrics import bootstrap_interval, compare_predictions, delong_auc
 from fairtune_hf.metrics.bootstrap import bootstrap_p_value
 from fairtune_hf.metrics.checks import GroupCodes
-from fairtune_hf.metrics.registry import METRICS
+from fairtune_hf.metrics.registry import METRICS, statistic
 from fairtune_hf.metrics.resampled_table import ResampledTable
 from fairtune_hf.metrics.resampling import (
     draw_counts,
@@ -61,12 +61,12 @@ def intervals(rng, labels, codes, patients):
     groups = GroupCodes(codes, tuple("ab"[: codes.max() + 1]))
     design = patient_design(labels, groups, patients)
     table = ResampledTable(labels, scores, groups, design)
-    auc = table._group_auc[0]
-    draws = np.concatenate([auc(counts) for counts in draw_counts(design, RESAMPLES, rng)])
-    jackknife = np.concatenate([auc(counts) for counts in leave_out(design, max_blocks=200)])
+    auc = statistic("auc_a", groups)
+    draws = np.concatenate([auc(table, counts) for counts in draw_counts(design, RESAMPLES, rng)])
+    jackknife = np.concatenate([auc(table, counts) for counts in leave_out(design, max_blocks=200)])
     inside = codes == 0
     n_patients = rarer_class_patients(labels[inside], design.clusters[inside])
-    estimate = float(auc(np.ones((1, design.n_clusters)))[0])
+    estimate = float(auc(table, np.ones((1, design.n_clusters)))[0])
     for method in ("percentile", "bca"):
         yield bootstrap_interval(
             draws, n_patients=n_patients, method=method, estimate=estimate, jackknife=jackknife
@@ -105,8 +105,8 @@ def extreme_intervals(rng, positives, distances):
     design = patient_design(labels, groups, None)
     table = ResampledTable(labels, scores, groups, design)
     chunks = draw_counts(design, RESAMPLES, rng)
-    draws = np.concatenate([table.group_aucs(counts) for counts in chunks], axis=1)
-    estimate = table.group_aucs(np.ones((1, labels.size)))[:, 0]
+    draws = np.concatenate([table.under(counts).groups("auc") for counts in chunks], axis=1)
+    estimate = table.under(np.ones((1, labels.size))).groups("auc")[:, 0]
     for reduce in (lambda rows: rows.min(axis=0), lambda rows: np.ptp(rows, axis=0)):
         yield float(reduce(estimate)), bootstrap_interval(reduce(draws), n_patients=positives)
 
