@@ -13,6 +13,7 @@ from fairtune_hf.version import __version__ as __version__
 if TYPE_CHECKING:
     from fairtune_hf.data import ImageTable as ImageTable
     from fairtune_hf.data import load_dataset_table as load_dataset_table
+    from fairtune_hf.inference import load_predictor as load_predictor
     from fairtune_hf.mask import Mask as Mask
     from fairtune_hf.metrics import compare_predictions as compare_predictions
     from fairtune_hf.metrics import compute_metrics as compute_metrics

@@ -70,6 +70,15 @@ class FileSource:
 
     def read(self, side: int) -> tuple[Pixels, bytes]:
         """Decode the file; see `ImageSource.read`."""
+        image, raw = self.decode()
+        return square(image, side), hashlib.sha256(raw).digest()
+
+    def decode(self) -> tuple[Image.Image, bytes]:
+        """Decode the whole picture to upright RGB, and return it with the file's bytes.
+
+        Raises:
+            ImageError: if there is no usable picture.
+        """
         try:
             path = Path(self.path)
             if not stat.S_ISREG(path.stat().st_mode):
@@ -79,7 +88,7 @@ class FileSource:
             raise ImageError(f"cannot be opened ({error.strerror})") from error
         if not raw:
             raise ImageError("is empty (0 bytes)")
-        return square(decode_bytes(raw, self.depth16), side), hashlib.sha256(raw).digest()
+        return decode_bytes(raw, self.depth16), raw
 
 
 def decode_bytes(raw: bytes, depth16: str = "minmax") -> Image.Image:
@@ -108,7 +117,7 @@ def decode_picture(raw: bytes, depth16: str = "minmax") -> Image.Image:
         # After the values: a TIFF is turned, and its tag taken off, as it is loaded.
         image.load()
         turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
-        rgb = to_rgb(image) if values is None else _scaled(values, depth16)
+        rgb = to_rgb(image) if values is None else scaled_rgb(values, depth16)
     except UnidentifiedImageError as error:
         raise ImageError(_unknown(raw)) from error
     except ImageError:
@@ -127,16 +136,21 @@ def _unknown(raw: bytes) -> str:
 
 
 def _check_header(image: Image.Image) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"has {width} x {height} pixels, more than {MAX_PIXELS} in all")
+    check_pixels(*image.size)
     frames = getattr(image, "n_frames", 1)
     # What else a multi-picture JPEG holds is a preview, a depth map or another eye's view.
     if frames > 1 and image.format != "MPO":
         raise ImageError(f"holds {frames} frames where one picture was expected")
 
 
-def _scaled(values: npt.NDArray[Any], depth16: str) -> Image.Image:
+def check_pixels(width: int, height: int) -> None:
+    """Raise ImageError for more pixels than are decoded."""
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"has {width} x {height} pixels, more than {MAX_PIXELS} in all")
+
+
+def scaled_rgb(values: npt.NDArray[Any], depth16: str) -> Image.Image:
+    """Bring numbers of more than 8 bits, (height, width) or (..., 3), to RGB, all channels alike; see `decode_picture`."""
     numbers = values.astype(np.float64)
     bounds = (0.0, 65535.0) if depth16 == "full" else None
     if values.dtype == np.int8:

@@ -136,6 +136,12 @@ def prepared_name(root: Path) -> str | None:
     return str(_manifest(root)["dataset"]) if is_prepared(root) else None
 
 
+def prepared_side(root: str | Path | None) -> int | None:
+    """Return the side of the pictures in a folder that `prepare` wrote, None for any other folder."""
+    side = None if root is None else _manifest(Path(root)).get("image_size")
+    return side if isinstance(side, int) else None
+
+
 def read_prepared(
     root: Path, spec: DatasetSpec, request: ReadRequest, given: Mapping[str, Any]
 ) -> RawTable:

@@ -52,9 +52,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         self.views = (
             1  # how often each row of a batch is served, augmented anew; a method may want 2
         )
-        # Folded into one multiply-add on the uint8 values.
-        self._scale = (1.0 / (255.0 * torch.tensor(image_std))).view(1, -1, 1, 1)
-        self._shift = (-torch.tensor(image_mean) / torch.tensor(image_std)).view(1, -1, 1, 1)
+        self._scale, self._shift = fold_normalisation(image_mean, image_std)
         self._preset = TRANSFORM_PRESETS[transforms] if isinstance(transforms, str) else transforms
         self._seed = seed
         self._generator = torch.Generator()
@@ -120,6 +118,13 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
             self._worker_seed = worker.seed
             mixed = 1_000_003 * self._generator.initial_seed() + worker.seed
             self._generator.manual_seed(mixed % 2**63)
+
+
+def fold_normalisation(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Return factor and summand, each (1, c, 1, 1), that turn values 0..255 into what a model takes."""
+    scale = 1.0 / (255.0 * torch.tensor(std))
+    shift = -torch.tensor(mean) / torch.tensor(std)
+    return scale.view(1, -1, 1, 1), shift.view(1, -1, 1, 1)
 
 
 def collate_batch(features: Any) -> dict[str, Tensor]:

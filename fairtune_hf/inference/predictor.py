@@ -1,0 +1,257 @@
+"""Scores of pictures by a trained model, through the very steps that its training and its measurement took.
+
+Pictures are decoded by threads while the model computes: Pillow releases the interpreter's lock where
+the time goes.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.special import softmax
+from torch import Tensor, nn
+
+from fairtune_hf.data.image_source import ImageError, Pixels, noted
+from fairtune_hf.inference.pictures import Picture, decode, stored_square
+from fairtune_hf.model_description import ModelDescription, OperatingPoint
+from fairtune_hf.training.augmentation import crop_centre
+from fairtune_hf.training.dataset import fold_normalisation
+
+_AHEAD = 3  # batches that may be decoded before the model has asked for them
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one picture."""
+
+    score: float = field(metadata={"help": "probability of label 1, in [0, 1]"})
+    label: str = field(metadata={"help": "label at the operating point, in the user's words"})
+    scores_by_seed: dict[int, float] | None = field(
+        default=None, metadata={"help": "score of each refit whose weights are there, if several"}
+    )
+    warnings: tuple[str, ...] = field(
+        default=(), metadata={"help": "in what the picture is unlike the training pictures"}
+    )
+
+
+class Predictor:
+    """A trained model with all that belongs to it; see `load_predictor`, which makes one.
+
+    Args:
+        model: The classifier with its adapter; `model(pixel_values=...)` gives logits of shape (n, 2).
+        described: What belongs to it.
+        device: Where it computes.
+        batch_size: Pictures that it is given at once.
+        others: The models of further refits of the same choice, by seed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        described: ModelDescription,
+        *,
+        device: torch.device,
+        batch_size: int = 64,
+        others: dict[int, nn.Module] | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected 1 or more, got {batch_size}.")
+        self.model: Any = model.to(device).eval()
+        self.others = {seed: other.to(device).eval() for seed, other in (others or {}).items()}
+        self.described, self.device, self.batch_size = described, device, batch_size
+        given = described.input
+        self.image_size = given.image_size
+        self.image_mean, self.image_std = tuple(given.image_mean), tuple(given.image_std)
+        self.id2label = {int(code): name for code, name in described.id2label.items()}
+        self.groups = described.groups
+        self._scale, self._shift = fold_normalisation(self.image_mean, self.image_std)
+
+    @property
+    def operating_point(self) -> OperatingPoint | None:
+        """From which score on the label is 1, and where that was chosen; None where it is not known."""
+        return self.described.operating_point
+
+    @property
+    def threshold(self) -> float:
+        """The operating point's threshold, one half where there is none."""
+        point = self.operating_point
+        return 0.5 if point is None else point.threshold
+
+    def merged_model(self) -> Any:
+        """Return a copy of the model without PEFT, the adapter's values in place of the base's."""
+        twin = copy.deepcopy(self.model)
+        return twin.merge_and_unload().eval()
+
+    def prepare(self, picture: Picture) -> Tensor:
+        """Decode one picture to what the model takes, as training did.
+
+        Args:
+            picture: A path, the bytes of a file, an image of Pillow or an array; see `decode`.
+
+        Returns:
+            (3, image_size, image_size) float32, on the CPU.
+
+        Raises:
+            ValueError: It cannot be read as one picture.
+        """
+        try:
+            pixels = self.decode(picture)
+        except ImageError as error:
+            raise ValueError(f"picture: {_name_of(picture)} {error}.") from error
+        return self.normalise(torch.from_numpy(pixels.copy())[None])[0]
+
+    def decode(self, picture: Picture) -> Pixels:
+        """Return the square uint8 pixels, (side, side, 3), that training would have stored of a picture.
+
+        Raises:
+            ImageError: It cannot be read as one picture.
+        """
+        given = self.described.input
+        return stored_square(decode(picture, given.depth16), given)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Turn stored pixels, (n, side, side, 3) uint8, into what the model takes, (n, 3, size, size), where they lie."""
+        values = pixels.permute(0, 3, 1, 2).contiguous().float()
+        cropped = crop_centre(values, self.image_size)
+        return cropped * self._scale.to(pixels.device) + self._shift.to(pixels.device)
+
+    def __call__(self, pictures: Picture | Iterable[Picture]) -> list[Prediction]:
+        """Score pictures, in their order.
+
+        Args:
+            pictures: Paths, bytes, PIL images or arrays, in any mixture; or one of them.
+
+        Raises:
+            ValueError: A picture cannot be read; the message says which. `each` goes on without it.
+        """
+        given: list[Any] = [pictures] if _is_one(pictures) else list(pictures)  # type: ignore[arg-type]
+        found = []
+        for place, told in enumerate(self.each(given)):
+            if isinstance(told, ImageError):
+                name = _name_of(given[place])
+                raise ValueError(f"pictures[{place}]: {name} {told}.") from told
+            found.append(told)
+        return found
+
+    def each(
+        self, pictures: Iterable[Picture], *, workers: int | None = None
+    ) -> Iterator[Prediction | ImageError]:
+        """Score pictures as they come, and give for each its prediction, or why it cannot be read.
+
+        Args:
+            pictures: Paths, bytes, PIL images or arrays; taken a few batches ahead.
+            workers: Threads that decode; by default one for each core that this process may use.
+        """
+        for batch in _batches(
+            _decoded(self._look, pictures, self.batch_size, workers), self.batch_size
+        ):
+            yield from self._score(batch)
+
+    def _look(self, picture: Picture) -> _Seen | ImageError:
+        try:
+            with noted() as told:
+                pixels = self.decode(picture)
+        except ImageError as error:
+            return error
+        return _Seen(pixels, tuple(told))
+
+    def _score(self, batch: Sequence[_Seen | ImageError]) -> Iterator[Prediction | ImageError]:
+        read = [item.pixels for item in batch if isinstance(item, _Seen)]
+        rows = iter(self._predict(self.score_pixels(np.stack(read)) if read else {}))
+        for item in batch:
+            if isinstance(item, ImageError):
+                yield item
+                continue
+            score, by_seed = next(rows)
+            label = self.id2label[int(score >= self.threshold)]
+            yield Prediction(score, label, by_seed, item.warnings)
+
+    def _predict(
+        self, scores: dict[int, np.ndarray]
+    ) -> Iterator[tuple[float, dict[int, float] | None]]:
+        """Give for each row the score of the refit that was measured, and those of all where there are several."""
+        if not scores:
+            return
+        own = next(iter(scores.values()))
+        for row in range(len(own)):
+            by_seed = {seed: float(values[row]) for seed, values in scores.items()}
+            yield float(own[row]), by_seed if len(by_seed) > 1 else None
+
+    @torch.inference_mode()
+    def score_pixels(self, pixels: np.ndarray) -> dict[int, np.ndarray]:
+        """Score stored pixels, (n, side, side, 3) uint8: the probability of label 1, (n,) float64, by seed."""
+        values = self.normalise(torch.from_numpy(pixels).to(self.device))
+        models = {self.described.seed or 0: self.model, **self.others}
+        return {
+            seed: _probability(model(pixel_values=values).logits) for seed, model in models.items()
+        }
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A decoded picture, and what was noticed in it."""
+
+    pixels: Pixels
+    warnings: tuple[str, ...]
+
+
+def _probability(logits: Tensor) -> np.ndarray:
+    # In double precision on the host, as the run's own scores were made.
+    values = logits.float().cpu().numpy().astype(np.float64)
+    return np.asarray(softmax(values, axis=1)[:, 1])
+
+
+def _is_one(pictures: object) -> bool:
+    return isinstance(
+        pictures, str | PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray
+    )
+
+
+def _name_of(picture: object) -> str:
+    return str(picture) if isinstance(picture, str | PathLike) else f"the {type(picture).__name__}"
+
+
+def _decoded(
+    look: Any, pictures: Iterable[Picture], batch_size: int, workers: int | None
+) -> Iterator[_Seen | ImageError]:
+    """Decode pictures in threads, a few batches ahead, and give them in their order."""
+    waiting: deque[Future[_Seen | ImageError]] = deque()
+    most = _AHEAD * batch_size
+    with _pool(workers) as pool:
+        for picture in pictures:
+            waiting.append(pool.submit(look, picture))
+            if len(waiting) >= most:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@contextmanager
+def _pool(workers: int | None) -> Iterator[ThreadPoolExecutor]:
+    pool = ThreadPoolExecutor(max_workers=workers or len(os.sched_getaffinity(0)))
+    try:
+        yield pool
+    finally:  # who asks for no more, or is interrupted, does not wait for what was decoded ahead
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

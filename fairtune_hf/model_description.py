@@ -1,0 +1,139 @@
+"""`fairtune.json` beside an adapter: what belongs to a model and is in no weight of it.
+
+Labels in the user's words, what a picture goes through before the model sees it, what the pictures it was
+trained on were like, the operating point, and what was measured in each group. Written with the adapter,
+completed by the evaluation, read by whoever predicts. Imports neither torch nor another package of ours.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fairtune_hf.plain_data import REQUIRED, REST, Part, parse_json, read_as, to_plain
+from fairtune_hf.version import __version__
+from fairtune_hf.whole_files import write_text
+
+FILE = "fairtune.json"
+SCHEMA_VERSION = 1
+INTERPOLATION = "bilinear"
+
+
+@dataclass(kw_only=True)
+class BaseRecord(Part):
+    """The base model that the adapter goes into."""
+
+    id: str | None = None
+    revision: str | None = None
+    sha256: str = ""
+    block_pattern: Any = None
+
+
+@dataclass(kw_only=True)
+class InputRecord(Part):
+    """What a picture goes through.
+
+    Attributes:
+        image_size: Side of what the model sees, in pixels.
+        image_mean: Of each channel, on the [0, 1] scale.
+        image_std: Of each channel, on the [0, 1] scale.
+        stored_sides: Sides in pixels of the squares on the way: the centre square of the picture is resized to the
+            first, that to the next; of the last the centre of `image_size` is cut out.
+        interpolation: How it is resized.
+        depth16: How more than 8 bits become 8: see the data's option of that name.
+    """
+
+    image_size: int = field(default=0, metadata=REQUIRED)
+    image_mean: list[float] = field(default_factory=list, metadata=REQUIRED)
+    image_std: list[float] = field(default_factory=list, metadata=REQUIRED)
+    stored_sides: list[int] = field(default_factory=list, metadata=REQUIRED)
+    interpolation: str = INTERPOLATION
+    depth16: str = "minmax"
+    more: dict[str, Any] = field(default_factory=dict, metadata=REST)
+
+
+@dataclass(kw_only=True)
+class OperatingPoint(Part):
+    """From which score on a prediction is label 1, and where that was chosen.
+
+    Attributes:
+        threshold: A score of at least this is label 1.
+        rule: How it was chosen: fixed, youden, sensitivity or specificity.
+        chosen_on: The rows it was chosen on, in words.
+        target: What the rule asked for.
+        sensitivity: True-positive rate on the validation rows.
+        specificity: True-negative rate on the validation rows.
+    """
+
+    threshold: float = field(default=0.5, metadata=REQUIRED)
+    rule: str = "fixed"
+    chosen_on: str = "no rows: fixed beforehand"
+    target: float | None = None
+    sensitivity: float | None = None
+    specificity: float | None = None
+
+
+@dataclass(kw_only=True)
+class ModelDescription(Part):
+    """What `fairtune.json` holds.
+
+    Attributes:
+        fairtune_hf: Version that wrote it.
+        id2label: Names of label 0 and label 1, by "0" and "1".
+        base: The base model.
+        input: What a picture goes through.
+        dataset: Name of the data set that it was trained on.
+        sensitive: The attribute whose groups were measured.
+        seed: The refit whose weights these are.
+        pictures: What the training pictures were like.
+        operating_point: From which score on a prediction is label 1.
+        measured_on: The rows that the groups were measured on, in words.
+        groups: What was measured in each group, by name.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    fairtune_hf: str = __version__
+    id2label: dict[str, str] = field(default_factory=dict)
+    label2id: dict[str, int] = field(default_factory=dict)
+    base: BaseRecord = field(default_factory=BaseRecord)
+    input: InputRecord = field(default_factory=InputRecord)
+    dataset: str | None = None
+    sensitive: str | None = None
+    seed: int | None = None
+    pictures: dict[str, Any] | None = None
+    operating_point: OperatingPoint | None = None
+    measured_on: str | None = None
+    groups: dict[str, dict[str, Any]] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict, metadata=REST)
+
+    def write(self, folder: Path) -> Path:
+        """Write the file into an adapter's folder."""
+        text = json.dumps(to_plain(self), indent=1, allow_nan=False, ensure_ascii=False)
+        return write_text(folder / FILE, text + "\n")
+
+
+def read_description(folder: Path) -> ModelDescription | None:
+    """Read the file of an adapter's folder; None where there is none, as beside adapters of earlier releases.
+
+    Raises:
+        ValueError: It is damaged, or of a newer release.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        return None
+    try:
+        plain = parse_json(file.read_text(encoding="utf-8"))
+        found: ModelDescription = read_as(ModelDescription, plain)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"model: expected {file} to say what belongs to the adapter, and {error}. Restore it, or run "
+            "`fairtune finetune` and `fairtune evaluate` on the run again."
+        ) from error
+    if found.schema_version > SCHEMA_VERSION:
+        raise ValueError(
+            f"model: {file} has schema version {found.schema_version}; this release reads up to {SCHEMA_VERSION}. "
+            "Install a newer fairtune_hf."
+        )
+    return found
