@@ -27,6 +27,7 @@ SHARED = {
 }  # modules: what every step reads and writes
 NEUTRAL = {
     "ages",
+    "described",
     "exit_codes",
     "json_values",
     "label_values",

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fairtune_hf.data.image_source import ImageSource
+from fairtune_hf.described import described
 from fairtune_hf.naming import unknown_name
 
 TRUE_WORDS = ("1", "true", "yes", "on")
@@ -30,7 +31,7 @@ class OptionSpec:
     name: str = field(metadata={"help": "name in Python; the flag is the same with hyphens"})
     default: Any = field(metadata={"help": "the recommended choice"})
     help: str = field(metadata={"help": "what it decides, and why there is a choice"})
-    choices: tuple[str, ...] = field(default=(), metadata={"help": "valid values, if a fixed list"})
+    choices: tuple[str, ...] = described((), "valid values, if a fixed list")
 
     def parse(self, value: Any) -> Any:
         """Convert a value given in Python or on the command line.
@@ -68,14 +69,14 @@ class ReadRequest:
     options: Mapping[str, Any] = field(
         metadata={"help": "options as given; all of them, resolved, once it comes to a reader"}
     )
-    sensitive: str | None = field(default=None, metadata={"help": "attribute or intersection"})
-    label_column: str | None = field(default=None, metadata={"help": "`folder` only"})
-    sensitive_column: str | None = field(default=None, metadata={"help": "`folder` only"})
-    patient_column: str | None = field(default=None, metadata={"help": "`folder` only"})
-    split_column: str | None = field(default=None, metadata={"help": "`folder` only"})
-    metadata_only: bool = field(default=False, metadata={"help": "look for no picture"})
-    seed: int = field(default=0, metadata={"help": "seed of splits without published seeds"})
-    image_size: int = field(default=64, metadata={"help": "side of the stored pictures"})
+    sensitive: str | None = described(None, "attribute or intersection")
+    label_column: str | None = described(None, "`folder` only")
+    sensitive_column: str | None = described(None, "`folder` only")
+    patient_column: str | None = described(None, "`folder` only")
+    split_column: str | None = described(None, "`folder` only")
+    metadata_only: bool = described(False, "look for no picture")
+    seed: int = described(0, "seed of splits without published seeds")
+    image_size: int = described(64, "side of the stored pictures")
 
     @classmethod
     def of(cls, choices: Mapping[str, Any], **settings: Any) -> ReadRequest:
@@ -163,48 +164,33 @@ class DatasetSpec:
     read: Callable[[Path, ReadRequest], RawTable] = field(
         repr=False, metadata={"help": "reader of the folder as downloaded"}
     )
-    filters: str = field(default="none", metadata={"help": "rows left out, and why"})
-    split_unit: str = field(default="patient", metadata={"help": "what never crosses splits"})
-    split_rules: tuple[str, ...] = field(
-        default=("stratified",),
-        metadata={"help": "ways to split, the default first: published, official, stratified"},
+    filters: str = described("none", "rows left out, and why")
+    split_unit: str = described("patient", "what never crosses splits")
+    split_rules: tuple[str, ...] = described(
+        ("stratified",), "ways to split, the default first: published, official, stratified"
     )
-    split_seeds: tuple[int, int] | None = field(
-        default=None, metadata={"help": "the two published seeds"}
+    split_seeds: tuple[int, int] | None = described(None, "the two published seeds")
+    held_out: float = described(0.2, "share of units outside training in the published recipe")
+    test_share: float = described(0.5, "share of the held-out units that are for the test")
+    fractions: tuple[float, float, float] = described(
+        (0.8, 0.1, 0.1), "train, validation, test of a stratified split"
     )
-    held_out: float = field(
-        default=0.2, metadata={"help": "share of units outside training in the published recipe"}
-    )
-    test_share: float = field(
-        default=0.5, metadata={"help": "share of the held-out units that are for the test"}
-    )
-    fractions: tuple[float, float, float] = field(
-        default=(0.8, 0.1, 0.1), metadata={"help": "train, validation, test of a stratified split"}
-    )
-    stratify: tuple[str, ...] = field(
-        default=(), metadata={"help": "attributes balanced, beside the label, in such a split"}
+    stratify: tuple[str, ...] = described(
+        (), "attributes balanced, beside the label, in such a split"
     )
     expected_counts: Mapping[str, int] = field(
         default_factory=dict, metadata={"help": "published counts, compared and reported"}
     )
-    preprocessing: str = field(
-        default="RGB; shorter side resized (bilinear), centre crop",
-        metadata={"help": "from the file to the stored picture"},
+    preprocessing: str = described(
+        "RGB; shorter side resized (bilinear), centre crop", "from the file to the stored picture"
     )
-    class_weight: str | None = field(
-        default=None, metadata={"help": "recommended weighting of the loss"}
+    class_weight: str | None = described(None, "recommended weighting of the loss")
+    search_fraction: float = described(1.0, "share of the training rows to search on")
+    options: tuple[OptionSpec, ...] = described((), "contested choices of this set")
+    missing_files: str = described(
+        "error", "error, or drop (counted) where pictures are not shipped"
     )
-    search_fraction: float = field(
-        default=1.0, metadata={"help": "share of the training rows to search on"}
-    )
-    options: tuple[OptionSpec, ...] = field(
-        default=(), metadata={"help": "contested choices of this set"}
-    )
-    missing_files: str = field(
-        default="error",
-        metadata={"help": "error, or drop (counted) where pictures are not shipped"},
-    )
-    needs_root: bool = field(default=True, metadata={"help": "whether --data-root is needed"})
+    needs_root: bool = described(True, "whether --data-root is needed")
 
     @property
     def all_options(self) -> dict[str, OptionSpec]:

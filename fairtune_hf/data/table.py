@@ -18,6 +18,7 @@ import pandas as pd
 from PIL import Image
 
 from fairtune_hf.data.fingerprint import Fingerprint
+from fairtune_hf.described import described
 from fairtune_hf.naming import unknown_name
 
 SPLITS = ("train", "validation", "test")
@@ -49,10 +50,8 @@ class ImageTable:
     dropped: dict[str, int] = field(
         default_factory=dict, metadata={"help": "reason -> number of rows left out"}
     )
-    warnings: tuple[str, ...] = field(default=(), metadata={"help": "what a reader should know"})
-    split_hash: str = field(
-        default="", metadata={"help": "sha256 over the complete table's rows and splits"}
-    )
+    warnings: tuple[str, ...] = described((), "what a reader should know")
+    split_hash: str = described("", "sha256 over the complete table's rows and splits")
     patient_codes: Int64Array | None = field(
         default=None,
         repr=False,

@@ -9,32 +9,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fairtune_hf.described import described
+
 
 @dataclass(frozen=True)
 class TransformPreset:
     """One way to augment training pictures."""
 
     name: str = field(metadata={"help": "the key in `TRANSFORM_PRESETS`"})
-    random_resized_crop_scale: tuple[float, float] | None = field(
-        default=None,
-        metadata={"help": "area share of the random crop that is resized, or None for no such"},
+    random_resized_crop_scale: tuple[float, float] | None = described(
+        None, "area share of the random crop that is resized, or None for no such"
     )
-    random_resized_crop_ratio: tuple[float, float] = field(
-        default=(3 / 4, 4 / 3), metadata={"help": "width over height of the random crop"}
+    random_resized_crop_ratio: tuple[float, float] = described(
+        (3 / 4, 4 / 3), "width over height of the random crop"
     )
-    horizontal_flip: float = field(
-        default=0.0, metadata={"help": "probability of a left-right flip"}
+    horizontal_flip: float = described(0.0, "probability of a left-right flip")
+    rotation_degrees: float = described(0.0, "rotate by an angle uniform in -x to +x degrees")
+    random_crop: bool = described(
+        False, "crop the model's side at a random place of the stored picture"
     )
-    rotation_degrees: float = field(
-        default=0.0, metadata={"help": "rotate by an angle uniform in -x to +x degrees"}
-    )
-    random_crop: bool = field(
-        default=False,
-        metadata={"help": "crop the model's side at a random place of the stored picture"},
-    )
-    stored_over_model: float = field(
-        default=1.0, metadata={"help": "side of the stored picture over the model's side"}
-    )
+    stored_over_model: float = described(1.0, "side of the stored picture over the model's side")
 
     def stored_side(self, model_side: int) -> int:
         """Return the side, in pixels, to store pictures at for a model of `model_side` pixels."""

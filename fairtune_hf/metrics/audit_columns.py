@@ -6,7 +6,7 @@ Owns which columns an audit's groups come of, what counts as unknown, and which 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from fairtune_hf.ages import (
     threshold_groups,
     without_impossible,
 )
+from fairtune_hf.described import described
 from fairtune_hf.label_values import binary_label, missing_label, say_positive
 from fairtune_hf.metrics.checks import IntArray, check_choice, check_labels, joined_groups
 from fairtune_hf.unknown_values import say_unknown, unknown_mask
@@ -34,14 +35,10 @@ UNKNOWN_POLICIES = ("drop", "group", "error")
 class ColumnRules:
     """What the user decides about the columns."""
 
-    positive_label: str = field(default="", metadata={"help": "Value of the label that is 1."})
-    age_threshold: str = field(default=DEFAULT_THRESHOLD, metadata={"help": "Cuts of ages."})
-    age_boundary: str = field(
-        default="gt", metadata={"help": "gt: an age at a cut is in the lower group; ge: upper."}
-    )
-    unknown: str = field(
-        default="drop", metadata={"help": "Rows of unknown groups: drop, group or error."}
-    )
+    positive_label: str = described("", "Value of the label that is 1.")
+    age_threshold: str = described(DEFAULT_THRESHOLD, "Cuts of ages.")
+    age_boundary: str = described("gt", "gt: an age at a cut is in the lower group; ge: upper.")
+    unknown: str = described("drop", "Rows of unknown groups: drop, group or error.")
 
     def __post_init__(self) -> None:
         check_choice("age_boundary", self.age_boundary, BOUNDARIES)

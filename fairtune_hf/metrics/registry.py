@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fairtune_hf.described import described
+
 if TYPE_CHECKING:
     from fairtune_hf.metrics.checks import FloatArray, GroupCodes
     from fairtune_hf.metrics.resampled_table import ResampledTable, WeightedRows, WeightedTable
@@ -304,8 +306,8 @@ class GroupMetrics:
     warnings: tuple[str, ...] = field(
         metadata={"help": "Which groups have one class, with their counts."}
     )
-    threshold_warnings: tuple[str, ...] = field(
-        default=(), metadata={"help": "Where the threshold calls everybody, or nobody, positive."}
+    threshold_warnings: tuple[str, ...] = described(
+        (), "Where the threshold calls everybody, or nobody, positive."
     )
 
     def value(self, metric: str) -> float:

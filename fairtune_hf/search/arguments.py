@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
+from fairtune_hf.described import described
 from fairtune_hf.metrics.registry import COMPARISON, shown_in
 from fairtune_hf.naming import flag_of, unknown_name
 from fairtune_hf.search.samplers import FOR_METHODS, SAMPLERS
@@ -28,42 +29,23 @@ class BudgetArguments:
         {"reduction_factor", "judge_after", "search_fraction"}
     )
 
-    trials: int = field(
-        default=20,
-        metadata={"help": "Finished trials of a search (the paper: 40 to 100)."},
+    trials: int = described(20, "Finished trials of a search (the paper: 40 to 100).")
+    objective: str = described(
+        "min_auc", "Validation metric that decides, as of `fairtune search`."
     )
-    objective: str = field(
-        default="min_auc",
-        metadata={"help": "Validation metric that decides, as of `fairtune search`."},
+    learning_rate_min: float = described(1.0e-5, "Lower end of the log-uniform learning rate.")
+    learning_rate_max: float = described(1.0e-3, "Upper end of the log-uniform learning rate.")
+    sampler: MethodSampler = described("tpe", "How trials after the start-up points are drawn.")
+    pruner: Literal["successive_halving", "median", "hyperband", "none"] = described(
+        "successive_halving", "Which trials end early; none: all train equally long."
     )
-    learning_rate_min: float = field(
-        default=1.0e-5, metadata={"help": "Lower end of the log-uniform learning rate."}
+    reduction_factor: int = described(2, "Halving: one in so many trials passes a rung.")
+    judge_after: float = described(
+        0.4, "Share of a trial's epochs before which it is never pruned; nor is its warm-up."
     )
-    learning_rate_max: float = field(
-        default=1.0e-3, metadata={"help": "Upper end of the log-uniform learning rate."}
-    )
-    sampler: MethodSampler = field(
-        default="tpe", metadata={"help": "How trials after the start-up points are drawn."}
-    )
-    pruner: Literal["successive_halving", "median", "hyperband", "none"] = field(
-        default="successive_halving",
-        metadata={"help": "Which trials end early; none: all train equally long."},
-    )
-    reduction_factor: int = field(
-        default=2,
-        metadata={"help": "Halving: one in so many trials passes a rung."},
-    )
-    judge_after: float = field(
-        default=0.4,
-        metadata={
-            "help": "Share of a trial's epochs before which it is never pruned; nor is its warm-up.",
-        },
-    )
-    search_fraction: float = field(
-        default=1.0,
-        metadata={
-            "help": "Share of the training rows that a search trains on, drawn by label and group (the paper's CheXpert: 0.1).",
-        },
+    search_fraction: float = described(
+        1.0,
+        "Share of the training rows that a search trains on, drawn by label and group (the paper's CheXpert: 0.1).",
     )
 
 
@@ -82,85 +64,54 @@ class SearchArguments(BudgetArguments):
         "storage", "study_name",
     }  # fmt: skip
 
-    objective: str = field(
-        default="min_auc",
-        metadata={
-            "help": f"Validation metric that decides: {' '.join(shown_in(COMPARISON))} ...; "
-            "several by commas (a Pareto front); NAME_lcb, its lower bound; "
-            "package.module.function, your own."
-        },
+    objective: str = described(
+        "min_auc",
+        f"Validation metric that decides: {' '.join(shown_in(COMPARISON))} ...; "
+        "several by commas (a Pareto front); NAME_lcb, its lower bound; "
+        "package.module.function, your own.",
     )
-    sampler: MaskSampler = field(
-        default="tpe", metadata={"help": "How trials after the start-up points are drawn."}
+    sampler: MaskSampler = described("tpe", "How trials after the start-up points are drawn.")
+    hours: float | None = described(
+        None,
+        "Hours with a trial running, restarts counted in, after which the search ends; its repetitions and "
+        "the control searches follow.",
     )
-    hours: float | None = field(
-        default=None,
-        metadata={
-            "help": "Hours with a trial running, restarts counted in, after which the search ends; its repetitions and "
-            "the control searches follow.",
-        },
+    trained_epochs: int | None = described(
+        None, "Epochs over all trials after which the search ends; as with --hours, more follows."
     )
-    trained_epochs: int | None = field(
-        default=None,
-        metadata={
-            "help": "Epochs over all trials after which the search ends; as with --hours, more follows."
-        },
+    layout: Literal["block3", "block4", "attention", "layernorm", "mlp", "block"] = described(
+        "block3", "What a bit of the mask stands for (block3: the paper's 36 bits)."
     )
-    layout: Literal["block3", "block4", "attention", "layernorm", "mlp", "block"] = field(
-        default="block3",
-        metadata={"help": "What a bit of the mask stands for (block3: the paper's 36 bits)."},
+    search_epochs: str | None = described(
+        None, "Lengths of the schedule to search too, e.g. 3,5,10; replaces --epochs."
     )
-    search_epochs: str | None = field(
-        default=None,
-        metadata={
-            "help": "Lengths of the schedule to search too, e.g. 3,5,10; replaces --epochs.",
-        },
+    protocol: Literal["default", "paper"] = described(
+        "default",
+        "paper: every setting not given is the paper's (univariate TPE without presets, halving by 4 "
+        "from the first epoch, 30 epochs with 10 of warm-up, batch 512).",
     )
-    protocol: Literal["default", "paper"] = field(
-        default="default",
-        metadata={
-            "help": "paper: every setting not given is the paper's (univariate TPE without presets, halving by 4 "
-            "from the first epoch, 30 epochs with 10 of warm-up, batch 512)."
-        },
+    presets: bool = described(
+        True, "Try the presets, which are the baselines, first; they are never pruned."
     )
-    presets: bool = field(
-        default=True,
-        metadata={
-            "help": "Try the presets, which are the baselines, first; they are never pruned."
-        },
+    top_k: int = described(3, "Best trials trained again with new seeds; 0: none.")
+    top_k_seeds: int = described(2, "New seeds for each of them.")
+    se_multiple: float = described(
+        1.0, "The choice is by mean minus so many of its standard errors over the seeds."
     )
-    top_k: int = field(
-        default=3, metadata={"help": "Best trials trained again with new seeds; 0: none."}
+    control_trials: int = described(
+        0,
+        "Trials of a search of the learning rate of full fine-tuning, and as many of random masks; "
+        "--trials for the same budget; 0 takes the controls from the search itself.",
     )
-    top_k_seeds: int = field(default=2, metadata={"help": "New seeds for each of them."})
-    se_multiple: float = field(
-        default=1.0,
-        metadata={
-            "help": "The choice is by mean minus so many of its standard errors over the seeds.",
-        },
+    workers: str = described(
+        "1", "Processes sharing the search: a number, or auto: one on each GPU."
     )
-    control_trials: int = field(
-        default=0,
-        metadata={
-            "help": "Trials of a search of the learning rate of full fine-tuning, and as many of random masks; "
-            "--trials for the same budget; 0 takes the controls from the search itself."
-        },
+    storage: str | None = described(
+        None,
+        "postgresql://... to share the search between machines (or the environment variable FAIRTUNE_STORAGE); else a file.",
     )
-    workers: str = field(
-        default="1",
-        metadata={"help": "Processes sharing the search: a number, or auto: one on each GPU."},
-    )
-    storage: str | None = field(
-        default=None,
-        metadata={
-            "help": "postgresql://... to share the search between machines (or the environment variable FAIRTUNE_STORAGE); else a file.",
-        },
-    )
-    study_name: str | None = field(
-        default=None,
-        metadata={
-            "help": "With --storage: name of the study; by default from the configuration.",
-        },
+    study_name: str | None = described(
+        None, "With --storage: name of the study; by default from the configuration."
     )
 
     def __post_init__(self) -> None:

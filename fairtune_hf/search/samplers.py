@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fairtune_hf.described import described
+
 if TYPE_CHECKING:
     import optuna
 
@@ -23,16 +25,11 @@ class Sampler:
     settings: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Its arguments beside the seed."}
     )
-    one_objective: bool = field(
-        default=False, metadata={"help": "Whether it cannot follow several objectives."}
+    one_objective: bool = described(False, "Whether it cannot follow several objectives.")
+    integer_bits: bool = described(
+        False, "Whether it takes numbers only, so that bits must be some."
     )
-    integer_bits: bool = field(
-        default=False,
-        metadata={"help": "Whether it takes numbers only, so that bits must be some."},
-    )
-    masks_only: bool = field(
-        default=False, metadata={"help": "Whether it is for mask searches, not for all methods."}
-    )
+    masks_only: bool = described(False, "Whether it is for mask searches, not for all methods.")
 
     def build(self, seed: int) -> optuna.samplers.BaseSampler:
         """Make the sampler."""

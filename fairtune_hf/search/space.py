@@ -8,12 +8,13 @@ a copy that only knows the parameters. So everything a candidate is made of is a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fairtune_hf.baselines.method import Hyperparameter
+from fairtune_hf.described import described
 from fairtune_hf.training.candidate import Candidate
 from fairtune_hf.tuner import Mask, mask_bit_names
 
@@ -27,33 +28,27 @@ _LARGEST_SEED = 2**31 - 1
 class SearchSpace:
     """Everything a study may vary."""
 
-    blocks: int = field(default=12, metadata={"help": "Transformer blocks of the model."})
-    layout: str = field(default="block3", metadata={"help": "Meaning of the bits of a mask."})
-    mask: str = field(
-        default=FREE,
-        metadata={
-            "help": "free: every bit is searched; random: a mask drawn anew for each trial; else "
-            "the one mask of all trials, as bits or a preset's name."
-        },
+    blocks: int = described(12, "Transformer blocks of the model.")
+    layout: str = described("block3", "Meaning of the bits of a mask.")
+    mask: str = described(
+        FREE,
+        "free: every bit is searched; random: a mask drawn anew for each trial; else "
+        "the one mask of all trials, as bits or a preset's name.",
     )
-    train_also: tuple[str, ...] = field(
-        default=(), metadata={"help": "What is trained beside every mask."}
+    train_also: tuple[str, ...] = described((), "What is trained beside every mask.")
+    learning_rate: tuple[float, float] = described(
+        LEARNING_RATE_RANGE, "Range of the log-uniform learning rate."
     )
-    learning_rate: tuple[float, float] = field(
-        default=LEARNING_RATE_RANGE, metadata={"help": "Range of the log-uniform learning rate."}
+    epochs: tuple[int, ...] = described(
+        (), "Lengths of the schedule to choose from; none: not searched."
     )
-    epochs: tuple[int, ...] = field(
-        default=(), metadata={"help": "Lengths of the schedule to choose from; none: not searched."}
+    seeds: tuple[int, ...] = described(
+        (), "Seeds of the training to choose from; none: the run's own."
     )
-    seeds: tuple[int, ...] = field(
-        default=(), metadata={"help": "Seeds of the training to choose from; none: the run's own."}
+    hyperparameters: tuple[Hyperparameter, ...] = described(
+        (), "What the method itself wants tuned."
     )
-    hyperparameters: tuple[Hyperparameter, ...] = field(
-        default=(), metadata={"help": "What the method itself wants tuned."}
-    )
-    integer_bits: bool = field(
-        default=False, metadata={"help": "Bits as integers, which CMA-ES needs, not categories."}
-    )
+    integer_bits: bool = described(False, "Bits as integers, which CMA-ES needs, not categories.")
 
     def __post_init__(self) -> None:
         low, high = self.learning_rate

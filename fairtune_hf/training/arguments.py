@@ -13,10 +13,11 @@ import math
 import os
 import tempfile
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from fairtune_hf.described import described
 from fairtune_hf.naming import closest, flag_of
 from fairtune_hf.training.argument_rules import check_together, check_value, honoured, refuse
 
@@ -42,50 +43,40 @@ class FitArguments:
         {"warmup_fraction", "weight_decay", "class_weight", "threads", "training_arguments"}
     )
 
-    epochs: int = field(default=10, metadata={"help": "Epochs of one training (the paper: 30)."})
-    batch_size: int = field(
-        default=32, metadata={"help": "Training rows a step and device (the paper: 512)."}
+    epochs: int = described(10, "Epochs of one training (the paper: 30).")
+    batch_size: int = described(32, "Training rows a step and device (the paper: 512).")
+    schedule: Literal["cosine", "linear", "constant"] = described(
+        "cosine", "Course of the learning rate after the warm-up."
     )
-    schedule: Literal["cosine", "linear", "constant"] = field(
-        default="cosine", metadata={"help": "Course of the learning rate after the warm-up."}
+    warmup_fraction: float = described(
+        0.1, "Share of the steps in which the learning rate rises, in [0, 1)."
     )
-    warmup_fraction: float = field(
-        default=0.1,
-        metadata={"help": "Share of the steps in which the learning rate rises, in [0, 1)."},
+    weight_decay: float = described(1.0e-4, "AdamW's weight decay.")
+    transforms: Literal["none", "flip", "paper", "medfair"] = described(
+        "flip", "Augmentation of the training pictures."
     )
-    weight_decay: float = field(default=1.0e-4, metadata={"help": "AdamW's weight decay."})
-    transforms: Literal["none", "flip", "paper", "medfair"] = field(
-        default="flip", metadata={"help": "Augmentation of the training pictures."}
+    class_weight: Literal["none", "inverse_share"] = described(
+        "none", "inverse_share weighs a class by 1 - its share of the training rows."
     )
-    class_weight: Literal["none", "inverse_share"] = field(
-        default="none",
-        metadata={"help": "inverse_share weighs a class by 1 - its share of the training rows."},
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = described(
+        "auto", "auto: bf16 autocast where the GPU has it, else fp32."
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = field(
-        default="auto", metadata={"help": "auto: bf16 autocast where the GPU has it, else fp32."}
+    images_on: Literal["auto", "device", "host"] = described(
+        "auto", "Where pictures lie (auto: where they fit)."
     )
-    images_on: Literal["auto", "device", "host"] = field(
-        default="auto", metadata={"help": "Where pictures lie (auto: where they fit)."}
+    compile: Literal["auto", "on", "off"] = described(
+        "auto", "Compile blocks in bf16 (auto: in long runs)."
     )
-    compile: Literal["auto", "on", "off"] = field(
-        default="auto", metadata={"help": "Compile blocks in bf16 (auto: in long runs)."}
+    seed: int = described(0, "Seed of the split, the search and the first refit.")
+    threads: int | None = described(
+        None,
+        "CPU threads of a process, on which the last digits depend; by default what the environment says "
+        "(all cores; one under accelerate launch).",
     )
-    seed: int = field(
-        default=0, metadata={"help": "Seed of the split, the search and the first refit."}
-    )
-    threads: int | None = field(
-        default=None,
-        metadata={
-            "help": "CPU threads of a process, on which the last digits depend; by default what the environment says "
-            "(all cores; one under accelerate launch)."
-        },
-    )
-    training_arguments: str | None = field(
-        default=None,
-        metadata={
-            "help": "Further Hugging Face TrainingArguments as JSON, e.g. '{\"max_grad_norm\": 0.5}': "
-            f"{', '.join(honoured())}. All others are refused; docs/training_arguments.md says why."
-        },
+    training_arguments: str | None = described(
+        None,
+        "Further Hugging Face TrainingArguments as JSON, e.g. '{\"max_grad_norm\": 0.5}': "
+        f"{', '.join(honoured())}. All others are refused; docs/training_arguments.md says why.",
     )
 
     def __post_init__(self) -> None:

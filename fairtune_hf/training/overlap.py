@@ -9,7 +9,7 @@ people; so many shared ones as chance would give are told and not taken for the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import pandas as pd
 
 from fairtune_hf.data import ImageTable
 from fairtune_hf.data.fingerprint import PATIENT, PICTURE, keyed, number_range, real_ids
+from fairtune_hf.described import described
 from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.training.identity import patient_source, read_identity, read_rows
 
@@ -30,9 +31,9 @@ _BEYOND_CHANCE = 10.0
 class Overlap:
     """What another data set has in common with a run's training and validation rows."""
 
-    pictures: int = field(default=0, metadata={"help": "its rows whose picture the run has seen"})
-    patients: int = field(default=0, metadata={"help": "its patients whom the run has seen"})
-    notes: tuple[str, ...] = field(default=(), metadata={"help": "what could not be compared"})
+    pictures: int = described(0, "its rows whose picture the run has seen")
+    patients: int = described(0, "its patients whom the run has seen")
+    notes: tuple[str, ...] = described((), "what could not be compared")
 
     @property
     def words(self) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from peft.config import PeftConfig
 from peft.utils import PeftType
 
+from fairtune_hf.described import described
 from fairtune_hf.mask import (
     PRESETS,
     TRAIN_ALSO,
@@ -34,55 +35,42 @@ class FairMaskConfig(PeftConfig):
         {'layernorm': '0000', 'attention': '0011', 'mlp': '0000'}
     """
 
-    mask: Any = field(
-        default=None,
-        metadata={
-            "help": "Which parts of which blocks are trained: bits (a list, or a string such as "
-            "'010110'), a mapping from a part to its bits over the blocks, or the name of a preset "
-            "(none, attention, layernorm, mlp, full_blocks, full, linear_readout, attention_tuning, "
-            "layernorm_tuning, bitfit). Kept and saved as a mapping from part to a string of bits."
-        },
+    mask: Any = described(
+        None,
+        "Which parts of which blocks are trained: bits (a list, or a string such as "
+        "'010110'), a mapping from a part to its bits over the blocks, or the name of a preset "
+        "(none, attention, layernorm, mlp, full_blocks, full, linear_readout, attention_tuning, "
+        "layernorm_tuning, bitfit). Kept and saved as a mapping from part to a string of bits.",
     )
-    layout: str = field(
-        default="block3",
-        metadata={
-            "help": "What the bits of a block switch: block3 (both norms, attention, MLP), block4 "
-            "(norm1, attention, norm2, MLP), block, attention, layernorm, mlp or attention_params."
-        },
+    layout: str = described(
+        "block3",
+        "What the bits of a block switch: block3 (both norms, attention, MLP), block4 "
+        "(norm1, attention, norm2, MLP), block, attention, layernorm, mlp or attention_params.",
     )
-    train_also: Sequence[str] | str = field(
-        default=(),
-        metadata={
-            "help": "What is trained beside the mask and the head: any of position_embeddings, "
-            "cls_token, patch_embeddings, final_norm, biases (all of the model) and everything_else "
-            "(whatever no mask can name)."
-        },
+    train_also: Sequence[str] | str = described(
+        (),
+        "What is trained beside the mask and the head: any of position_embeddings, "
+        "cls_token, patch_embeddings, final_norm, biases (all of the model) and everything_else "
+        "(whatever no mask can name).",
     )
-    block_pattern: Any = field(
-        default=None,
-        metadata={
-            "help": "Where the blocks of an unknown architecture are: a glob such as "
-            "'trunk.cells.*', or a mapping with that glob under 'block' and the names of the "
-            "children under norm1, norm2, attention, mlp and head."
-        },
+    block_pattern: Any = described(
+        None,
+        "Where the blocks of an unknown architecture are: a glob such as "
+        "'trunk.cells.*', or a mapping with that glob under 'block' and the names of the "
+        "children under norm1, norm2, attention, mlp and head.",
     )
-    target_modules: list[str] | str | None = field(
-        default=None,
-        metadata={
-            "help": "Instead of a mask: the modules to train, by the end of their name or by a "
-            "regular expression, for models that are not vision transformers."
-        },
+    target_modules: list[str] | str | None = described(
+        None,
+        "Instead of a mask: the modules to train, by the end of their name or by a "
+        "regular expression, for models that are not vision transformers.",
     )
-    exclude_modules: list[str] | str | None = field(
-        default=None,
-        metadata={"help": "Modules that `target_modules` matches but that are not to be trained."},
+    exclude_modules: list[str] | str | None = described(
+        None, "Modules that `target_modules` matches but that are not to be trained."
     )
-    modules_to_save: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Further modules to train and save whole. The head of a known architecture must "
-            "not be among them, as it is trained anyway."
-        },
+    modules_to_save: list[str] | None = described(
+        None,
+        "Further modules to train and save whole. The head of a known architecture must "
+        "not be among them, as it is trained anyway.",
     )
 
     def __post_init__(self) -> None:
