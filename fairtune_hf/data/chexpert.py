@@ -11,7 +11,7 @@ import pandas as pd
 
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
 from fairtune_hf.data.images import FileSource
-from fairtune_hf.data.rows import Rows, absent
+from fairtune_hf.data.rows import Rows, absent, require_file
 from fairtune_hf.data.tabular import find_table, read_table
 from fairtune_hf.naming import require_columns
 from fairtune_hf.unknown_values import is_unknown
@@ -31,14 +31,12 @@ STEPS = (
 def read(root: Path, request: ReadRequest) -> RawTable:
     """Read train.csv and valid.csv, re-root the paths, join race where it is there."""
     base = next((root / r for r in ROOTS if (root / r / TABLES[0]).is_file()), root)
-    path = find_table(base, TABLES[:1])
-    if path is None:
-        raise absent(base, TABLES[0], STEPS)
-    paths = [path, find_table(base, TABLES[1:])]
-    tables = [read_table(p) for p in paths if p]
+    path = require_file(base, TABLES[:1], STEPS)
+    paths = [p for p in (path, find_table(base, TABLES[1:])) if p]
+    tables = [read_table(p) for p in paths]
     for table in tables:
         require_columns(table, ["Path", "Sex", "Age", "Frontal/Lateral", "No Finding"], path.name)
-    rows = Rows(pd.concat(tables, ignore_index=True))
+    rows = Rows(pd.concat(tables, ignore_index=True), " and ".join(p.name for p in paths))
     place = rows.table["Path"].fillna("").str.extract(r"((?:train|valid)/(patient\d+)/.+)$")
     rows.drop(place[0].isna(), "path not understood")
     rows.drop(~rows.table["Sex"].isin(["Male", "Female"]), "sex unknown")
@@ -56,17 +54,8 @@ def read(root: Path, request: ReadRequest) -> RawTable:
     files = place.loc[table.index, 0]
     frame = rows.frame(row_id=files, patient_id=patients.loc[table.index], label=label)
     depth16 = request.options["depth16"]
-    return RawTable(
-        frame=frame,
-        groups=rows.groups,
-        label_names=("finding", "no finding"),
-        sources=None
-        if request.metadata_only
-        else [FileSource(base / f, f, depth16) for f in frame["row_id"]],
-        origin=" and ".join(p.name for p in paths if p),
-        dropped=rows.dropped,
-        warnings=rows.warnings,
-    )
+    sources = [FileSource(base / f, f, depth16) for f in frame["row_id"]]
+    return rows.raw(frame, ("finding", "no finding"), None if request.metadata_only else sources)
 
 
 def _add_race(rows: Rows, base: Path, patients: pd.Series, request: ReadRequest) -> None:

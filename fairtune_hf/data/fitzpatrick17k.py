@@ -11,9 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from fairtune_hf.data.declaration import DatasetSpec, RawTable, ReadRequest
-from fairtune_hf.data.rows import Rows, absent, stem_sources
-from fairtune_hf.data.tabular import find_table, read_table
-from fairtune_hf.naming import require_columns
+from fairtune_hf.data.rows import Rows, stem_sources
 
 TABLE = "fitzpatrick17k.csv"
 SKIN_GROUPS = ("I-III", "IV-VI")
@@ -26,12 +24,8 @@ STEPS = (
 
 def read(root: Path, request: ReadRequest) -> RawTable:
     """Read the published table and find the pictures there are."""
-    path = find_table(root, [TABLE])
-    if path is None:
-        raise absent(root, TABLE, STEPS)
-    rows = Rows(read_table(path))
     needed = ["md5hash", "fitzpatrick_scale", "three_partition_label"]
-    require_columns(rows.table, needed, path.name)
+    rows = Rows.open(root, [TABLE], STEPS, needed)
     rows.keep_first("md5hash", "repeated image id")
     scale = pd.to_numeric(rows.table["fitzpatrick_scale"], errors="coerce")
     rows.drop(~scale.between(1, 6), "skin type unknown")
@@ -41,19 +35,11 @@ def read(root: Path, request: ReadRequest) -> RawTable:
     label = table["three_partition_label"].str.strip() == "malignant"
     frame = rows.frame(row_id=table["md5hash"], patient_id=table["md5hash"], label=label)
     folders = [root / "images", root / "finalfitz17k" / "images", root]
-    return RawTable(
-        frame=frame,
-        groups=rows.groups,
-        label_names=("not malignant", "malignant"),
-        sources=None
-        if request.metadata_only
-        else stem_sources(frame["row_id"], folders, request.options["depth16"]),
-        origin=path.name,
-        dropped=rows.dropped,
-        warnings=[
-            *rows.warnings,
-            "no patient id is published: pictures of one person may lie in two splits",
-        ],
+    return rows.raw(
+        frame,
+        ("not malignant", "malignant"),
+        stem_sources(frame["row_id"], folders, request),
+        "no patient id is published: pictures of one person may lie in two splits",
     )
 
 

@@ -48,7 +48,7 @@ def read(root: Path, request: ReadRequest) -> RawTable:
     """Read metadata.csv by the columns that the flags name."""
     found, pictures = _open(root, request)
     origin = found.origin
-    rows = Rows(found.table)
+    rows = Rows(found.table, origin)
     rows.warnings += found.notes
     names = _sensitive_columns(request)
     _require(rows.table, names, request, origin)
@@ -80,24 +80,18 @@ def read(root: Path, request: ReadRequest) -> RawTable:
     if not pictures:
         rows.warnings += say_links(root, (source.name for source in sources))
     rows.warnings += told_of_volumes(table[FILE])
-    return RawTable(
-        frame=frame,
-        groups=rows.groups,
-        label_names=label_names,
-        sources=None if request.metadata_only else sources,
-        origin=origin,
-        dropped=rows.dropped,
-        warnings=rows.warnings,
-        recorded={
-            "label_column": label_column,
-            "positive_label": label_names[1],
-            "sensitive_column": ",".join(names),
-            "patient_column": request.patient_column,
-            "split_column": split_column,
-        },
-        stratify=tuple(names),
-        default_sensitive=JOINT.join(names) if JOINT in str(request.sensitive_column) else names[0],
-    )
+    raw = rows.raw(frame, label_names, None if request.metadata_only else sources)
+    raw.recorded = {
+        "label_column": label_column,
+        "positive_label": label_names[1],
+        "sensitive_column": ",".join(names),
+        "patient_column": request.patient_column,
+        "split_column": split_column,
+    }
+    raw.stratify = tuple(names)
+    is_joint = JOINT in str(request.sensitive_column)
+    raw.default_sensitive = JOINT.join(names) if is_joint else names[0]
+    return raw
 
 
 def _patients(rows: Rows, column: str | None) -> pd.Series:

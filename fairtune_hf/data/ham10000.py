@@ -9,9 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
-from fairtune_hf.data.rows import Rows, absent, stem_sources
-from fairtune_hf.data.tabular import find_table, read_table
-from fairtune_hf.naming import require_columns
+from fairtune_hf.data.rows import Rows, stem_sources
 
 TABLES = ("HAM10000_metadata.csv", "HAM10000_metadata.tab", "HAM10000_metadata")
 FOLDERS = ("HAM10000_images_part_1", "HAM10000_images_part_2", "HAM10000_images")
@@ -26,11 +24,7 @@ STEPS = (
 
 def read(root: Path, request: ReadRequest) -> RawTable:
     """Read the metadata table and find the pictures."""
-    path = find_table(root, TABLES)
-    if path is None:
-        raise absent(root, TABLES[0], STEPS)
-    rows = Rows(read_table(path))
-    require_columns(rows.table, ["lesion_id", "image_id", "dx", "age", "sex"], path.name)
+    rows = Rows.open(root, TABLES, STEPS, ["lesion_id", "image_id", "dx", "age", "sex"])
     # Redistributed copies repeat image ids after augmentation.
     rows.keep_first("image_id", "repeated image id")
     rows.drop(rows.table["dx"].isna(), "diagnosis missing")
@@ -43,17 +37,8 @@ def read(root: Path, request: ReadRequest) -> RawTable:
     label = table["dx"].str.strip().str.lower().isin(malignant)
     frame = rows.frame(row_id=table["image_id"], patient_id=table["lesion_id"], label=label)
     folders = [root / f for f in FOLDERS] + [root]
-    return RawTable(
-        frame=frame,
-        groups=rows.groups,
-        label_names=("benign", "malignant"),
-        sources=None
-        if request.metadata_only
-        else stem_sources(frame["row_id"], folders, request.options["depth16"]),
-        origin=path.name,
-        dropped=rows.dropped,
-        warnings=rows.warnings,
-    )
+    sources = stem_sources(frame["row_id"], folders, request)
+    return rows.raw(frame, ("benign", "malignant"), sources)
 
 
 SPEC = DatasetSpec(

@@ -43,7 +43,8 @@ def read(root: Path, request: ReadRequest) -> RawTable:
     path = find_table(root, TABLES)
     if path is None and not files:
         raise absent(root, TABLES[0], STEPS)
-    rows = Rows(_summary(path) if path else _from_files(files))
+    origin = path.name if path else "the NPZ files"
+    rows = Rows(_summary(path) if path else _from_files(files), origin)
     rows.keep_first("filename", "repeated file name")
     glaucoma = rows.table["glaucoma"].map(_yes_no)
     rows.drop(glaucoma.isna(), "label missing")
@@ -61,15 +62,7 @@ def read(root: Path, request: ReadRequest) -> RawTable:
         NpzSource(files.get(f"{s}.npz", fallback / f"{s}.npz"), MAP, BOUNDS)
         for s in frame["row_id"]
     ]
-    return RawTable(
-        frame=frame,
-        groups=rows.groups,
-        label_names=("no glaucoma", "glaucoma"),
-        sources=None if request.metadata_only else sources,
-        origin=path.name if path else "the NPZ files",
-        dropped=rows.dropped,
-        warnings=rows.warnings,
-    )
+    return rows.raw(frame, ("no glaucoma", "glaucoma"), None if request.metadata_only else sources)
 
 
 def _summary(path: Path) -> pd.DataFrame:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
-from fairtune_hf.data.rows import Rows, absent, stem_sources
+from fairtune_hf.data.rows import Rows, absent, require_file, stem_sources
 from fairtune_hf.data.splits import label_strata, stratified_split
-from fairtune_hf.data.tabular import find_table, read_table
-from fairtune_hf.naming import require_columns, unknown_name
+from fairtune_hf.data.tabular import find_table
+from fairtune_hf.naming import unknown_name
 
 TABLES = ("metadata.csv", "Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 ANY = "any"
@@ -24,14 +24,11 @@ STEPS = (
 
 def read(root: Path, request: ReadRequest) -> RawTable:
     """Read the CSV file and find the pictures."""
-    path = find_table(root, TABLES)
-    if path is None:
+    if find_table(root, TABLES) is None:
         raise absent(root, " or ".join(TABLES), STEPS)
-    rows = Rows(read_table(path))
-    table = rows.table
     needed = ["Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender"]
-    require_columns(table, needed, path.name)
-    rows.drop(table["Finding Labels"].isna(), "label missing")
+    rows = Rows.open(root, TABLES, STEPS, needed)
+    rows.drop(rows.table["Finding Labels"].isna(), "label missing")
     rows.keep_first("Image Index", "repeated image id")
     table = rows.table
     rows.add_sex(table["Patient Gender"])
@@ -42,17 +39,7 @@ def read(root: Path, request: ReadRequest) -> RawTable:
         frame["split"] = _official_split(root, frame, request)
     folders = [root / "images", *sorted(root.glob("images_*/images")), root]
     stems = [Path(name).stem for name in frame["row_id"]]
-    return RawTable(
-        frame=frame,
-        groups=rows.groups,
-        label_names=names,
-        sources=None
-        if request.metadata_only
-        else stem_sources(stems, folders, request.options["depth16"], "{}.png"),
-        origin=path.name,
-        dropped=rows.dropped,
-        warnings=rows.warnings,
-    )
+    return rows.raw(frame, names, stem_sources(stems, folders, request, "{}.png"))
 
 
 def _label(table: pd.DataFrame, finding: str) -> tuple[pd.Series, tuple[str, str]]:
@@ -66,10 +53,7 @@ def _label(table: pd.DataFrame, finding: str) -> tuple[pd.Series, tuple[str, str
 
 
 def _official_split(root: Path, frame: pd.DataFrame, request: ReadRequest) -> pd.Series:
-    path = find_table(root, ["test_list.txt"])
-    if path is None:
-        raise absent(root, "test_list.txt", STEPS)
-    held = set(path.read_text().split())
+    held = set(require_file(root, ["test_list.txt"], STEPS).read_text().split())
     test = frame["row_id"].isin(held)
     rest = frame[~test]
     strata = label_strata(rest, ("sex", "age"))

@@ -12,9 +12,7 @@ import pandas as pd
 
 from fairtune_hf.data.array_files import SliceSource, volume_slices
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
-from fairtune_hf.data.rows import Rows, absent
-from fairtune_hf.data.tabular import find_table, read_table
-from fairtune_hf.naming import require_columns
+from fairtune_hf.data.rows import Rows
 
 TABLES = ("oasis_cross-sectional.csv", "oasis_cross-sectional.xlsx")
 CORONAL, CORONAL_SLICES = 1, 208
@@ -29,12 +27,8 @@ STEPS = (
 
 def read(root: Path, request: ReadRequest) -> RawTable:
     """Read the table, find each session's volume and list its central slices."""
-    path = find_table(root, TABLES)
-    if path is None:
-        raise absent(root, TABLES[0], STEPS)
     options = request.options
-    rows = Rows(read_table(path))
-    require_columns(rows.table, ["ID", "M/F", "Age", "CDR"], path.name)
+    rows = Rows.open(root, TABLES, STEPS, ["ID", "M/F", "Age", "CDR"])
     rows.keep_first("ID", "repeated session id")
     rating = pd.to_numeric(rows.table["CDR"], errors="coerce")
     rows.drop(rating.isna(), "sessions without CDR")
@@ -45,15 +39,7 @@ def read(root: Path, request: ReadRequest) -> RawTable:
     demented = rating.loc[table.index] > CUTS[options["cdr_cut"]]
     sessions = rows.frame(row_id=table["ID"], patient_id=subject, label=demented)
     frame, sources = _slices(root, sessions, request)
-    return RawTable(
-        frame=frame,
-        groups=rows.groups,
-        label_names=("non-demented", "demented"),
-        sources=None if request.metadata_only else sources,
-        origin=path.name,
-        dropped=rows.dropped,
-        warnings=rows.warnings,
-    )
+    return rows.raw(frame, ("non-demented", "demented"), None if request.metadata_only else sources)
 
 
 def _slices(

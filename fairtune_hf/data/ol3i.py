@@ -11,9 +11,7 @@ import pandas as pd
 
 from fairtune_hf.data.array_files import H5Source, h5_keys
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
-from fairtune_hf.data.rows import Rows, absent
-from fairtune_hf.data.tabular import find_table, read_table
-from fairtune_hf.naming import require_columns
+from fairtune_hf.data.rows import Rows, require_file
 
 TABLE, SLICES = "clinical_data.csv", "l3_slices.h5"
 SETS = {"train": "train", "val": "validation", "test": "test"}
@@ -26,14 +24,11 @@ STEPS = (
 
 def read(root: Path, request: ReadRequest) -> RawTable:
     """Read the clinical table and look up each patient's slice."""
-    path = find_table(root, [TABLE])
-    if path is None:
-        raise absent(root, TABLE, STEPS)
     options = request.options
     label_column = f"label_{options['horizon']}"
     split_column = f"set_{options['horizon']}"
-    rows = Rows(read_table(path))
-    require_columns(rows.table, ["anon_id", "age", "sex", label_column, split_column], path.name)
+    needed = ["anon_id", "age", "sex", label_column, split_column]
+    rows = Rows.open(root, [TABLE], STEPS, needed)
     rows.keep_first("anon_id", "repeated patient id")
     label = pd.to_numeric(rows.table[label_column], errors="coerce")
     rows.drop(~label.isin([0, 1]), "label missing")
@@ -45,16 +40,9 @@ def read(root: Path, request: ReadRequest) -> RawTable:
     ids = table["anon_id"]
     frame = rows.frame(row_id=ids, patient_id=ids, label=label.loc[table.index])
     if options["split_rule"] == "official":
-        frame["split"] = _shipped(table[split_column], path.name)
-    return RawTable(
-        frame=frame,
-        groups=rows.groups,
-        label_names=("no event", f"event within {options['horizon']}"),
-        sources=None if request.metadata_only else _sources(root, frame["row_id"], request),
-        origin=path.name,
-        dropped=rows.dropped,
-        warnings=rows.warnings,
-    )
+        frame["split"] = _shipped(table[split_column], rows.origin)
+    sources = None if request.metadata_only else _sources(root, frame["row_id"], request)
+    return rows.raw(frame, ("no event", f"event within {options['horizon']}"), sources)
 
 
 def _shipped(values: pd.Series, origin: str) -> list[str]:
@@ -69,9 +57,7 @@ def _shipped(values: pd.Series, origin: str) -> list[str]:
 
 
 def _sources(root: Path, ids: pd.Series, request: ReadRequest) -> list[H5Source]:
-    path = find_table(root, [SLICES])
-    if path is None:
-        raise absent(root, SLICES, STEPS)
+    path = require_file(root, [SLICES], STEPS)
     keys = h5_keys(path)
     window = (request.options["window_low"], request.options["window_high"])
     return [H5Source(path, key, key in keys, window) for key in ids]

@@ -28,13 +28,12 @@ def read(root: Path, request: ReadRequest) -> RawTable:
     base = _base(root)
     tables = []
     for eye, stem in EYES.items():
-        path = find_table(base / "ClinicalData", [f"{stem}.xlsx", f"{stem}.csv"]) or find_table(
-            base, [f"{stem}.xlsx", f"{stem}.csv"]
-        )
+        names = [f"{stem}.xlsx", f"{stem}.csv"]
+        path = find_table(base / "ClinicalData", names) or find_table(base, names)
         if path is None:
             raise absent(base, f"ClinicalData/{stem}.xlsx", STEPS)
         tables.append(_read_eye(path).assign(eye=eye))
-    rows = Rows(pd.concat(tables, ignore_index=True))
+    rows = Rows(pd.concat(tables, ignore_index=True), "the clinical tables")
     diagnosis = pd.to_numeric(rows.table["Diagnosis"], errors="coerce")
     rows.drop(diagnosis == 2, "suspected glaucoma")
     rows.drop(~diagnosis.loc[rows.table.index].isin([0, 1]), "diagnosis missing")
@@ -49,17 +48,8 @@ def read(root: Path, request: ReadRequest) -> RawTable:
         label=diagnosis.loc[table.index] == 1,
     )
     folders = [base / "FundusImages", base]
-    return RawTable(
-        frame=frame,
-        groups=rows.groups,
-        label_names=("healthy", "glaucoma"),
-        sources=None
-        if request.metadata_only
-        else stem_sources(frame["row_id"], folders, request.options["depth16"]),
-        origin="the clinical tables",
-        dropped=rows.dropped,
-        warnings=rows.warnings,
-    )
+    sources = stem_sources(frame["row_id"], folders, request)
+    return rows.raw(frame, ("healthy", "glaucoma"), sources)
 
 
 def _base(root: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from fairtune_hf.data.declaration import RawTable, ReadRequest
 from fairtune_hf.data.groups import (
     SEX_GROUPS,
     bin_values,
@@ -16,7 +17,10 @@ from fairtune_hf.data.groups import (
     sex_groups,
     threshold_groups,
 )
+from fairtune_hf.data.image_source import ImageSource
 from fairtune_hf.data.images import FileSource
+from fairtune_hf.data.tabular import find_table, read_table
+from fairtune_hf.naming import require_columns
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -24,14 +28,22 @@ PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 class Rows:
     """A table on its way through a reader: what is dropped is counted, what is odd is noted."""
 
-    def __init__(self, table: pd.DataFrame) -> None:
-        self.table = table.reset_index(drop=True)
+    def __init__(self, table: pd.DataFrame, origin: str) -> None:
+        self.table, self.origin = table.reset_index(drop=True), origin
         # Line 1 is the header, so the first row stands on line 2.
         self.table["source_row"] = range(2, len(table) + 2)
         self.dropped: dict[str, int] = {}
         self.warnings: list[str] = []
         self.groups: dict[str, tuple[str, ...]] = {}
         self.attributes: dict[str, pd.Series] = {}
+
+    @classmethod
+    def open(cls, root: Path, names: Sequence[str], steps: str, needed: Sequence[str]) -> Rows:
+        """Read the first of the tables `names` in `root`, which must have the columns `needed`."""
+        path = require_file(root, names, steps)
+        table = read_table(path)
+        require_columns(table, needed, path.name)
+        return cls(table, path.name)
 
     def drop(self, where: pd.Series, reason: str) -> None:
         """Leave out the rows of `where`, counted under `reason`."""
@@ -78,6 +90,24 @@ class Rows:
         columns["source_row"] = self.table["source_row"]
         return pd.DataFrame(columns, index=index).reset_index(drop=True)
 
+    def raw(
+        self,
+        frame: pd.DataFrame,
+        label_names: tuple[str, str],
+        sources: Sequence[ImageSource] | None,
+        *notes: str,
+    ) -> RawTable:
+        """Return what a reader hands on: complete rows with what was counted and noted on the way."""
+        return RawTable(
+            frame=frame,
+            groups=self.groups,
+            label_names=label_names,
+            sources=sources,
+            origin=self.origin,
+            dropped=self.dropped,
+            warnings=[*self.warnings, *notes],
+        )
+
 
 def picture_index(folders: Iterable[Path], suffixes: Sequence[str] = PICTURES) -> dict[str, Path]:
     """Map the stem of each picture in `folders` (not deeper) to its path; the first found wins."""
@@ -90,16 +120,30 @@ def picture_index(folders: Iterable[Path], suffixes: Sequence[str] = PICTURES) -
 
 
 def stem_sources(
-    stems: Iterable[str], folders: Sequence[Path], depth16: str, missing: str = "{}.jpg"
-) -> list[FileSource]:
-    """Return the picture file of each stem; one that is not there keeps the name to expect."""
+    stems: Iterable[str], folders: Sequence[Path], request: ReadRequest, missing: str = "{}.jpg"
+) -> list[FileSource] | None:
+    """Return the picture file of each stem, unless none is asked for; one that is not there keeps the name to expect."""
+    if request.metadata_only:
+        return None
     index = picture_index(folders)
     fallback = folders[0] if folders else Path()
     sources = []
     for stem in stems:
         path = index.get(stem, fallback / missing.format(stem))
-        sources.append(FileSource(path=path, name=path.name, depth16=depth16))
+        sources.append(FileSource(path=path, name=path.name, depth16=request.options["depth16"]))
     return sources
+
+
+def require_file(root: Path, names: Sequence[str], steps: str) -> Path:
+    """Return the first of `names` that is in `root`.
+
+    Raises:
+        FileNotFoundError: if none is, with the steps to get it.
+    """
+    path = find_table(root, names)
+    if path is None:
+        raise absent(root, names[0], steps)
+    return path
 
 
 def absent(root: Path, expected: str, steps: str) -> FileNotFoundError:
