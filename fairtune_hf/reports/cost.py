@@ -94,32 +94,26 @@ def importance_figure(folder: LoadedRun) -> Figure | None:
     height = 24 * len(shown)
     span = svg.padded([0.0, *shown["effect"], *shown["low"], *shown["high"]])
     axes = svg.Axes(span, (0.0, 1.0), left=146, width=262, top=4, height=height)
-    zero = axes.px(0.0)
-    line = svg.element("line", x1=zero, x2=zero, y1=4, y2=4 + height, class_="zero")
     parts = [_effect_row(axes, index, row) for index, row in enumerate(shown.itertuples())]
     trials = importance.get("trials")
-    return Figure(
+    ticks = bottom_axis(axes, f"effect on {axis_words(*folder.objective)}, validation")
+    return Figure.draw(
         "importance",
         "Which parts mattered in the search",
         f"The {len(shown)} parts of {len(data)} with the largest effects: how much higher the value of a trial was "
         f"that trained the part, all others alike, with 95\u202f% intervals over {trials} trials. {clear} of "
         f"{len(data)} intervals leave out 0; by chance alone about {0.05 * len(data):.0f} would.",
-        svg.picture(
-            [
-                line,
-                bottom_axis(axes, f"effect on {axis_words(*folder.objective)}, validation"),
-                *parts,
-            ],
-            identity="importance",
-            title="Effect of training each part on the value of a trial",
-            description="; ".join(
+        [axes.zero(), ticks, *parts],
+        data,
+        alt=(
+            "Effect of training each part on the value of a trial",
+            "; ".join(
                 f"{row.part} {numbers.difference(row.effect)} "
                 f"({numbers.signed_interval((row.low, row.high))})"
                 for row in shown.itertuples()
             ),
-            height=height + 56,
         ),
-        data,
+        height=height + 56,
     )
 
 
@@ -128,8 +122,6 @@ def _effect_row(axes: svg.Axes, index: int, row: Any) -> Markup:
     label = svg.text(
         axes.left - 10, y + 4, shortened(row.part, 22), class_="label", text_anchor="end"
     )
-    bar = svg.element(
-        "line", x1=axes.px(row.low), x2=axes.px(row.high), y1=y, y2=y, class_="bar s0"
-    )
+    bar = axes.span(row.low, row.high, y, "bar s0")
     words = f"{row.part}: {numbers.difference(row.effect)}"
     return svg.group([label, bar, svg.mark("circle", axes.px(row.effect), y, 4, "fill s0", words)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,15 @@ class Figure:
     data: pd.DataFrame
     keys: tuple[tuple[Markup, str], ...] = ()
 
+    @classmethod
+    def draw(
+        cls, name: str, title: str, caption: str, parts: Iterable[str], data: pd.DataFrame,
+        *keys: tuple[Markup, str], alt: tuple[str, str], height: int = svg.HEIGHT,
+    ) -> Figure:  # fmt: skip
+        """Close a drawing of these parts; `alt` is its title and description for who does not see it."""
+        drawing = svg.picture(parts, identity=name, title=alt[0], description=alt[1], height=height)
+        return cls(name, title, caption, drawing, data, keys)
+
 
 def write_figure_data(to: Path, figure: Figure) -> Path:
     """Write the numbers of a figure as CSV."""
@@ -52,6 +61,14 @@ def legend_key(shape: str, class_: str) -> Markup:
     else:
         inside = svg.mark(shape, 11, 8, 5, class_)
     return svg.element("svg", inside, viewBox="0 0 22 16", class_="key", aria_hidden="true")
+
+
+def series_keys(names: Iterable[str]) -> list[tuple[Markup, str]]:
+    """Return the legend of marks by series."""
+    return [
+        (legend_key(svg.series_shape(i), f"fill {svg.series_class(i)}"), name)
+        for i, name in enumerate(names)
+    ]
 
 
 def bound(bounds: Sequence[Any] | None, index: int) -> float:

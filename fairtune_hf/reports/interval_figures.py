@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
@@ -11,7 +10,7 @@ from markupsafe import Markup
 from fairtune_hf.metrics.registry import TESTED, is_small_good
 
 from . import numbers, svg
-from .figure import Figure, bottom_axis, bound, legend_key, shortened
+from .figure import Figure, bottom_axis, bound, series_keys, shortened
 from .loaded_run import LoadedRun
 from .search_figures import axis_words
 from .tables import capital, method_results
@@ -44,30 +43,25 @@ def difference_figure(folder: LoadedRun) -> Figure | None:
     height = 62 + 40 * len(rows)
     axes = svg.Axes(span, (float(len(rows)), 0.0), left=12, width=396, top=4, height=40 * len(rows))
     parts = [_interval_row(axes, index, row) for index, row in enumerate(rows.itertuples())]
-    zero = axes.px(0.0)
-    line = svg.element(
-        "line", x1=zero, x2=zero, y1=axes.top, y2=axes.top + axes.height, class_="zero"
-    )
     ticks = bottom_axis(axes, "difference: chosen mask minus control")
-    return Figure(
+    return Figure.draw(
         "differences",
         "Chosen mask against its controls",
         "Each bar is a 95\u202f% interval paired by patient. One that touches the vertical line at 0 "
         "is within noise. For AUC, right of the line is better for the chosen mask; for the gap, left. "
         "The bars are not corrected for their number.",
-        svg.picture(
-            [line, ticks, *parts],
-            identity="differences",
-            title="Differences of AUC between the chosen mask and its controls",
-            description="; ".join(
+        [axes.zero(), ticks, *parts],
+        rows,
+        alt=(
+            "Differences of AUC between the chosen mask and its controls",
+            "; ".join(
                 f"{row.metric} against {method_name(str(row.reference))}: "
                 f"{numbers.difference(row.difference)} "
                 f"({numbers.signed_interval((row.low, row.high))})"
                 for row in rows.itertuples()
             ),
-            height=height,
         ),
-        rows,
+        height=height,
     )
 
 
@@ -84,11 +78,7 @@ def _interval_row(axes: svg.Axes, index: int, row: Any) -> Markup:
         class_="label",
         text_anchor="end",
     )
-    bar = Markup("")
-    if math.isfinite(row.low) and math.isfinite(row.high):
-        bar = svg.element(
-            "line", x1=axes.px(row.low), x2=axes.px(row.high), y1=y, y2=y, class_="bar s0"
-        )
+    bar = axes.span(row.low, row.high, y, "bar s0")
     dot = svg.mark("circle", axes.px(row.difference), y, 5, "fill s0")
     return svg.group([label, value, bar, dot])
 
@@ -151,8 +141,7 @@ def intervals_figure(
     axes = svg.Axes(svg.padded(values), (0.0, 1.0), left=12, width=396, top=4, height=height)
     parts, words = [bottom_axis(axes, axis)], []
     if signed:
-        x = axes.px(0.0)
-        parts.append(svg.element("line", x1=x, x2=x, y1=4, y2=4 + height, class_="zero"))
+        parts.append(axes.zero())
     for row in rows.itertuples():
         index = series.index(row.series)
         y = axes.top + step * places.index(row.place) + 27 + 13 * index
@@ -162,14 +151,9 @@ def intervals_figure(
         svg.text(axes.left, axes.top + step * index + 14, shortened(str(place), 52), class_="label")
         for index, place in enumerate(places)
     ]
-    drawing = svg.picture(
-        parts, identity=name, title=described, description="; ".join(words), height=height + 60
-    )
-    shapes = [svg.series_shape(i) for i in range(len(series))]
-    keys = [legend_key(shape, f"fill {svg.series_class(i)}") for i, shape in enumerate(shapes)]
-    return Figure(
-        name, title, caption, drawing, data, tuple(zip(keys, map(capital, series), strict=True))
-    )
+    keys = series_keys(map(capital, series))
+    alt = (described, "; ".join(words))
+    return Figure.draw(name, title, caption, parts, data, *keys, alt=alt, height=height + 60)
 
 
 def _words(row: Any, signed: bool) -> str:
@@ -181,9 +165,5 @@ def _words(row: Any, signed: bool) -> str:
 
 def _interval_mark(axes: svg.Axes, row: Any, y: float, index: int, title: str) -> Markup:
     colour = svg.series_class(index)
-    parts = [svg.mark(svg.series_shape(index), axes.px(row.value), y, 4.5, f"fill {colour}", title)]
-    if math.isfinite(row.low) and math.isfinite(row.high):
-        ends = axes.px(row.low), axes.px(row.high)
-        whisker = f"whisker {colour}"
-        parts.insert(0, svg.element("line", x1=ends[0], x2=ends[1], y1=y, y2=y, class_=whisker))
-    return svg.group(parts)
+    dot = svg.mark(svg.series_shape(index), axes.px(row.value), y, 4.5, f"fill {colour}", title)
+    return svg.group([axes.span(row.low, row.high, y, f"whisker {colour}"), dot])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
@@ -42,25 +43,21 @@ def mask_figure(folder: LoadedRun) -> Figure | None:
         column += 1
     rows = math.ceil(column / per_row)
     trained = [name for name, bit in zip(names, bits, strict=True) if bit == "1"]
-    data = pd.DataFrame({"part": names, "trained": [int(bit) for bit in bits]})
-    return Figure(
+    listed = ", ".join(trained) or "none, only the head"
+    return Figure.draw(
         "mask",
         "The chosen mask",
         f"Filled parts are trained ({len(trained)} of {len(names)}), open ones keep the weights of "
         "the base model; the classification head is always trained. Below: the preset masks.",
-        svg.picture(
-            parts,
-            identity="mask",
-            title="Which parts of each block are trained",
-            description=f"{len(trained)} of {len(names)} parts are trained: "
-            + (", ".join(trained) or "none, only the head"),
-            height=top + rows * (len(grid.parts) * small + 30) + 4,
+        parts,
+        pd.DataFrame({"part": names, "trained": [int(bit) for bit in bits]}),
+        (legend_key("box", "cell on"), "trained"),
+        (legend_key("box", "cell"), "frozen"),
+        alt=(
+            "Which parts of each block are trained",
+            f"{len(trained)} of {len(names)} parts are trained: {listed}",
         ),
-        data,
-        (
-            (legend_key("box", "cell on"), "trained"),
-            (legend_key("box", "cell"), "frozen"),
-        ),
+        height=top + rows * (len(grid.parts) * small + 30) + 4,
     )
 
 
@@ -129,37 +126,24 @@ def shares_figure(
     for (row, block), share, name in zip(grid.cells, shares, names, strict=True):
         x, y, side = left + block * cell + 1.5, 18 + row * cell + 1.5, cell - 3.0
         words = svg.element("title", f"{name}: {share:.0%}")
-        parts.append(
-            svg.element("rect", words, x=x, y=y, width=side, height=side, rx=3.0, class_="cell")
-        )
-        parts.append(
-            svg.element(
-                "rect",
-                words,
-                x=x,
-                y=y + side * (1 - share),
-                width=side,
-                height=side * share,
-                class_="cell on",
-            )
-        )
+        box: dict[str, Any] = {"x": x, "y": y, "width": side, "height": side}
+        parts.append(svg.element("rect", words, **box, rx=3.0, class_="cell"))
+        box |= {"y": y + side * (1 - share), "height": side * share}
+        parts.append(svg.element("rect", words, **box, class_="cell on"))
     most = sorted(zip(shares, names, strict=True), reverse=True)[:3]
     described = ", ".join(f"{name} {share:.0%}" for share, name in most)
     height = 18 + len(grid.parts) * cell + 26
     parts.append(svg.text(left, height - 6, "blocks from input to output", class_="name"))
-    return Figure(
+    return Figure.draw(
         identity,
         title,
         caption,
-        svg.picture(
-            parts,
-            identity=identity,
-            title=title,
-            description=f"Share of {len(masks)} masks that train a part; most often {described}",
-            height=height,
-        ),
+        parts,
         pd.DataFrame({"part": names, "share": shares, "masks": len(masks)}),
-        ((legend_key("box", "cell on"), "trained in all"), (legend_key("box", "cell"), "in none")),
+        (legend_key("box", "cell on"), "trained in all"),
+        (legend_key("box", "cell"), "in none"),
+        alt=(title, f"Share of {len(masks)} masks that train a part; most often {described}"),
+        height=height,
     )
 
 
@@ -173,13 +157,8 @@ def block_numbers(blocks: int, left: float, cell: float) -> list[Markup]:
 
 def part_names(parts: Sequence[str], left: float, cell: float) -> list[Markup]:
     """Write the parts' names left of a grid of cells."""
+    heights = [18 + (row + 0.5) * cell + 4 for row in range(len(parts))]
     return [
-        svg.text(
-            left - 8,
-            18 + (row + 0.5) * cell + 4,
-            shortened(part, 13),
-            class_="label",
-            text_anchor="end",
-        )
-        for row, part in enumerate(parts)
+        svg.text(left - 8, y, shortened(part, 13), class_="label", text_anchor="end")
+        for y, part in zip(heights, parts, strict=True)
     ]

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from fairtune_hf.metrics.registry import METRICS
 
 from . import numbers, svg
-from .figure import Figure, legend_key, shortened
+from .figure import Figure, legend_key, series_keys, shortened
 from .loaded_run import LoadedRun
 from .tables import capital
 
@@ -63,24 +63,19 @@ def history_figure(folder: LoadedRun) -> Figure | None:
     counted = ", ".join(f"{int(trials['state'].eq(s).sum())} {_STATE_MARKS[s][2]}" for s in present)
     top = float(best["best_so_far"].iloc[-1]) if len(best) else math.nan
     kept = ["number", "state", "value", "best_so_far", "preset", "learning_rate", "mask"]
-    return Figure(
+    marks = [_STATE_MARKS[s] for s in present]
+    return Figure.draw(
         "search_history",
         "The search, trial by trial",
         "Value of every trial and the best completed one so far. The best of many noisy values looks "
         "too good on average: see the optimism below.",
-        svg.picture(
-            parts,
-            identity="search_history",
-            title="Value of each trial of the search",
-            description=f"{len(trials)} trials: {counted}; best value {numbers.fraction(top)}",
-        ),
+        parts,
         trials[[column for column in kept if column in trials]],
-        (
-            *(
-                (legend_key(_STATE_MARKS[s][0], _STATE_MARKS[s][1]), _STATE_MARKS[s][2])
-                for s in present
-            ),
-            (legend_key("line", "line s2 dashed"), "best so far"),
+        *((legend_key(shape, class_), words) for shape, class_, words in marks),
+        (legend_key("line", "line s2 dashed"), "best so far"),
+        alt=(
+            "Value of each trial of the search",
+            f"{len(trials)} trials: {counted}; best value {numbers.fraction(top)}",
         ),
     )
 
@@ -107,19 +102,13 @@ def _trial_mark(axes: svg.Axes, row: Any, value: float) -> Markup:
 
 def curves_figure(folder: LoadedRun) -> Figure | None:
     """Draw the validation value of every trial by epoch, the chosen trial in front."""
-    curves = (
-        folder.curves.dropna(subset=["epoch", "value"]) if len(folder.curves) else folder.curves
-    )
+    curves = folder.curves
+    curves = curves.dropna(subset=["epoch", "value"]) if len(curves) else curves
     if curves.empty:
         return None
     chosen = folder.record.choice.trial
-    axes = svg.Axes(
-        (
-            float(curves["epoch"].min()),
-            max(float(curves["epoch"].max()), float(curves["epoch"].min()) + 1),
-        ),
-        svg.padded([float(v) for v in curves["value"]]),
-    )
+    first, last = float(curves["epoch"].min()), float(curves["epoch"].max())
+    axes = svg.Axes((first, max(last, first + 1)), svg.padded([float(v) for v in curves["value"]]))
     parts = [axes.frame("epoch", f"{axis_words(*folder.objective)}, validation", whole_x=True)]
     by_trial = curves.groupby("number")
     lines: dict[Any, pd.DataFrame] = {n: frame.sort_values("epoch") for n, frame in by_trial}
@@ -130,11 +119,7 @@ def curves_figure(folder: LoadedRun) -> Figure | None:
         front = number == chosen
         parts.append(axes.line(x, y, "line s0 thick" if front else "line faint"))
         if front or len(x) == 1:
-            marks = "fill s0" if front else "fill s7"
-            parts += [
-                svg.mark("circle", axes.px(a), axes.py(b), 3, marks)
-                for a, b in zip(x, y, strict=True)
-            ]
+            parts += axes.dots("circle", x, y, 3, "fill s0" if front else "fill s7")
     keys = [(legend_key("line", "line faint"), "other trials")]
     described = f"{len(lines)} trials"
     if chosen in lines:
@@ -144,19 +129,15 @@ def curves_figure(folder: LoadedRun) -> Figure | None:
             f"; the chosen trial {chosen} went from {numbers.fraction(ends.iloc[0])} to "
             f"{numbers.fraction(ends.iloc[-1])}"
         )
-    return Figure(
+    return Figure.draw(
         "learning_curves",
         "Learning curves of the trials",
         f"{capital(axis_words(*folder.objective))} over the whole validation split after each epoch; a "
         "line that stops early was pruned.",
-        svg.picture(
-            parts,
-            identity="learning_curves",
-            title="Validation value of each trial by epoch",
-            description=described,
-        ),
+        parts,
         curves,
-        tuple(keys),
+        *keys,
+        alt=("Validation value of each trial by epoch", described),
     )
 
 
@@ -178,35 +159,22 @@ def group_curves_figure(folder: LoadedRun) -> Figure | None:
     for index, (name, y) in enumerate(drawn.items()):
         colour = svg.series_class(index)
         parts.append(axes.line(x, y, f"line {colour}"))
-        shape = svg.series_shape(index)
-        parts += [
-            svg.mark(shape, axes.px(a), axes.py(b), 3.5, f"fill {colour}")
-            for a, b in zip(x, y, strict=True)
-            if math.isfinite(b)
-        ]
+        parts += axes.dots(svg.series_shape(index), x, y, 3.5, f"fill {colour}")
         if name in train:
             fitted = rows[train[name]].astype(float).tolist()
             parts.append(axes.line(x, fitted, f"line {colour} dashed"))
     ends = ", ".join(f"{name} {numbers.fraction(y[-1])}" for name, y in drawn.items())
-    return Figure(
+    both = " (solid) and training set (dashed: scored while it was trained on, pictures augmented)"
+    return Figure.draw(
         "group_curves",
         "Learning curves of the groups",
-        f"Chosen trial {chosen}, validation set"
-        + (
-            " (solid) and training set (dashed: scored while it was trained on, pictures augmented)."
-            if train
-            else "."
-        ),
-        svg.picture(
-            parts,
-            identity="group_curves",
-            title="AUC of each group by epoch in the chosen trial",
-            description=f"AUC after the last epoch: {ends}",
-        ),
+        f"Chosen trial {chosen}, validation set{both if train else ''}.",
+        parts,
         rows[["number", "epoch", *(f"auc_{name}" for name in names), *train.values()]],
-        tuple(
-            (legend_key(svg.series_shape(i), f"fill {svg.series_class(i)}"), shortened(name, 40))
-            for i, name in enumerate(names)
+        *series_keys(shortened(name, 40) for name in names),
+        alt=(
+            "AUC of each group by epoch in the chosen trial",
+            f"AUC after the last epoch: {ends}",
         ),
     )
 
@@ -255,24 +223,21 @@ def pareto_figure(folder: LoadedRun) -> Figure | None:
     ]
     title = f"{capital(words[0])} against {words[1]}"
     kept = ["number", other, "value", "on_front", "preset"]
-    return Figure(
+    listed = ", ".join(str(number) for number in front["number"])
+    return Figure.draw(
         "pareto",
         title,
         "Completed trials. For any trial off the dashed front another one was at least as good in both "
         "and better in one.",
-        svg.picture(
-            parts,
-            identity="pareto",
-            title=f"{title} of the trials",
-            description=f"{len(front)} of {len(points)} trials are on the Pareto front: "
-            + ", ".join(str(number) for number in front["number"]),
-        ),
+        parts,
         points[[column for column in kept if column in points]],
-        (
-            (legend_key("circle", "fill s0"), "sampled mask"),
-            (legend_key("diamond", "fill s3"), "preset mask"),
-            (legend_key("circle", "ring"), "chosen trial"),
-            (legend_key("line", "line s2 dashed"), "Pareto front"),
+        (legend_key("circle", "fill s0"), "sampled mask"),
+        (legend_key("diamond", "fill s3"), "preset mask"),
+        (legend_key("circle", "ring"), "chosen trial"),
+        (legend_key("line", "line s2 dashed"), "Pareto front"),
+        alt=(
+            f"{title} of the trials",
+            f"{len(front)} of {len(points)} trials are on the Pareto front: {listed}",
         ),
     )
 

@@ -161,6 +161,26 @@ class Axes:
         )
         return element("polyline", points=points, class_=class_)
 
+    def dots(
+        self, shape: str, x: Sequence[float], y: Sequence[float], size: float, class_: str
+    ) -> list[Markup]:
+        """Draw a point at each pair that has a finite height."""
+        pairs = zip(x, y, strict=True)
+        return [
+            mark(shape, self.px(a), self.py(b), size, class_) for a, b in pairs if math.isfinite(b)
+        ]
+
+    def zero(self) -> Markup:
+        """Draw the vertical line at 0."""
+        x, bottom = self.px(0.0), self.top + self.height
+        return element("line", x1=x, x2=x, y1=self.top, y2=bottom, class_="zero")
+
+    def span(self, low: float, high: float, y: float, class_: str) -> Markup:
+        """Draw a horizontal line between two numbers at a vertical pixel; nothing where one is not finite."""
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return Markup("")
+        return element("line", x1=self.px(low), x2=self.px(high), y1=y, y2=y, class_=class_)
+
     def steps(self, x: Sequence[float], y: Sequence[float], class_: str) -> Markup:
         """Draw a staircase: each value holds until the next one."""
         corner_x = [value for value in x for _ in range(2)][1:]
