@@ -16,9 +16,17 @@ from fairtune_hf.plain_data import REQUIRED, REST, Part, parse_json, read_as, to
 from fairtune_hf.version import __version__
 from fairtune_hf.whole_files import write_text
 
-FILE = "fairtune.json"
+FILE, PROCESSOR = "fairtune.json", "preprocessor_config.json"
 SCHEMA_VERSION = 1
 INTERPOLATION = "bilinear"
+_BILINEAR = 2  # Pillow's number of it, by which transformers goes
+_NOT_SAID_HERE = (
+    "What no field here can say: the reader of fairtune_hf scales more than 8 bits a channel to 8 from the picture's own "
+    "range (depth16 minmax) or from 0..65535 (full), shows DICOM by its tables and window, takes the middle slice of a "
+    "volume, turns by EXIF, leaves alpha off, and cuts the centre square before it resizes, in fractions of a pixel; "
+    "transformers resizes first. Scores of this processor therefore differ a little from the measured ones; "
+    "fairtune_hf.load_predictor gives those."
+)
 
 
 @dataclass(kw_only=True)
@@ -114,6 +122,33 @@ class ModelDescription(Part):
         return write_text(folder / FILE, text + "\n")
 
 
+def processor_config(given: InputRecord) -> dict[str, Any]:
+    """Return `preprocessor_config.json`: the image processor of transformers that comes nearest to an input.
+
+    The shorter side is resized and the centre cut, pictures are not stretched.
+    """
+    size = given.image_size
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": given.stored_sides[-1]},
+        "resample": _BILINEAR,
+        "do_center_crop": True,
+        "crop_size": {"height": size, "width": size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": given.image_mean,
+        "image_std": given.image_std,
+        "fairtune_hf": {
+            "stored_sides": given.stored_sides,
+            "depth16": given.depth16,
+            "note": _NOT_SAID_HERE,
+        },
+    }
+
+
 def read_description(folder: Path) -> ModelDescription | None:
     """Read the file of an adapter's folder; None where there is none, as beside adapters of earlier releases.
 
@@ -137,3 +172,11 @@ def read_description(folder: Path) -> ModelDescription | None:
             "Install a newer fairtune_hf."
         )
     return found
+
+
+def forget_measured(folder: Path) -> None:
+    """Take what was measured, and the operating point with it, out of the file of an adapter's folder."""
+    held = read_description(folder)
+    if held is not None:
+        held.operating_point, held.measured_on, held.groups = None, None, {}
+        held.write(folder)

@@ -44,7 +44,7 @@ OURS = frozenset(
         *(".study.sqlite3.partial", ".best_trial.partial", ".best_trial.old"),
         *(f"comparison.{kind}" for kind in ("csv", "html", "md", "tex")),
         *(f"study.sqlite3{end}" for end in ("", "-wal", "-shm", "-journal")),
-        *("adapter", "best_trial", "figures", "tensorboard", "wandb", "workers"),
+        *("adapter", "best_trial", "figures", "seeds", "tensorboard", "wandb", "workers"),
     ]
 )
 # What is written before config.yaml, with which the folder is a run's.
@@ -70,6 +70,16 @@ class RunFolder:
         self.study_file = self.path / "study.sqlite3"
         self.adapter = self.path / "adapter"
         self.predictions_file = self.path / "predictions.parquet"
+
+    def kept_adapter(self, seed: int) -> Path:
+        """Return where the adapter of a further refit lies, if it was asked to be kept."""
+        return self.path / "seeds" / str(seed)
+
+    def kept_seeds(self) -> list[int]:
+        """Return the further refits whose adapters are there, in the order of their seeds."""
+        folders = (self.path / "seeds").glob("*")
+        whole = (f for f in folders if all((f / name).is_file() for name in ADAPTER_FILES))
+        return sorted(int(f.name) for f in whole if f.name.isdecimal())
 
     def is_a_run(self) -> bool:
         """Whether a search, refit or comparison was begun here; any project may have a config.yaml.

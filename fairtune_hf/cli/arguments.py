@@ -99,6 +99,10 @@ class RefitArguments:
     """How often the choice and its controls are trained again."""
 
     seeds: int = described(3, "Refits of the choice and of each control.")
+    keep_seeds: bool = described(
+        False,
+        "Keep the adapter of each of the choice's refits; predict gives their mean and spread.",
+    )
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -168,6 +172,50 @@ class ExternalArguments:
     allow_overlap: bool = described(
         False, "Score it though it shares pictures or patients with the run's own."
     )
+
+
+@dataclass(kw_only=True)
+class PredictArguments:
+    """Which pictures are scored, by which model, and where the scores go."""
+
+    rare: ClassVar[frozenset[str]] = frozenset({"base_model", "workers", "device", "batch_size"})
+
+    pictures: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Files and folders of pictures (JPEG, PNG, TIFF, DICOM, ...); the flag may be left out.",
+            "words": True,
+        },
+    )
+    model: str | None = described(
+        None, "Instead of --run: an adapter's folder, or a Hub id that was pushed to."
+    )
+    table: str | None = described(
+        None, "A table of pictures: CSV, TSV, XLSX, JSONL or Parquet; its columns are kept."
+    )
+    image_column: str = described(
+        "file_name", "Its column of files, relative to the table's folder."
+    )
+    out: str | None = described(
+        None,
+        "File for the scores: .csv, .tsv, .parquet or .json; without it, CSV is printed.",
+    )
+    threshold: float | None = described(
+        None, "A score from here on is label 1; without it the model's operating point."
+    )
+    strict: bool = described(
+        False, "Write nothing and end with exit code 2 if a picture cannot be read."
+    )
+    base_model: str | None = described(None, "The base model, if it is not where the adapter says.")
+    batch_size: int = described(64, "Pictures the model is given at once.")
+    workers: int | None = described(None, "Threads that decode; one for each core without it.")
+    device: str | None = described(None, "cpu, cuda, ...; without it a GPU where there is one.")
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "workers"):
+            given = getattr(self, name)
+            if given is not None and given < 1:
+                raise ValueError(f"--{name.replace('_', '-')}: expected 1 or more, got {given}.")
 
 
 @dataclass(kw_only=True)

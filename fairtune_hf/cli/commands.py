@@ -21,6 +21,7 @@ from fairtune_hf.cli.arguments import (
     MaskArguments,
     ModelArguments,
     OutputArguments,
+    PredictArguments,
     PrepareArguments,
     ProfileArguments,
     PushArguments,
@@ -34,7 +35,7 @@ from fairtune_hf.naming import flag_of
 from fairtune_hf.search import BudgetArguments, SearchArguments
 from fairtune_hf.training import FitArguments
 
-_WITH_RUN = frozenset({"run", "seeds", "data_root", "config"})
+_WITH_RUN = frozenset({"run", "seeds", "keep_seeds", "data_root", "config"})
 
 
 def _check_data(data: Any, options: Any, given: frozenset[str]) -> None:
@@ -82,7 +83,7 @@ def _check_finetune(parts: Sequence[Any], given: frozenset[str]) -> None:
     if contradicting:
         flags = ", ".join(flag_of(name) for name in contradicting)
         raise ValueError(
-            f"{flags}: with --run, everything but --seeds and --data-root comes from the run's own record. "
+            f"{flags}: with --run, everything but --seeds, --keep-seeds and --data-root comes from the run's own record. "
             "Leave it out, or search again with it."
         )
     return None
@@ -100,6 +101,20 @@ def _check_evaluate(parts: Sequence[Any], given: frozenset[str]) -> None:
     if audit.predictions is None:
         _need_run(parts, given)
         _check_data(external, options, given)
+
+
+def _check_predict(parts: Sequence[Any], given: frozenset[str]) -> None:
+    run, asked = parts
+    if (run.run is None) == (asked.model is None):
+        raise ValueError(
+            "--run: expected the folder of a run, or --model with an adapter's folder or a Hub id, and not both; got "
+            f"{'neither' if run.run is None else 'both'}. Example: fairtune predict --run runs/demo picture.png"
+        )
+    if (asked.pictures is None) == (asked.table is None):
+        raise ValueError(
+            "PICTURES: expected files or folders of pictures, or --table with a table of them, and not both; got "
+            f"{'neither' if asked.table is None else 'both'}. Example: fairtune predict --run runs/demo picture.png"
+        )
 
 
 def _check_report(parts: Sequence[Any], given: frozenset[str]) -> None:
@@ -209,6 +224,15 @@ _ALL = (
         "fairtune card --run runs/nih",
         (RunArguments, CardArguments),
         check=_need_run,
+    ),
+    RecipeParser(
+        "predict",
+        "Score pictures with a run's model, decoded and prepared as in its training: score of label 1, and the label at "
+        "the operating point. What cannot be read is listed; what is unlike the training pictures in size, colour or "
+        "brightness is said.",
+        "fairtune predict --run runs/demo picture.png folder/ --out scores.csv",
+        (RunArguments, PredictArguments),
+        check=_check_predict,
     ),
     RecipeParser(
         "push",

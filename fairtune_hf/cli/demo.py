@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from fairtune_hf.cli import evaluate, finetune, report, search
 from fairtune_hf.cli.commands import PARSERS
-from fairtune_hf.cli.messages import say
+from fairtune_hf.cli.messages import command_line, say
 from fairtune_hf.cli.recipes import recipes_folder
 
 PARSER = PARSERS["demo"]
@@ -30,5 +30,8 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
         evaluate.plan(["--run", demo.out])()
         say("4 of 4: report")
         report.plan(["--run", demo.out])()
+        say("\nNext, a picture of your own; the second command scores a folder into a table:")
+        say(f"  {command_line('predict', demo.out, 'PICTURE.png')}")
+        say(f"  {command_line('predict', demo.out, 'FOLDER', '--out scores.csv')}")
 
     return execute

@@ -25,7 +25,7 @@ from fairtune_hf.cli.inputs import (
     place_data,
     resolve_config,
 )
-from fairtune_hf.cli.messages import is_first_process, say
+from fairtune_hf.cli.messages import is_first_process, say, say_next
 from fairtune_hf.run_record import FAIRTUNE, RunRecord
 from fairtune_hf.search import describe_choice
 from fairtune_hf.training import (
@@ -59,13 +59,16 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     if "data_root" in given:
         place_data(data, {"dataset"})  # which the run's own record names
         config["data_root"] = data.data_root
-    return _plan_refits(folder, config, refits.seeds)
+    return _plan_refits(folder, config, refits)
 
 
-def _plan_refits(folder: RunFolder, config: dict[str, Any], count: int) -> Callable[[], None]:
+def _plan_refits(
+    folder: RunFolder, config: dict[str, Any], refits: RefitArguments
+) -> Callable[[], None]:
     record = folder.read_chosen()
     training = restore(FitArguments, config)
-    seeds = range(training.seed, training.seed + count)
+    seeds = range(training.seed, training.seed + refits.seeds)
+    keep = refits.keep_seeds
     for method in record.methods.values():
         Candidate.from_record(method.choice).config()  # refuses a mask that is none
     backbone = load_model(restore(ModelArguments, config))
@@ -74,19 +77,20 @@ def _plan_refits(folder: RunFolder, config: dict[str, Any], count: int) -> Calla
     table = load_table(data, options, training, backbone, splits=_SPLITS)
     check_run(folder, None, table, backbone)
     check_same_inputs(record, table, backbone)  # all that runs of earlier releases know
-    if _is_refitted(folder, record, seeds) and set(_SPLITS) <= record.dataset.rows.keys():
+    if _is_refitted(folder, record, seeds, keep) and set(_SPLITS) <= record.dataset.rows.keys():
         return lambda: say(f"{folder.path}: all refits are done; nothing to do.")
     _say_what_is_special(folder, record, config)
 
     def run() -> None:
         if is_first_process():
             begin_run(folder, folder.read_config(), table, backbone, new=False)
-        finetune(folder, table, backbone, training, seeds=seeds)
+        finetune(folder, table, backbone, training, seeds=seeds, keep_seeds=keep)
         if record.own.result("test") and not folder.read().own.result("test"):
             say(
                 "What was trained anew scores otherwise than before: its earlier evaluation was dropped."
             )
-        say(f"Adapter in {folder.adapter}.\nNext: fairtune evaluate --run {folder.path}")
+        say(f"Adapter in {folder.adapter}.")
+        say_next("evaluate", folder.path)
 
     return run
 
@@ -125,8 +129,9 @@ def _plan_by_hand(
                 with folder.editing() as record:
                     record.dataset, record.model = describe_dataset(table), backbone.describe()
                     record.put(FAIRTUNE, choice=choice)
-            finetune(folder, table, backbone, training, seeds=seeds)
-        say(f"Adapter in {folder.adapter}.\nNext: fairtune evaluate --run {folder.path}")
+            finetune(folder, table, backbone, training, seeds=seeds, keep_seeds=refits.keep_seeds)
+        say(f"Adapter in {folder.adapter}.")
+        say_next("evaluate", folder.path)
 
     return run
 
@@ -157,10 +162,11 @@ def _say_what_is_special(folder: RunFolder, record: RunRecord, config: dict[str,
             say(f"The adapter in {where.adapter} is trained again: {fault}.")
 
 
-def _is_refitted(folder: RunFolder, record: RunRecord, seeds: range) -> bool:
+def _is_refitted(folder: RunFolder, record: RunRecord, seeds: range, keep_seeds: bool) -> bool:
     """Whether the choice and every control, as they are now, have an adapter and predictions of all seeds."""
     for where, method in folder.refits(record).values():
-        predictions = read_done(where, method.choice, seeds)
+        keep = keep_seeds and where is folder
+        predictions = read_done(where, method.choice, seeds, keep_seeds=keep)
         if predictions is None or not set(seeds) <= set(predictions["seed"]):
             return False
     return True

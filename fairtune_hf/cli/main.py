@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from fairtune_hf.cli.disk import closed_words, full_words, is_closed, is_full
+from fairtune_hf.cli.messages import RefusedError
 from fairtune_hf.exit_codes import (
     BAD_INPUT,
     DISK_FULL,
@@ -38,6 +39,7 @@ COMMANDS = {
     "compare": "Compare the paper's methods at one budget, with paired tests, ranks and cost.",
     "report": "Write report.html and the model card of a run.",
     "card": "Write the model card of an evaluated run.",
+    "predict": "Score pictures with a run's model, an adapter or a Hub id.",
     "push": "Upload adapter, card, numbers and report of a run to the Hub.",
     "profile": "Train a few steps of a recipe and show where the time goes, with advice.",
     "recipes": "List the recipes that come with the package.",
@@ -126,6 +128,8 @@ def _plan_and_run(command: str, arguments: list[str]) -> int:
         raise
     try:
         run()
+    except RefusedError as error:
+        return _refuse(who, str(error))
     except Exception as error:  # the one place that turns a failed run into its exit code
         _raise_if_of_output(error)
         if is_full(error):

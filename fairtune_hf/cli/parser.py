@@ -85,7 +85,12 @@ class RecipeParser:
         first, _ = self._config_only().parse_known_args(list(arguments))
         from_file = [] if first.config is None else self._file_flags(Path(first.config))
         flags = [*from_file, *arguments]
+        if self._words_field is not None:
+            flags = self._apart_from_switches(flags)
         found, unknown = self._flags.parse_known_args(flags)
+        if self._words_field is not None and not any(word.startswith("-") for word in unknown):
+            self._take_words(found, unknown)
+            flags, unknown = [*flags, *([f"--{self._words_field}"] if unknown else [])], []
         if unknown:
             # What follows an unknown flag is its value; a word that follows none is a mistake itself.
             flags = [word for word in unknown if word.startswith("-")] or unknown
@@ -102,6 +107,27 @@ class RecipeParser:
         if self._check is not None:
             self._check(parsed, given)
         return parsed, given
+
+    @cached_property
+    def _words_field(self) -> str | None:
+        """Name of the field that takes words which follow no flag, if there is one."""
+        fields = (f for part in self.parts for f in dataclasses.fields(part))
+        return next((f.name for f in fields if f.metadata.get("words")), None)
+
+    def _apart_from_switches(self, words: Sequence[str]) -> list[str]:
+        """Keep a switch from taking the word after it, which here may be a file, for its value."""
+        switches = {name for part in self.parts for name in _switches(part)}
+        followed = zip(words, [*words[1:], ""], strict=True)
+        return [
+            f"{word}=true" if word in switches and after.lower() not in _TRUE + _FALSE else word
+            for word, after in followed
+        ]
+
+    def _take_words(self, found: argparse.Namespace, words: Sequence[str]) -> None:
+        """Add words that follow no flag to those of their field."""
+        name = str(self._words_field)
+        held = getattr(found, name) or []
+        setattr(found, name, [*held, *words] or None)
 
     def format_help(self, *, whole: bool = False) -> str:
         """One line a flag, under the heading of its dataclass, and an example."""
@@ -183,6 +209,13 @@ class RecipeParser:
             f"expected flags that it knows, got the unknown {kind}: {', '.join(hints)}. "
             f"Run `{self.prog} --help` for the flags and an example."
         )
+
+
+def _switches(part: type) -> list[str]:
+    """Name the flags of a dataclass that may stand alone."""
+    hints = typing.get_type_hints(part)
+    names = [f.name for f in dataclasses.fields(part) if _kind(hints[f.name]) is bool]
+    return [f"--{spelt}" for name in names for spelt in (name, name.replace("_", "-"))]
 
 
 def _field_line(field: dataclasses.Field[Any], kind: Any) -> str:

@@ -20,7 +20,7 @@ from fairtune_hf.cli.inputs import (
     place_data,
     resolve_config,
 )
-from fairtune_hf.cli.messages import is_first_process, say
+from fairtune_hf.cli.messages import command_line, is_first_process, say
 from fairtune_hf.data import ImageTable, stratified_fraction
 from fairtune_hf.search import SearchArguments, search_masks
 from fairtune_hf.search.arguments import apply_protocol
@@ -164,7 +164,7 @@ def _say_result(folder: RunFolder, backbone: Backbone) -> None:
         f"The best of many noisy values is lucky: expect its validation {(search.objective or '').split(',')[0]} "
         f"to be too good by at most about {search.optimism:.3f} on average.\n"
         f"Chosen by: {choice.selected_by}.\n"
-        f"Next: fairtune finetune --run {folder.path}"
+        f"Next: {command_line('finetune', folder.path)}"
     )
 
 

@@ -19,7 +19,7 @@ from fairtune_hf.cli.arguments import (
 )
 from fairtune_hf.cli.inputs import load_model, load_table, place_data
 from fairtune_hf.cli.label_names import agree_labels
-from fairtune_hf.cli.messages import is_first_process, say
+from fairtune_hf.cli.messages import is_first_process, say, say_next
 from fairtune_hf.data import ImageTable
 from fairtune_hf.metrics import evaluate_predictions
 from fairtune_hf.plain_data import read_as
@@ -74,7 +74,8 @@ def plan_evaluation(folder: RunFolder, evaluation: EvaluateArguments) -> Callabl
         print(format_table(record))
         print(record.verdict)
         _print_doubts(record.own.result("test").warnings)
-        say(f"Next: fairtune report --run {folder.path}")
+        say_next("report", folder.path)
+        say_next("predict", folder.path, "PICTURE.png")
 
     return execute
 

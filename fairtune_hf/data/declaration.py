@@ -133,7 +133,8 @@ class RawTable:
     Pictures come as `sources`, one per row, or as `pictures` that are decoded already.
 
     `frame` has row_id, patient_id, label, one column of group names per attribute, source_row (the
-    line of the metadata file, for messages) and, where the reader knows it, split.
+    line of the metadata file, for messages) and, where the reader knows it, split. Of a folder that
+    `prepare` wrote, `prepared_side` is the side of its pictures and `originals` what it says of their files.
     """
 
     frame: pd.DataFrame
@@ -147,6 +148,8 @@ class RawTable:
     recorded: dict[str, Any] = field(default_factory=dict)
     stratify: tuple[str, ...] | None = None
     default_sensitive: str | None = None
+    prepared_side: int | None = None
+    originals: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -55,16 +55,25 @@ class HfSource:
 
     def read(self, side: int) -> tuple[Pixels, bytes]:
         """Decode the row's picture; see `ImageSource.read`."""
+        raw = self.raw()
+        return square(decode_bytes(raw, self.depth16), side), hashlib.sha256(raw).digest()
+
+    def raw(self) -> bytes:
+        """Return the bytes of the row's picture.
+
+        Raises:
+            ImageError: if there are none.
+        """
         value = self.data[self.index][self.column]
         if not value:
             raise ImageError("has no picture")
-        raw = value.get("bytes")
+        raw: bytes | None = value.get("bytes")
         if raw is None:
             try:
                 raw = Path(value["path"]).read_bytes()
             except (OSError, TypeError) as error:
                 raise ImageError("has a picture whose file cannot be opened") from error
-        return square(decode_bytes(raw, self.depth16), side), hashlib.sha256(raw).digest()
+        return raw
 
 
 def is_hub_id(root: str | Path) -> bool:

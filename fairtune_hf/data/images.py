@@ -79,6 +79,15 @@ class FileSource:
         Raises:
             ImageError: if there is no usable picture.
         """
+        raw = self.raw()
+        return decode_bytes(raw, self.depth16), raw
+
+    def raw(self) -> bytes:
+        """Return the file's bytes.
+
+        Raises:
+            ImageError: if there are none.
+        """
         try:
             path = Path(self.path)
             if not stat.S_ISREG(path.stat().st_mode):
@@ -88,7 +97,7 @@ class FileSource:
             raise ImageError(f"cannot be opened ({error.strerror})") from error
         if not raw:
             raise ImageError("is empty (0 bytes)")
-        return decode_bytes(raw, self.depth16), raw
+        return raw
 
 
 def decode_bytes(raw: bytes, depth16: str = "minmax") -> Image.Image:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from fairtune_hf.data.appearance import measure_originals
 from fairtune_hf.data.checked_rows import (
     CheckedRows,
     check_rows,
@@ -259,6 +260,7 @@ def build_table(
     keep = np.flatnonzero(frame["split"].isin(list(splits)).to_numpy())
     positions = raw.frame["position"].to_numpy(dtype=np.int64)
     images = pictures.rows(positions[keep])
+    side = images.shape[1]
     return ImageTable(
         name=checked.spec.name,
         frame=frame.iloc[keep].reset_index(drop=True),
@@ -272,7 +274,18 @@ def build_table(
         split_hash=hash_split(frame),
         patient_codes=patients[keep],
         fingerprint=fingerprint(frame, pictures, positions, keep, images),
+        stored_sides=tuple(dict.fromkeys([raw.prepared_side or side, side])),
+        originals=training_originals(checked) if "train" in splits else None,
     )
+
+
+def training_originals(checked: CheckedRows) -> dict[str, Any] | None:
+    """Return the ranges of size of the files that training rows were read from, or what a prepared folder says of them."""
+    raw = checked.raw
+    if raw.sources is None:
+        return raw.originals
+    rows = np.flatnonzero((raw.frame["split"] == "train").to_numpy())
+    return measure_originals([raw.sources[int(row)] for row in rows])
 
 
 def check_side(side: int) -> None:

@@ -25,6 +25,7 @@ from fairtune_hf.data.load import (
     check_side,
     decode_pictures,
     take_decoding,
+    training_originals,
 )
 from fairtune_hf.data.near_duplicates import find_near_duplicates
 from fairtune_hf.data.prepared import (
@@ -154,7 +155,7 @@ def prepare(
     write_table(checked, folder / TABLE)
     page = render_data_report(checked, pictures)
     write_text(folder / REPORT, page)
-    write_manifest(checked, folder, image_size, identity)
+    write_manifest(checked, folder, image_size, identity, training_originals(checked))
     return _summary(checked, folder, report=folder / REPORT, pictures=folder / PICTURES)
 
 

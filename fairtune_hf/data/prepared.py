@@ -79,8 +79,18 @@ def release_folder(folder: Path) -> None:
         folder.rmdir()
 
 
-def write_manifest(checked: Any, folder: Path, side: int, identity: str) -> None:
-    """Write `prepared.json` with checksums of the others, which makes the folder complete."""
+def write_manifest(
+    checked: Any, folder: Path, side: int, identity: str, originals: dict[str, Any] | None = None
+) -> None:
+    """Write `prepared.json` with checksums of the others, which makes the folder complete.
+
+    Args:
+        checked: The rows.
+        folder: Where.
+        side: Side of the pictures.
+        identity: Hash of what was prepared.
+        originals: What is to be said of the pictures' files.
+    """
     raw = checked.raw
     content = {
         "schema_version": SCHEMA_VERSION,
@@ -104,6 +114,8 @@ def write_manifest(checked: Any, folder: Path, side: int, identity: str) -> None
             "pictures": digest_bytes(_open_pictures(folder).pixels),
         },
     }
+    if originals is not None:
+        content["originals"] = originals
     if content["positions"] == list(range(len(checked.frame))):
         del content["positions"]
     write_text(folder / MANIFEST, json.dumps(sign(content), indent=1) + "\n")
@@ -174,6 +186,8 @@ def read_prepared(
         + warnings,
         recorded=dict(manifest["recorded"]),
         default_sensitive=manifest["default_sensitive"],
+        prepared_side=manifest["image_size"],
+        originals=manifest.get("originals"),
     )
 
 

@@ -62,6 +62,16 @@ class ImageTable:
         repr=False,
         metadata={"help": "digests of the complete table, kept by subsets; None if made by hand"},
     )
+    stored_sides: tuple[int, ...] | None = field(
+        default=None,
+        repr=False,
+        metadata={"help": "sides of the squares each picture was resized to, the last one kept"},
+    )
+    originals: dict[str, Any] | None = field(
+        default=None,
+        repr=False,
+        metadata={"help": "ranges of size of the training pictures' files, where there are files"},
+    )
 
     def __post_init__(self) -> None:
         if len(self.frame) != len(self.images):

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 
 from fairtune_hf.data import is_hub_id
 from fairtune_hf.inference.earlier import describe_run
 from fairtune_hf.inference.predictor import Predictor
-from fairtune_hf.model_description import FILE, ModelDescription, read_description
+from fairtune_hf.model_description import (
+    FILE,
+    PROCESSOR,
+    ModelDescription,
+    OperatingPoint,
+    read_description,
+)
 from fairtune_hf.plain_data import parse_json
 from fairtune_hf.run_folder import ADAPTER_FILES, RunFolder
 from fairtune_hf.training.adapter import require_whole_adapter
 from fairtune_hf.training.backbone import DEMO_BACKBONE_ID, Backbone, load_backbone
 
-_FROM_HUB = (*ADAPTER_FILES, FILE, "preprocessor_config.json", "run.json")
+_FROM_HUB = (*ADAPTER_FILES, FILE, PROCESSOR, "run.json")
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ def load_predictor(
     device: str | None = None,
     batch_size: int = 64,
     base_model: str | Path | None = None,
+    threshold: float | None = None,
 ) -> Predictor:
     """Load a trained model with what belongs to it.
 
@@ -43,6 +52,7 @@ def load_predictor(
         device: Where to compute, such as `cpu` or `cuda`; a GPU where there is one by default.
         batch_size: Pictures that the model is given at once.
         base_model: The base model's folder or Hub id, where it is not where the adapter says.
+        threshold: From which score on a picture is called label 1, in place of the model's operating point.
 
     Raises:
         FileNotFoundError: There is no run or adapter, or its base model is not where it was.
@@ -50,13 +60,50 @@ def load_predictor(
     """
     place = _find(path)
     described = _describe(place)
+    if threshold is not None:
+        described.operating_point = OperatingPoint(
+            threshold=threshold, rule="given", chosen_on="no rows: given by the caller"
+        )
     config = _adapter_config(place.adapter)
     backbone = _load_base(described, config, base_model)
-    with torch.random.fork_rng(devices=[]):  # the new head is drawn, and its place taken at once
-        model = PeftModel.from_pretrained(backbone.copy_with_new_head(), str(place.adapter))
-    _name_labels(model, described)
+    model = _with_adapter(backbone, place.adapter, described)
+    others = {
+        seed: _with_adapter(backbone, folder, described)
+        for seed, folder in _further_refits(place, described).items()
+    }
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Predictor(model, described, device=where, batch_size=batch_size)
+    return Predictor(model, described, device=where, batch_size=batch_size, others=others)
+
+
+def _further_refits(place: _Place, described: ModelDescription) -> dict[int, Path]:
+    """Return the folders of the other seeds' adapters of the run's choice, where they were kept."""
+    if place.run is None:
+        return {}
+    predictions = place.run.read_refits(place.run.read_chosen().choice)
+    known = set() if predictions is None else set(predictions["seed"])
+    kept = [seed for seed in place.run.kept_seeds() if seed in known and seed != described.seed]
+    return {seed: place.run.kept_adapter(seed) for seed in kept}
+
+
+def _with_adapter(backbone: Backbone, folder: Path, described: ModelDescription) -> Any:
+    """Return a copy of the base with an adapter in it, labels named.
+
+    Raises:
+        ValueError: The adapter cannot be read, or is of another model.
+    """
+    _adapter_config(folder)
+    try:
+        # The new head is drawn, and its place taken. PEFT asks transformers for what it deprecates.
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+            model = PeftModel.from_pretrained(backbone.copy_with_new_head(), str(folder))
+    except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"model: expected an adapter of {backbone.id} in {folder}, and it could not be loaded "
+            f"({(str(error).strip() or type(error).__name__).splitlines()[0]}). Restore its files."
+        ) from error
+    _name_labels(model, described)
+    return model
 
 
 def _find(path: str | Path) -> _Place:

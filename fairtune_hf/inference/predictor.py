@@ -22,6 +22,7 @@ from PIL import Image
 from scipy.special import softmax
 from torch import Tensor, nn
 
+from fairtune_hf.data.appearance import unlike
 from fairtune_hf.data.image_source import ImageError, Pixels, noted
 from fairtune_hf.inference.pictures import Picture, decode, stored_square
 from fairtune_hf.model_description import ModelDescription, OperatingPoint
@@ -159,12 +160,14 @@ class Predictor:
             yield from self._score(batch)
 
     def _look(self, picture: Picture) -> _Seen | ImageError:
+        given = self.described.input
         try:
             with noted() as told:
-                pixels = self.decode(picture)
+                image = decode(picture, given.depth16)
         except ImageError as error:
             return error
-        return _Seen(pixels, tuple(told))
+        pixels = stored_square(image, given)
+        return _Seen(pixels, (*told, *unlike(self.described.pictures, image.size, pixels)))
 
     def _score(self, batch: Sequence[_Seen | ImageError]) -> Iterator[Prediction | ImageError]:
         read = [item.pixels for item in batch if isinstance(item, _Seen)]

@@ -24,6 +24,7 @@ from fairtune_hf.metrics import (
 )
 from fairtune_hf.metrics.registry import TESTED
 from fairtune_hf.plain_data import read_as
+from fairtune_hf.reports.described import complete_description
 from fairtune_hf.reports.verdict import run_verdict
 from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.run_record import (
@@ -73,6 +74,7 @@ def measure(run_dir: Path | str, *, n_resamples: int = 2000, seed: int = 0) -> R
     for where, method in folder.refits(record).values():
         predictions = _require_predictions(where, method.choice)
         method.seeds = _measure(predictions, record.choice.seed, options)
+        complete_description(where, method, predictions, record.dataset.sensitive)
     record.warnings = _collect_warnings(record)
     return folder.write(record)
 

@@ -22,6 +22,7 @@ from transformers import TrainerCallback
 
 from fairtune_hf.checksums import digest_of, read_noted, write_noted
 from fairtune_hf.search.objectives import Objective, ObjectiveMetrics
+from fairtune_hf.training.adapter_folder import remove_blank_card
 from fairtune_hf.training.trainer import FairTrainer
 from fairtune_hf.turn import FileTurn
 from fairtune_hf.whole_files import flush
@@ -77,6 +78,7 @@ class KeepBest(TrainerCallback):
             partial.mkdir(parents=True)
             model: Any = self._trainer.model
             model.save_pretrained(str(partial))
+            remove_blank_card(partial)
             if self._metrics.last is not None:
                 np.save(partial / _SCORES, self._metrics.last.scores)
             noted = {file.name: [digest_of(file.read_bytes())] for file in partial.iterdir()}

@@ -7,10 +7,12 @@ Validation and test rows are scored once, after the last epoch of each refit.
 from __future__ import annotations
 
 import functools
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,11 @@ from tqdm.auto import tqdm
 
 from fairtune_hf.costs import add_costs
 from fairtune_hf.data import ImageTable
+from fairtune_hf.model_description import forget_measured
 from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.run_record import ChoiceRecord, RunRecord
 from fairtune_hf.training.adapter import adapter_fault
+from fairtune_hf.training.adapter_folder import describe_adapter, save_adapter
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.candidate import Candidate
@@ -44,6 +48,7 @@ def refit(
     choice: ChoiceRecord,
     *,
     seeds: Sequence[int],
+    keep_seeds: bool = False,
     on_seed: Callable[[int], object] | None = None,
     on_cost: Callable[[dict[str, Any]], object] | None = None,
 ) -> pd.DataFrame:
@@ -59,6 +64,7 @@ def refit(
         folder: Receives `predictions.parquet` and `adapter/`.
         choice: What to train.
         seeds: One refit each; the adapter kept is that of the first.
+        keep_seeds: Keep the adapters of the others too, in `seeds/`, and train again those that are not there.
         on_seed: Called with each seed once its predictions are in the folder.
         on_cost: Called with the cost entry of each training that was done.
 
@@ -66,17 +72,20 @@ def refit(
         The predictions of all seeds: row_id, seed, split, label, score, patient and the attributes.
     """
     training, candidate = training.at(folder.path), Candidate.from_record(choice)
-    done = read_done(folder, choice, seeds)
+    done = read_done(folder, choice, seeds, keep_seeds=keep_seeds)
+    if done is None and PartialState().is_main_process:
+        shutil.rmtree(folder.path / "seeds", ignore_errors=True)  # of another choice
     adapter = None if done is None else folder.noted_adapter(done)
     frames = {} if done is None else {seed: done[done["seed"] == seed] for seed in seeds}
     frames = {seed: frame for seed, frame in frames.items() if len(frame)}
     for seed in seeds:
         if seed not in frames:
-            save_to = folder if seed == seeds[0] else None
+            further = folder.kept_adapter(seed) if keep_seeds else None
+            save_to = folder.adapter if seed == seeds[0] else further
             trainer = training.train(replace(candidate, seed=seed))
             frames[seed] = _score_and_save(trainer, training, seed, save_to)
             if PartialState().is_main_process:
-                if save_to is not None:
+                if seed == seeds[0]:
                     adapter = folder.digest_adapter()
                 folder.write_refits(_join(frames, seeds), choice, adapter)
             if on_cost is not None:
@@ -86,15 +95,21 @@ def refit(
     return _join(frames, seeds)
 
 
-def read_done(folder: RunFolder, choice: ChoiceRecord, seeds: Sequence[int]) -> pd.DataFrame | None:
+def read_done(
+    folder: RunFolder, choice: ChoiceRecord, seeds: Sequence[int], *, keep_seeds: bool = False
+) -> pd.DataFrame | None:
     """Read the predictions of a choice that need not be made again; None where all have to be.
 
-    Without a whole adapter of theirs, those of the first seed count as not there.
+    Without a whole adapter of theirs, those of the first seed count as not there, and with `keep_seeds` those
+    of the others without an adapter.
     """
     done = folder.read_whole_refits(choice)
-    if done is None or adapter_fault(folder, done) is None:
-        return done
-    return done[done["seed"] != seeds[0]]
+    if done is None:
+        return None
+    again = [] if adapter_fault(folder, done) is None else [seeds[0]]
+    if keep_seeds:
+        again += sorted({*seeds[1:]} - {*folder.kept_seeds()})
+    return done[~done["seed"].isin(again)] if again else done
 
 
 def _join(frames: Mapping[int, pd.DataFrame], seeds: Sequence[int]) -> pd.DataFrame:
@@ -108,9 +123,19 @@ def finetune(
     arguments: FitArguments,
     *,
     seeds: Sequence[int],
+    keep_seeds: bool = False,
     show_progress: bool = True,
 ) -> None:
     """Train the run's choice and its controls at the same seeds, as run.json says.
+
+    Args:
+        folder: The run.
+        table: Its rows, of all three splits.
+        backbone: Its base model.
+        arguments: How it trains.
+        seeds: One refit each.
+        keep_seeds: Keep the choice's adapter of every seed, not of the first alone.
+        show_progress: Draw a bar.
 
     Raises:
         ValueError: The data or the weights are not those of the search.
@@ -118,7 +143,7 @@ def finetune(
     state = arguments.join_processes()
     with _refits_alone(folder) if state.is_main_process else nullcontext():
         state.wait_for_everyone()  # what the first process wrote to the folder is there once all are here
-        _finetune(folder, table, backbone, arguments, seeds, show_progress)
+        _finetune(folder, table, backbone, arguments, seeds, keep_seeds, show_progress)
 
 
 def _refits_alone(folder: RunFolder) -> FileTurn:
@@ -139,6 +164,7 @@ def _finetune(
     backbone: Backbone,
     arguments: FitArguments,
     seeds: Sequence[int],
+    keep_seeds: bool,
     show_progress: bool,
 ) -> None:
     """Do what `finetune` says, alone in the folder."""
@@ -181,6 +207,7 @@ def _finetune(
                 where,
                 method.choice,
                 seeds=seeds,
+                keep_seeds=keep_seeds and where is folder,
                 on_seed=end_seed,
                 on_cost=functools.partial(_add_refit_cost, folder, name),
             )
@@ -188,6 +215,7 @@ def _finetune(
         with folder.editing() as found:
             if measured is not None and not measured.holds():
                 found.forget_evaluation()
+                forget_measured(folder.adapter)
             found.dataset = describe_dataset(table)
             found.warnings = list(dict.fromkeys([*found.warnings, *table.warnings]))
     PartialState().wait_for_everyone()
@@ -236,7 +264,7 @@ def check_same_base(record: RunRecord, backbone: Backbone) -> None:
 
 
 def _score_and_save(
-    trainer: FairTrainer, training: Training, seed: int, save_to: RunFolder | None
+    trainer: FairTrainer, training: Training, seed: int, save_to: Path | None
 ) -> pd.DataFrame:
     """Score validation and test rows with a trained model, and keep its adapter where asked."""
     frames = [
@@ -249,9 +277,11 @@ def _score_and_save(
         for split in _SCORED_SPLITS
     ]
     if save_to is not None and trainer.is_world_process_zero():
-        model: Any = trainer.model
-        with replacing_folder(save_to.adapter) as partial:
-            model.save_pretrained(str(partial))
+        described = describe_adapter(
+            training.table, training.backbone, training.arguments.transforms, seed
+        )
+        with replacing_folder(save_to) as partial:
+            save_adapter(trainer.model, partial, described)
     return pd.concat(frames, ignore_index=True)
 
 

@@ -59,6 +59,11 @@ class FairMaskConfig(PeftConfig):
         "'trunk.cells.*', or a mapping with that glob under 'block' and the names of the "
         "children under norm1, norm2, attention, mlp and head.",
     )
+    id2label: dict[str, str] | None = described(
+        None,
+        "Names of the classes by their number, which the model's own config is given when the "
+        "adapter is loaded.",
+    )
     target_modules: list[str] | str | None = described(
         None,
         "Instead of a mask: the modules to train, by the end of their name or by a "

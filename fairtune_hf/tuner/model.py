@@ -9,6 +9,7 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
 from .config import FairMaskConfig
+from .labels import name_labels, rename_labels
 from .layer import FairMaskLayer
 from .loose import Holder, hold, release
 from .plan import build_plan, tuned_by_module
@@ -100,6 +101,7 @@ class FairMaskModel(BaseTuner):
         self, model: nn.Module, config: FairMaskConfig, adapter_name: str
     ) -> None:
         hold_still(model)
+        name_labels(model, config.id2label)
         if hasattr(type(model), "_load_pretrained_model"):
             model.__dict__["_load_pretrained_model"] = load_pretrained_model
 
@@ -110,8 +112,11 @@ class FairMaskModel(BaseTuner):
                 for adapter_name in self.peft_config:
                     module.register_adapter(adapter_name)
 
-    def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> nn.Module:
-        model = super()._unload_and_optionally_merge(*args, **kwargs)
+    def _unload_and_optionally_merge(
+        self, merge: bool = True, *args: Any, **kwargs: Any
+    ) -> nn.Module:
+        model = super()._unload_and_optionally_merge(merge, *args, **kwargs)
+        rename_labels(model, merged=merge)
         model.__dict__.pop("_load_pretrained_model", None)
         let_go(model)
         return model

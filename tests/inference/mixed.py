@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -86,9 +85,8 @@ def train_by_hand(root: Path, model: Path, out: Path, *flags: str, seeds: int = 
     return out
 
 
-def score_of(
-    predictions: pd.DataFrame, split: str = "test", seed: int = 0
-) -> Callable[[str], float]:
-    """Return a file's score by its name."""
-    rows = predictions[(predictions["split"] == split) & (predictions["seed"] == seed)]
-    return dict(zip(rows["row_id"], rows["score"], strict=True)).__getitem__
+def own_scores(run: Path, root: Path, *, seed: int = 0) -> tuple[list[Path], np.ndarray]:
+    """The test pictures of a run, and what its training wrote of them."""
+    frame = pd.read_parquet(run / "predictions.parquet")
+    rows = frame[(frame["split"] == "test") & (frame["seed"] == seed)]
+    return [root / name for name in rows["row_id"]], rows["score"].to_numpy()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +13,7 @@ from PIL import Image
 
 from fairtune_hf import load_predictor
 from fairtune_hf.inference import Predictor
-from fairtune_hf.run_folder import RunFolder
-from tests.inference.mixed import draw_mixed, score_of, train_by_hand
-
-
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_mixed(tmp_path_factory.mktemp("mixed") / "set")
-
-
-@pytest.fixture(scope="module")
-def run(mixed: Path, tiny_vit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_by_hand(mixed, tiny_vit, tmp_path_factory.mktemp("runs") / "run")
+from tests.inference.mixed import own_scores
 
 
 @pytest.fixture(scope="module")
@@ -30,29 +21,25 @@ def predictor(run: Path) -> Predictor:
     return load_predictor(run, device="cpu", batch_size=7)
 
 
-def own_scores(run: Path, root: Path) -> tuple[list[Path], np.ndarray]:
-    """The test pictures of a run, and what its training wrote of them."""
-    predictions = RunFolder(run).read_predictions()
-    assert predictions is not None
-    names = predictions.loc[predictions["split"] == "test", "row_id"]
-    told = score_of(predictions)
-    return [root / name for name in names], np.array([told(name) for name in names])
-
-
 def test_the_runs_own_test_pictures_get_the_runs_own_scores(
     predictor: Predictor, run: Path, mixed: Path
 ) -> None:
-    files, right = own_scores(run, mixed)
+    found = {}
+    for seed in (0, 1):
+        files, found[seed] = own_scores(run, mixed, seed=seed)
     assert {file.suffix for file in files} == {".png", ".jpg", ".dcm"}
-    found = predictor(files)
-    np.testing.assert_allclose([p.score for p in found], right, rtol=0, atol=1e-6)
-    assert [p.label for p in found] == ["ill" if score >= 0.5 else "well" for score in right]
+    told = predictor(files)
+    np.testing.assert_allclose([p.score for p in told], found[0], rtol=0, atol=1e-6)
+    for seed, right in found.items():
+        scores = [(p.scores_by_seed or {})[seed] for p in told]
+        np.testing.assert_allclose(scores, right, rtol=0, atol=1e-6)
+    assert [p.label for p in told] == ["ill" if score >= 0.5 else "well" for score in found[0]]
 
 
 def test_a_picture_is_the_same_as_path_bytes_image_and_array(
     predictor: Predictor, mixed: Path
 ) -> None:
-    for name in ("p01.jpg", "p00.png", "p04.png", "p03.png"):
+    for name in ("p01.jpg", "p00.png", "p04.png", "p03.png"):  # p04 is of 16 bits
         file = mixed / name
         with Image.open(file) as image:
             given = [file, str(file), file.read_bytes(), image, np.asarray(image)]
@@ -61,6 +48,19 @@ def test_a_picture_is_the_same_as_path_bytes_image_and_array(
         assert first.dtype == torch.float32
         for other in others:
             assert torch.equal(first, other), name
+
+
+def test_what_is_no_picture_is_refused_with_its_place(predictor: Predictor, mixed: Path) -> None:
+    for bad, words in (
+        (mixed / "absent.png", "cannot be opened"),
+        (b"", "is empty"),
+        (b"text", "is not a picture"),
+        (np.zeros((4, 4, 7)), "of shape"),
+        (np.array([["a"]]), "numbers were expected"),
+        (3, "where a path, bytes, a PIL image or a numpy array was expected"),
+    ):
+        with pytest.raises(ValueError, match=rf"pictures\[1\].*{words}"):
+            predictor([mixed / "p00.png", bad])  # type: ignore[list-item]
 
 
 def test_the_merged_model_is_a_plain_one_with_the_same_logits(
@@ -73,3 +73,65 @@ def test_the_merged_model_is_a_plain_one_with_the_same_logits(
         right = predictor.model(pixel_values=pixels).logits
         assert torch.allclose(merged(pixel_values=pixels).logits, right, atol=1e-6)
     assert merged.config.id2label == {0: "well", 1: "ill"} == predictor.id2label
+
+
+def test_the_folder_of_the_adapter_is_enough_and_may_be_moved(
+    predictor: Predictor, run: Path, mixed: Path, tmp_path: Path
+) -> None:
+    moved = Path(shutil.copytree(run / "adapter", tmp_path / "mine"))
+    other = load_predictor(moved, device="cpu", batch_size=7)
+    files, right = own_scores(run, mixed)
+    np.testing.assert_allclose([p.score for p in other(files)], right, rtol=0, atol=1e-6)
+    assert other.groups == predictor.groups
+    assert other.operating_point == predictor.operating_point
+
+
+def test_a_run_of_an_earlier_release_predicts_from_its_record(
+    run: Path, mixed: Path, tmp_path: Path
+) -> None:
+    old = Path(shutil.copytree(run, tmp_path / "old"))
+    for name in ("fairtune.json", "preprocessor_config.json"):
+        (old / "adapter" / name).unlink()
+    found = load_predictor(old, device="cpu")
+    files, right = own_scores(run, mixed)
+    np.testing.assert_allclose([p.score for p in found(files)], right, rtol=0, atol=1e-6)
+    assert found.id2label == {0: "well", 1: "ill"}
+    assert found.groups.keys() == {"F", "M"}
+    alone = Path(shutil.copytree(old / "adapter", tmp_path / "alone"))
+    with pytest.raises(FileNotFoundError, match="Give the folder of the whole run"):
+        load_predictor(alone)
+
+
+def test_another_base_model_is_refused(run: Path, tiny_vit: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    other = Path(shutil.copytree(tiny_vit, tmp_path / "other"))
+    weights = load_file(other / "model.safetensors")
+    name = next(name for name in weights if "patch_embeddings" in name)
+    save_file({**weights, name: weights[name] + 1}, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="base_model: expected the weights"):
+        load_predictor(run, base_model=other)
+    gone = Path(shutil.copytree(run / "adapter", tmp_path / "gone"))
+    config = json.loads((gone / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(tmp_path / "nowhere" / "base" / "model")
+    (gone / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(FileNotFoundError, match="--base-model"):
+        load_predictor(gone)
+    assert load_predictor(gone, base_model=tiny_vit).image_size == 32
+
+
+def test_a_picture_unlike_the_training_pictures_is_said_to_be(
+    predictor: Predictor, mixed: Path
+) -> None:
+    usual, tiny, long, bright = predictor(
+        [
+            mixed / "p01.jpg",
+            np.full((20, 20, 3), 120, dtype=np.uint8),
+            np.random.default_rng(0).integers(40, 160, (100, 4000, 3), dtype=np.uint8),
+            np.full((300, 300), 255, dtype=np.uint8),
+        ]
+    )
+    assert usual.warnings == ()
+    assert any("shorter side in pixels is 20, in training 96 to 480" in w for w in tiny.warnings)
+    assert any("longer by shorter side is 40, in training 1 to 3.333" in w for w in long.warnings)
+    assert any(w.startswith("mean brightness (0 to 255) is 255") for w in bright.warnings)
