@@ -13,7 +13,7 @@ import fairtune_hf
 PACKAGE = Path(fairtune_hf.__file__).parent
 ORDER = [
     *("tuner", "metrics", "data", "baselines", "training", "search", "reports"),
-    *("inference", "hub", "cli"),
+    *("inference", "export", "hub", "cli"),
 ]
 INDEPENDENT = {"tuner", "metrics", "data"}
 SHARED = {

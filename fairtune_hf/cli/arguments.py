@@ -237,6 +237,39 @@ class CardArguments:
 
 
 @dataclass(kw_only=True)
+class ExportArguments:
+    """What is exported, and how much a group may lose to fewer bits."""
+
+    rare: ClassVar[frozenset[str]] = frozenset(
+        {"max_auc_loss", "max_shift", "max_calibration_loss", "max_turned"}
+    )
+
+    out: str | None = described(None, "Folder to write.")
+    format: str = described("transformers", "transformers, onnx or torch.")
+    int8: bool = described(
+        False, "With onnx: weights of 8 bits; refused if a group loses more than the bounds."
+    )
+    half: str | None = described(
+        None, "With transformers: store weights as float16 or bfloat16, with the same bounds."
+    )
+    batch_size: int = described(
+        1, "With --int8: pictures that will be scored at once; scores depend on it."
+    )
+    data_root: str | None = described(None, "Folder the run's data lie in now, if they moved.")
+    max_auc_loss: float = described(0.01, "Most that a group's AUC may lose.")
+    max_shift: float = described(
+        0.02, "Most that a group's mean score may move, or two groups' apart."
+    )
+    max_calibration_loss: float = described(
+        0.02, "Most that a group's expected calibration error may rise."
+    )
+    max_turned: float = described(
+        0.02, "Largest share of a group's decisions that may turn at the operating point."
+    )
+    overwrite: bool = described(False, "Replace an export that is there.")
+
+
+@dataclass(kw_only=True)
 class PushArguments:
     """Where a run is pushed."""
 

@@ -17,6 +17,7 @@ from fairtune_hf.cli.arguments import (
     DataArguments,
     DemoArguments,
     EvaluateArguments,
+    ExportArguments,
     ExternalArguments,
     MaskArguments,
     ModelArguments,
@@ -114,6 +115,14 @@ def _check_predict(parts: Sequence[Any], given: frozenset[str]) -> None:
         raise ValueError(
             "PICTURES: expected files or folders of pictures, or --table with a table of them, and not both; got "
             f"{'neither' if asked.table is None else 'both'}. Example: fairtune predict --run runs/demo picture.png"
+        )
+
+
+def _check_export(parts: Sequence[Any], given: frozenset[str]) -> None:
+    _need_run(parts, given)
+    if parts[1].out is None:
+        raise ValueError(
+            "--out: expected the folder to export into, got none. Example: --out exported"
         )
 
 
@@ -233,6 +242,15 @@ _ALL = (
         "fairtune predict --run runs/demo picture.png folder/ --out scores.csv",
         (RunArguments, PredictArguments),
         check=_check_predict,
+    ),
+    RecipeParser(
+        "export",
+        "Write a run's model without PEFT, with labels and what prepares its pictures, and check it against the run's own "
+        "scores of its test pictures; what differs, or costs a group more than the bounds, is not written. onnx needs "
+        "pip install 'fairtune_hf[export]'.",
+        "fairtune export --run runs/demo --out exported --format onnx",
+        (RunArguments, ExportArguments),
+        check=_check_export,
     ),
     RecipeParser(
         "push",

@@ -24,6 +24,7 @@ from fairtune_hf.cli.messages import is_first_process, say
 from fairtune_hf.data import TRANSFORM_PRESETS, ImageTable, load_dataset_table
 from fairtune_hf.data.folder_hf import is_hub_id
 from fairtune_hf.data.prepared import prepared_name
+from fairtune_hf.inference import Predictor
 from fairtune_hf.search import SearchArguments
 from fairtune_hf.training import (
     Backbone,
@@ -48,9 +49,7 @@ CLAIM = "config.yaml.lock"  # shared by all that work in a run's folder
 
 def load_model(model: ModelArguments) -> Backbone:
     """Load the checkpoint, or the demo backbone and say so."""
-    # Deprecations that the Hugging Face libraries raise in each other are not the user's to mend.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    transformers_logging.set_verbosity_error()
+    quiet_libraries()
     if model.model is None:
         say(
             "No --model given: using the embedded demo backbone, a small ViT for trying things out."
@@ -58,11 +57,17 @@ def load_model(model: ModelArguments) -> Backbone:
     return load_backbone(model.model, revision=model.revision, block_pattern=model.block_pattern)
 
 
+def quiet_libraries() -> None:
+    """Leave out deprecations that the Hugging Face libraries raise in each other: they are not the user's to mend."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    transformers_logging.set_verbosity_error()
+
+
 def load_table(
     data: DataArguments,
     options: Any,
     training: FitArguments,
-    backbone: Backbone,
+    backbone: Backbone | Predictor,
     *,
     splits: tuple[str, ...],
     external: bool = False,

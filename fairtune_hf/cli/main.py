@@ -40,6 +40,7 @@ COMMANDS = {
     "report": "Write report.html and the model card of a run.",
     "card": "Write the model card of an evaluated run.",
     "predict": "Score pictures with a run's model, an adapter or a Hub id.",
+    "export": "Write a run's model as files that transformers, ONNX or PyTorch open, checked.",
     "push": "Upload adapter, card, numbers and report of a run to the Hub.",
     "profile": "Train a few steps of a recipe and show where the time goes, with advice.",
     "recipes": "List the recipes that come with the package.",

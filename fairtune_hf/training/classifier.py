@@ -112,7 +112,7 @@ def check_heads(model: PreTrainedModel, heads: Iterable[str], name: str) -> list
 
 def _read_config(path: str, revision: str | None) -> Any:
     # A config from elsewhere can be wrong in any way: each becomes a refusal that says which.
-    with _quiet_transformers(), _refusal(path, "read (config.json)"):
+    with quiet_transformers(), _refusal(path, "read (config.json)"):
         return AutoConfig.from_pretrained(
             path, revision=revision or "main", num_labels=CLASSES, trust_remote_code=False
         )
@@ -207,7 +207,7 @@ def _load(
     # Building an architecture from a config of elsewhere, and reading weights into it, can fail in any way.
     # A tower saved alone names its weights with or without the place it has in the dual encoder.
     tower = {r"^(?!vision_model\.)": "vision_model."} if kind in _TOWERS else None
-    with _quiet_transformers(), _refusal(path, "loaded as an image classifier"):
+    with quiet_transformers(), _refusal(path, "loaded as an image classifier"):
         model, loading = model_class.from_pretrained(
             path,
             key_mapping=tower,
@@ -295,7 +295,7 @@ def _some(keys: list[str], most: int = 4) -> str:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep transformers from reporting the new head, and from drawing a progress bar."""
     before, bar = (
         transformers_logging.get_verbosity(),
