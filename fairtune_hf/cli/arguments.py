@@ -241,7 +241,7 @@ class ExportArguments:
     """What is exported, and how much a group may lose to fewer bits."""
 
     rare: ClassVar[frozenset[str]] = frozenset(
-        {"max_auc_loss", "max_shift", "max_calibration_loss", "max_turned"}
+        {"base_model", "max_auc_loss", "max_shift", "max_calibration_loss", "max_turned"}
     )
 
     out: str | None = described(None, "Folder to write.")
@@ -256,6 +256,7 @@ class ExportArguments:
         1, "With --int8: pictures that will be scored at once; scores depend on it."
     )
     data_root: str | None = described(None, "Folder the run's data lie in now, if they moved.")
+    base_model: str | None = described(None, "The base model, if it is not where the adapter says.")
     max_auc_loss: float = described(0.01, "Most that a group's AUC may lose.")
     max_shift: float = described(
         0.02, "Most that a group's mean score may move, or two groups' apart."

@@ -36,7 +36,8 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     folder = require_run(run)
     require_adapter(folder)
     quiet_libraries()
-    predictor = load_predictor(folder.path, device="cpu")
+    predictor = load_predictor(folder.path, device="cpu", base_model=export.base_model)
+    predictor.others.clear()  # what is exported is the refit that the run's groups were measured with
     table = _load_test(folder, predictor, export.data_root)
 
     def execute() -> None:

@@ -13,10 +13,6 @@ class RefusedError(Exception):
     """Bad input that shows only while a command runs: said in words, with the exit code of bad input."""
 
 
-class RefusedError(Exception):
-    """Bad input that shows only while a command runs: said in words, with the exit code of bad input."""
-
-
 def say(message: str) -> None:
     """Tell the user something, once, whatever the number of processes."""
     if is_first_process():

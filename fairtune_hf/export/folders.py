@@ -70,17 +70,17 @@ def write_transformers(
 
 
 def processor_of(given: InputRecord) -> dict[str, Any]:
-    """Return the processor of transformers with equal pixels for square pictures, and the nearest for others.
+    """Return the processor of transformers that is nearest, of equal pixels for square pictures with its backend of Pillow.
 
-    Where what is stored is what the model sees, that one cuts the centre square and then resizes it, as the
-    training did but for the outermost pixels. Else it resizes the shorter side and cuts the centre. Both by Pillow:
-    torchvision rounds some pixels otherwise.
+    Where what is stored is what the model sees, that one cuts the centre square and then resizes it, as the training
+    did but for the outermost pixels. Else it resizes the shorter side and cuts the centre. Its backend of torchvision,
+    which is taken by itself, rounds some pixels to the next grey level.
     """
     size, stored = given.image_size, given.stored_sides[-1]
     square = {"height": size, "width": size}
     cuts_first = stored == size
     return {
-        "image_processor_type": f"{'Perceiver' if cuts_first else 'CLIP'}ImageProcessorPil",
+        "image_processor_type": f"{'Perceiver' if cuts_first else 'CLIP'}ImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
         "size": square if cuts_first else {"shortest_edge": stored},

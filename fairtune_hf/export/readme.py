@@ -25,13 +25,14 @@ What `pipeline` makes of a file that it opens itself:
 
 | picture | score |
 |---|---|
-| square, 8 bits | the measured one |
+| square, 8 bits | within rounding: torchvision resizes some pixels to the next grey level |
 | not square, 8 bits | {not_square} |
 | 16-bit grey PNG | worthless: it is read as all white |
 | DICOM, volumes | none |
 
 So hand it `open_picture(FILE)`, which is exact for all of 8 bits and for 16-bit grey. DICOM, volumes and colour of 16
 bits go through `fairtune predict`, or are decoded by fairtune_hf: `open_picture(load_predictor(RUN).decode("picture.dcm"))`.
+For square files alone, `image_processor=AutoImageProcessor.from_pretrained(FOLDER, backend="pil")` is exact too.
 """,
     "onnx": """
 ```python
