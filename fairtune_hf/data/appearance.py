@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from fairtune_hf.data.dicom import MAGIC, PREAMBLE, is_dicom
-from fairtune_hf.data.image_source import ImageError, Pixels
+from fairtune_hf.data.image_source import ImageError
 from fairtune_hf.data.images import ORIENTATION
 from fairtune_hf.data.table import ImageTable
 
@@ -24,6 +24,7 @@ ROWS_MEASURED = 2048
 _SIZE_SLACK, _ASPECT_SLACK, _RANGE_SLACK = 1.25, 1.1, 0.1
 _TURNED = 5  # from this EXIF orientation on, width and height change places
 _FEW = 0.001
+_AT_ONCE = 64
 
 Range = list[float]
 
@@ -82,21 +83,26 @@ def measure_pixels(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]
         images: (n, side, side, 3) uint8.
     """
     values = images.reshape(len(images), -1).astype(np.float32)
-    red, green, blue = images[..., 0], images[..., 1], images[..., 2]
-    grey = ((red == green) & (green == blue)).all(axis=(1, 2))
-    return {"brightness": values.mean(axis=1), "contrast": values.std(axis=1), "grey": grey}
+    brightness = values.mean(axis=1)
+    # Around the mean, or what single precision keeps of the squares of a flat bright picture is noise.
+    values -= brightness[:, None]
+    contrast = np.sqrt(np.einsum("ij,ij->i", values, values) / values.shape[1])
+    grey = [bool((image[..., :2] == image[..., 1:]).all()) for image in images]
+    return {"brightness": brightness, "contrast": contrast, "grey": np.asarray(grey)}
 
 
 def describe_pictures(table: ImageTable) -> dict[str, Any]:
     """Describe the pictures of a table in ranges; of many rows an even share is looked at."""
     step = max(1, len(table) // ROWS_MEASURED)
+    rows = np.arange(0, len(table), step)
     found = [
-        measure_pixels(table.images[start : start + 1]) for start in range(0, len(table), step)
+        measure_pixels(np.asarray(table.images[rows[start : start + _AT_ONCE]]))
+        for start in range(0, len(rows), _AT_ONCE)
     ]
     joined = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
     return {
         **(table.originals or {}),
-        "pictures_measured": len(found),
+        "pictures_measured": len(rows),
         "brightness": _range(joined["brightness"]),
         "contrast": _range(joined["contrast"]),
         "grey_share": round(float(joined["grey"].mean()), 4),
@@ -104,19 +110,30 @@ def describe_pictures(table: ImageTable) -> dict[str, Any]:
 
 
 def unlike(
-    described: Mapping[str, Any] | None, size: tuple[int, int], pixels: Pixels
-) -> tuple[str, ...]:
-    """Say in what a picture is unlike those described, in words that end a sentence with its name.
+    described: Mapping[str, Any] | None,
+    sizes: Sequence[tuple[int, int]],
+    images: npt.NDArray[np.uint8],
+) -> list[tuple[str, ...]]:
+    """Say for each picture in what it is unlike those described.
 
     Args:
         described: What `describe_pictures` returned, or None, of which nothing is said.
-        size: Width and height of the picture, upright.
-        pixels: The stored square, (side, side, 3) uint8.
+        sizes: Width and height of each picture, upright.
+        images: Its stored square, (n, side, side, 3) uint8.
     """
     if not described:
-        return ()
+        return [()] * len(images)
+    measured = measure_pixels(images)
+    return [
+        _unlike(described, size, {name: values[row] for name, values in measured.items()})
+        for row, size in enumerate(sizes)
+    ]
+
+
+def _unlike(
+    described: Mapping[str, Any], size: tuple[int, int], measured: Mapping[str, Any]
+) -> tuple[str, ...]:
     short, long = sorted(size)
-    measured = {name: values[0] for name, values in measure_pixels(pixels[None]).items()}
     return (
         *_off(described, "short_side", short, "the shorter side in pixels", _SIZE_SLACK),
         *_off(described, "aspect", long / short, "longer by shorter side", _ASPECT_SLACK),

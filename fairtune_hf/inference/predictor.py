@@ -166,30 +166,26 @@ class Predictor:
                 image = decode(picture, given.depth16)
         except ImageError as error:
             return error
-        pixels = stored_square(image, given)
-        return _Seen(pixels, (*told, *unlike(self.described.pictures, image.size, pixels)))
+        return _Seen(stored_square(image, given), image.size, tuple(told))
 
     def _score(self, batch: Sequence[_Seen | ImageError]) -> Iterator[Prediction | ImageError]:
-        read = [item.pixels for item in batch if isinstance(item, _Seen)]
-        rows = iter(self._predict(self.score_pixels(np.stack(read)) if read else {}))
+        read = [item for item in batch if isinstance(item, _Seen)]
+        rows = self._predict(read) if read else iter(())
         for item in batch:
-            if isinstance(item, ImageError):
-                yield item
-                continue
-            score, by_seed = next(rows)
-            label = self.id2label[int(score >= self.threshold)]
-            yield Prediction(score, label, by_seed, item.warnings)
+            yield item if isinstance(item, ImageError) else next(rows)
 
-    def _predict(
-        self, scores: dict[int, np.ndarray]
-    ) -> Iterator[tuple[float, dict[int, float] | None]]:
-        """Give for each row the score of the refit that was measured, and those of all where there are several."""
-        if not scores:
-            return
+    def _predict(self, read: Sequence[_Seen]) -> Iterator[Prediction]:
+        """Give the prediction of each decoded picture: by the refit that was measured, and by all where there are several."""
+        pixels = np.stack([item.pixels for item in read])
+        scores = self.score_pixels(pixels)
+        noticed = unlike(self.described.pictures, [item.size for item in read], pixels)
         own = next(iter(scores.values()))
-        for row in range(len(own)):
+        for row, item in enumerate(read):
             by_seed = {seed: float(values[row]) for seed, values in scores.items()}
-            yield float(own[row]), by_seed if len(by_seed) > 1 else None
+            score = float(own[row])
+            label = self.id2label[int(score >= self.threshold)]
+            several = by_seed if len(by_seed) > 1 else None
+            yield Prediction(score, label, several, (*item.notes, *noticed[row]))
 
     @torch.inference_mode()
     def score_pixels(self, pixels: np.ndarray) -> dict[int, np.ndarray]:
@@ -203,10 +199,11 @@ class Predictor:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A decoded picture, and what was noticed in it."""
+    """A decoded picture: its stored square, its own size upright, and what its reader noted."""
 
     pixels: Pixels
-    warnings: tuple[str, ...]
+    size: tuple[int, int]
+    notes: tuple[str, ...]
 
 
 def _probability(logits: Tensor) -> np.ndarray:
