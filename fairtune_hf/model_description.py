@@ -82,6 +82,13 @@ class OperatingPoint(Part):
     sensitivity: float | None = None
     specificity: float | None = None
 
+    @property
+    def origin(self) -> str:
+        """How it was chosen, in words."""
+        if self.rule == "fixed":
+            return "fixed beforehand, not chosen for any use"
+        return f"{self.rule}, chosen on {self.chosen_on}"
+
 
 @dataclass(kw_only=True)
 class ModelDescription(Part):
@@ -116,10 +123,13 @@ class ModelDescription(Part):
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict, metadata=REST)
 
+    def to_text(self) -> str:
+        """Return what the file holds."""
+        return json.dumps(to_plain(self), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
     def write(self, folder: Path) -> Path:
         """Write the file into an adapter's folder."""
-        text = json.dumps(to_plain(self), indent=1, allow_nan=False, ensure_ascii=False)
-        return write_text(folder / FILE, text + "\n")
+        return write_text(folder / FILE, self.to_text())
 
 
 def processor_config(given: InputRecord) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import fairtune_hf
 PACKAGE = Path(fairtune_hf.__file__).parent
 ORDER = [
     *("tuner", "metrics", "data", "baselines", "training", "search", "reports"),
-    *("inference", "export", "hub", "cli"),
+    *("inference", "export", "hub", "serve", "cli"),
 ]
 INDEPENDENT = {"tuner", "metrics", "data"}
 SHARED = {

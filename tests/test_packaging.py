@@ -41,7 +41,7 @@ def test_the_wheel_has_what_a_user_runs(shipped: set[str]) -> None:
     recipes += [
         ROOT / f"recipes/{name}.py" for name in ("search", "finetune", "evaluate", "compare")
     ]
-    wanted = [*recipes, *ROOT.glob("hub_cards/*.jinja")]
+    wanted = [*recipes, *ROOT.glob("hub_cards/*.jinja"), *ROOT.glob("hub_cards/space/*")]
     assert len(wanted) > 40
     for file in wanted:
         assert f"fairtune_hf/_shipped/{file.relative_to(ROOT).as_posix()}" in shipped
@@ -58,7 +58,9 @@ def test_the_wheel_has_nothing_that_only_a_checkout_needs(shipped: set[str]) -> 
     for name in inside:
         parts = name.split("/")[2:]
         assert not any(part.startswith(ONLY_IN_A_CHECKOUT) for part in parts), name
-        assert name.endswith((".yaml", ".jinja", ".sbatch")) or len(parts) == 2, name
+        assert (
+            name.endswith((".yaml", ".jinja", ".sbatch")) or len(parts) == 2 or "space" in parts
+        ), name
     others = {name.split("/")[0] for name in shipped}
     assert {n.rpartition("-")[0] or n for n in others} <= {"fairtune_hf", "fairtune_hf-0.1.0.dist"}
 

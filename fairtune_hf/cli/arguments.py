@@ -275,11 +275,45 @@ class PushArguments:
     """Where a run is pushed."""
 
     repo_id: str | None = described(None, "Repository on the Hub, ORG/NAME.")
-    private: bool = described(False, "Make the repository private.")
+    private: bool = described(False, "Make the repository private; so it is without --public.")
+    public: bool = described(False, "Let everybody see the repository.")
     dry_run: bool = described(False, "List the files and bytes; send nothing.")
     with_base: bool = described(False, "Push the base model too, to NAME-base.")
     base_dir: str | None = described(None, "Folder of the base model, with --with-base.")
     with_predictions: bool = described(False, "Push the predictions too, without row ids.")
+
+    def __post_init__(self) -> None:
+        if self.private and self.public:
+            raise ValueError(
+                "--private, --public: expected one of them, got both. Without either it is private."
+            )
+
+
+@dataclass(kw_only=True)
+class ServeArguments:
+    """Which model is served, and where."""
+
+    run: str | None = described(None, "Folder of a run.")
+    model: str | None = described(None, "Instead of --run: an adapter's folder, or a Hub id.")
+    base_model: str | None = described(None, "The base model, if it is not where the adapter says.")
+    host: str = described(
+        "127.0.0.1", "Address to bind to; any other than this machine's own lets others in."
+    )
+    port: int = described(7860, "Port; 0 takes any that is free.")
+    max_upload_mb: float = described(50.0, "Size in MB of the largest picture that is taken.")
+    device: str | None = described(
+        None, "Where the model computes, e.g. cpu or cuda; a GPU where there is one."
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ValueError(
+                f"--port: expected 0 to 65535, got {self.port}. 0 takes any that is free."
+            )
+        if not self.max_upload_mb > 0:
+            raise ValueError(
+                f"--max-upload-mb: expected more than 0, got {self.max_upload_mb}. 50 is the default."
+            )
 
 
 @dataclass(kw_only=True)

@@ -29,6 +29,7 @@ from fairtune_hf.cli.arguments import (
     RefitArguments,
     ReportArguments,
     RunArguments,
+    ServeArguments,
     data_options,
 )
 from fairtune_hf.cli.parser import RecipeParser
@@ -144,6 +145,14 @@ def _check_push(parts: Sequence[Any], given: frozenset[str]) -> None:
         )
 
 
+def _check_serve(parts: Sequence[Any], given: frozenset[str]) -> None:
+    if (parts[0].run is None) == (parts[0].model is None):
+        got = "both" if parts[0].run else "neither"
+        raise ValueError(
+            f"--run, --model: expected one of them, the model to serve; got {got}. Example: --run runs/demo"
+        )
+
+
 _ALL = (
     RecipeParser(
         "demo",
@@ -254,11 +263,21 @@ _ALL = (
     ),
     RecipeParser(
         "push",
-        "Upload a run's adapter, model card, run.json and report to the Hub. Patient ids never leave, nothing "
-        "pickled is sent, and predictions only when asked for.",
+        "Upload a run's adapter with all that belongs to it, model card, run.json and report to the Hub, where nobody "
+        "else sees them without --public. Patient ids never leave, nothing pickled is sent, and predictions only "
+        "when asked for.",
         "fairtune push --run runs/nih --repo-id ORG/NAME --dry-run",
         (RunArguments, PushArguments),
         check=_check_push,
+    ),
+    RecipeParser(
+        "serve",
+        "Open a page on this machine that scores one picture at a time with a trained model, and shows its operating "
+        "point and what was measured in each group. No picture is kept, and nothing is asked of other machines. "
+        "Needs pip install 'fairtune_hf[serve]'.",
+        "fairtune serve --run runs/nih",
+        (ServeArguments,),
+        check=_check_serve,
     ),
     RecipeParser(
         "profile",

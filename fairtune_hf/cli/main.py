@@ -42,6 +42,7 @@ COMMANDS = {
     "predict": "Score pictures with a run's model, an adapter or a Hub id.",
     "export": "Write a run's model as files that transformers, ONNX or PyTorch open, checked.",
     "push": "Upload adapter, card, numbers and report of a run to the Hub.",
+    "serve": "Open a local page that scores one picture at a time, and keeps none.",
     "profile": "Train a few steps of a recipe and show where the time goes, with advice.",
     "recipes": "List the recipes that come with the package.",
 }

@@ -21,7 +21,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
         "with_base": push.with_base,
         "base_dir": None if push.base_dir is None else Path(push.base_dir),
         "with_predictions": push.with_predictions,
-        "private": push.private,
+        "private": not push.public,
     }
     planned = plan_push(folder.path, repo_id, **settings)
     if push.dry_run:

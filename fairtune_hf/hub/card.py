@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from fairtune_hf.metrics import registry
+from fairtune_hf.model_description import OperatingPoint, read_description
 from fairtune_hf.reports import numbers, tables
 from fairtune_hf.reports.cost import cost_lines
 from fairtune_hf.reports.loaded_run import LoadedRun, read_run
@@ -136,6 +137,7 @@ def card_content(
     record, result = folder.record, folder.result(shown)
     base = base_model or base_on_hub(folder) or record.model.id or ""
     metadata = card_data(folder, repo_id=repo_id, base_model=base_model).to_yaml(line_break="\n")
+    labels = [str(name) for name in record.dataset.label_names or ("0", "1")]
     return {
         "metadata": Verbatim(metadata.strip()),
         "dataset": record.dataset,
@@ -146,6 +148,8 @@ def card_content(
         "flag_words": flag_words(record, split=shown),
         "missing": missing_steps(folder),
         "repo_id": repo_id or UNNAMED,
+        "labels": labels,
+        "operating_point": operating_words(folder),
         "base": base,
         "base_kind": base_kind(folder, base_model),
         "base_shown": tables.shown_model(base),
@@ -166,6 +170,16 @@ def card_content(
         "n_seeds": record.own.n_seeds,
         "warnings": warning_lines(folder, split),
     }
+
+
+def operating_words(folder: LoadedRun) -> tuple[str, str] | None:
+    """Return the operating point's threshold and how it was chosen; None where there is none."""
+    described = read_description(folder.path / "adapter")
+    threshold = folder.result(folder.final_split or "test").value("threshold")
+    point = None if described is None else described.operating_point
+    if point is None and threshold is not None:
+        point = OperatingPoint(threshold=threshold)
+    return None if point is None else (numbers.fraction(point.threshold), point.origin)
 
 
 def mask_lines(folder: LoadedRun) -> str:

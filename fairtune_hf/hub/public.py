@@ -20,9 +20,12 @@ from fairtune_hf.data.folder_hf import is_hub_id
 from fairtune_hf.data.registry import dataset_spec
 from fairtune_hf.data.small_cells import SMALL
 from fairtune_hf.data.table import SPLITS
+from fairtune_hf.inference.earlier import describe_run
+from fairtune_hf.model_description import ModelDescription, read_description
 from fairtune_hf.reports import numbers
 from fairtune_hf.reports.loaded_run import LoadedRun
 from fairtune_hf.reports.tables import without_folders
+from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.run_record import SPLITS as MEASURED
 from fairtune_hf.run_record import GroupCounts, GroupResult
 
@@ -210,6 +213,20 @@ def public_config(config: dict[str, Any], base: str | None, revision: str | None
     """Return `adapter_config.json` with the base model named by its Hub id, or by none."""
     named = {"base_model_name_or_path": base, "revision": revision if base else None}
     return json.dumps(without_folders(config) | named, indent=2, sort_keys=True) + "\n"
+
+
+def public_description(folder: LoadedRun, base: str | None) -> ModelDescription:
+    """Return what belongs to the adapter, with its base model named by its Hub id and counts of small groups hidden."""
+    run = RunFolder(folder.path)
+    described = copy.deepcopy(read_description(run.adapter) or describe_run(run))
+    if base is not None:
+        described.base.id = base
+    hidden = folder.hidden_groups("test")
+    for name, row in described.groups.items():
+        if name in hidden:
+            kept: dict[str, Any] = {key: row[key] for key in ("auc", "auc_ci") if key in row}
+            described.groups[name] = {"n": hidden[name], "positives": hidden[name], **kept}
+    return described
 
 
 def public_predictions(folder: LoadedRun) -> bytes:

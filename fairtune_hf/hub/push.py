@@ -1,4 +1,4 @@
-"""Push a run to the Hugging Face Hub: adapter, card, `run.json` and report in one commit.
+"""Push a run to the Hugging Face Hub: adapter with all that belongs to it, card, `run.json`, report in one commit.
 
 Nothing leaves the machine before every file was looked at: no pickles, no predictions unless asked,
 no row or patient ids, no paths of this machine, no counts of groups of fewer than ten people.
@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 )
 
 from fairtune_hf.checksums import hash_files
+from fairtune_hf.model_description import FILE, PROCESSOR, processor_config
 from fairtune_hf.reports.loaded_run import LoadedRun, read_run
 from fairtune_hf.reports.page import report_text
 from fairtune_hf.reports.tables import is_hub_id
@@ -31,6 +32,7 @@ from .public import (
     check_no_pickle,
     known_ids,
     public_config,
+    public_description,
     public_predictions,
     public_run,
 )
@@ -96,7 +98,7 @@ def push_run(
     run_dir: Path | str,
     repo_id: str,
     *,
-    private: bool = False,
+    private: bool = True,
     dry_run: bool = False,
     with_base: bool = False,
     base_dir: Path | str | None = None,
@@ -112,7 +114,7 @@ def push_run(
     Args:
         run_dir: Folder of an evaluated run.
         repo_id: Hub id, `organisation/name`.
-        private: Make the repositories private.
+        private: Keep the repositories private; where it is False everybody sees them.
         dry_run: Check and list the files; open no connection.
         with_base: Push the base model too, to `repo_id` with `-base` appended; for a local folder.
         base_dir: The base model's folder, for `with_base`.
@@ -154,7 +156,7 @@ def plan_push(
     run_dir: Path | str,
     repo_id: str,
     *,
-    private: bool = False,
+    private: bool = True,
     with_base: bool = False,
     base_dir: Path | str | None = None,
     with_predictions: bool = False,
@@ -193,9 +195,13 @@ def _adapter_files(folder: LoadedRun, base: str | None) -> list[PushFile]:
     require_whole_adapter(RunFolder(folder.path), folder.record.choice)
     config = json.loads((adapter / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
     public = public_config(config, base, folder.record.model.revision)
+    described = public_description(folder, base)
+    processor = json.dumps(processor_config(described.input), indent=1) + "\n"
     return [
         PushFile(ADAPTER_FILES[0], public.encode()),
         PushFile(ADAPTER_FILES[1], adapter / ADAPTER_FILES[1]),
+        PushFile(FILE, described.to_text().encode()),
+        PushFile(PROCESSOR, processor.encode()),
     ]
 
 
@@ -254,13 +260,17 @@ def _public_settings(text: str) -> str:
 
 
 def _with_revision(file: PushFile, revision: str | None) -> PushFile:
-    """Record the base's commit in the adapter's configuration, once it is known."""
-    if revision is None or file.name != ADAPTER_FILES[0] or not isinstance(file.content, bytes):
+    """Record the base's commit where the adapter's files name it, once it is known."""
+    if revision is None or not isinstance(file.content, bytes):
         return file
-    config = json.loads(file.content)
-    return PushFile(
-        file.name, (json.dumps(config | {"revision": revision}, indent=2) + "\n").encode()
-    )
+    content = json.loads(file.content) if file.name in (ADAPTER_FILES[0], FILE) else {}
+    if file.name == ADAPTER_FILES[0]:
+        content["revision"] = revision
+    elif file.name == FILE:
+        content["base"]["revision"] = revision
+    else:
+        return file
+    return PushFile(file.name, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def _commit(
@@ -271,11 +281,7 @@ def _commit(
     ]
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
-        if private and not api.repo_info(repo_id).private:
-            raise ValueError(
-                f"--private was asked, but {repo_id} exists and is public. Make it private on the "
-                "Hub first, or push to another name."
-            )
+        _check_who_sees(repo_id, private, bool(api.repo_info(repo_id).private))
         done = api.create_commit(repo_id, operations, commit_message="Push a FairTune run")
     except _NETWORK_ERRORS as error:
         raise ConnectionError(
@@ -284,6 +290,24 @@ def _commit(
             f"{_what_to_do(error)}"
         ) from error
     return str(done.oid)
+
+
+def _check_who_sees(repo_id: str, private: bool, is_private: bool) -> None:
+    """Refuse a repository that was there and is seen by others than was asked for.
+
+    Raises:
+        ValueError: It is.
+    """
+    if private and not is_private:
+        raise ValueError(
+            f"--public was not given, but {repo_id} exists and is public. Say --public, make it private on "
+            "the Hub first, or push to another name."
+        )
+    if not private and is_private:
+        raise ValueError(
+            f"--public was asked, but {repo_id} exists and is private. Leave --public out, or make it public "
+            "on the Hub first."
+        )
 
 
 def _what_to_do(error: Exception) -> str:

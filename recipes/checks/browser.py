@@ -78,7 +78,7 @@ def open_browser(program: str) -> Iterator[Browser]:
         command = [
             program, "--headless=new", "--remote-debugging-pipe", f"--user-data-dir={profile}",
             "--no-first-run", "--disable-gpu", "--hide-scrollbars", "--disable-background-networking",
-            "--host-resolver-rules=MAP * ~NOTFOUND", "--disable-dev-shm-usage", "--no-sandbox",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--disable-dev-shm-usage", "--no-sandbox",
         ]  # fmt: skip
         # Chromium reads commands from file descriptor 3 and answers on 4.
         shell = f'exec 3<&{to_child} 4>&{from_child}; exec "$@"'

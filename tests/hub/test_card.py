@@ -41,8 +41,12 @@ def test_no_results_are_claimed_before_the_test_rows_were_read(searched):
     assert "fairtune evaluate" in card.text
 
 
+def python_blocks(text):
+    return [block.split("```")[0] for block in text.split("```python\n")[1:]]
+
+
 def loading_lines(text):
-    return text.split("```python\n")[1].split("```")[0]
+    return next(block for block in python_blocks(text) if "PeftModel" in block)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +66,34 @@ def test_three_lines_load_the_adapter(make_run, model, expected):
     assert lines.startswith("import fairtune_hf")
     assert expected in lines
     assert "'org/name'" in lines
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ({"id": "fairtune_hf/demo-backbone", "revision": None}, "load_predictor('org/name')"),
+        ({"id": "google/vit-base", "revision": "abc"}, "load_predictor('org/name')"),
+        ({"id": "my_vit", "revision": None}, "('org/name', base_model='PATH/TO/my_vit')"),
+    ],
+)
+def test_the_first_lines_end_in_a_score_for_one_picture(make_run, model, expected):
+    path = make_run(stage="searched")
+    run = json.loads((path / "run.json").read_text())
+    run["dataset"]["label_names"] = ["benign", 'a "b" ```\nimport os']
+    (path / "run.json").write_text(json.dumps(run | {"model": {**model, "sha256": "ab" * 32}}))
+    first = python_blocks(render_card(path, repo_id="org/name").read_text())[0]
+    body = ast.parse(first).body
+    assert len(body) == 4
+    assert expected in first
+    assert ast.unparse(body[-1]) == "print(found.score, found.label)"
+
+
+def test_labels_and_operating_point_are_told(evaluated):
+    text = render_card(evaluated).read_text()
+    run = json.loads((evaluated / "run.json").read_text())
+    negative, positive = map(escape_markdown, run["dataset"]["label_names"])
+    at = f"{run['test']['threshold']:.3f}"
+    assert f"A score of at least {at} is called {positive}, any other {negative}" in text
 
 
 def test_a_path_of_this_machine_is_not_told(make_run):

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 import io
 import json
@@ -16,6 +17,8 @@ from huggingface_hub import ModelCard
 from peft import PeftModel
 from transformers import AutoModelForImageClassification
 
+from fairtune_hf import load_predictor
+from fairtune_hf.cli.main import main
 from fairtune_hf.hub import plan_push, push_run
 from fairtune_hf.hub.public import check_no_ids
 from fairtune_hf.plain_data import read_as
@@ -68,14 +71,20 @@ def names(plan):
 
 
 @pytest.mark.slow
-def test_push_then_load_in_a_fresh_process_gives_the_same_logits(run, tiny_vit, hub, tmp_path):
+def test_the_cards_lines_give_the_runs_own_score_and_logits_in_a_fresh_process(
+    run, tiny_vit, hub, pictures, tmp_path
+):
     push_run(run, REPO, with_base=True, base_dir=tiny_vit, endpoint=hub.url, token="hf_x")
-    lines = hub.files(REPO)["README.md"].decode().split("```python\n")[1].split("```")[0]
+    card = hub.files(REPO)["README.md"].decode()
+    score, lines = (block.split("```")[0] for block in card.split("```python\n")[1:])
+    picture = next(pictures.glob("p05*.png"))
+    (tmp_path / "PATH" / "TO").mkdir(parents=True)
+    shutil.copy(picture, tmp_path / "PATH" / "TO" / "PICTURE")
     torch.manual_seed(3)
     pixels = torch.rand(4, 3, 32, 32)
     torch.save(pixels, tmp_path / "pixels.pt")
     script = (
-        "import torch\n" + lines + "model.eval()\n"
+        score + "import torch\n" + lines + "model.eval()\n"
         f"pixels = torch.load({str(tmp_path / 'pixels.pt')!r})\n"
         f"torch.save(model(pixels).logits, {str(tmp_path / 'logits.pt')!r})\n"
     )
@@ -85,7 +94,14 @@ def test_push_then_load_in_a_fresh_process_gives_the_same_logits(run, tiny_vit, 
         "HF_HUB_DISABLE_XET": "1",
         "HF_HOME": str(tmp_path / "cache"),
     }
-    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        check=True, env=environment, cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    right = load_predictor(run, device="cpu")(picture)[0]
+    said, label = done.stdout.split()
+    assert float(said) == pytest.approx(right.score, abs=1e-6)
+    assert label == right.label
     base = AutoModelForImageClassification.from_pretrained(
         tiny_vit, num_labels=2, ignore_mismatched_sizes=True
     )
@@ -99,7 +115,8 @@ def test_a_push_sends_adapter_card_record_and_report(hub_run, hub):
     plan = push_run(hub_run, REPO, endpoint=hub.url, token="hf_x")
     sent = hub.files(REPO)
     assert set(sent) == names(plan) == {
-        "adapter_config.json", "adapter_model.safetensors", "README.md", "run.json", "report.html",
+        "adapter_config.json", "adapter_model.safetensors", "fairtune.json", "preprocessor_config.json",
+        "README.md", "run.json", "report.html",
     }  # fmt: skip
     assert (
         sent["adapter_model.safetensors"]
@@ -119,7 +136,7 @@ def test_a_dry_run_opens_no_connection_and_lists_bytes(hub_run, hub):
     assert hub.requests == []
     weights = (hub_run / "adapter" / "adapter_model.safetensors").stat().st_size
     assert f"{weights:,}  adapter_model.safetensors" in plan.render()
-    assert "org/adapter (public)" in plan.render()
+    assert "org/adapter (private)" in plan.render()
 
 
 def test_an_interrupted_upload_goes_on_where_it_stopped(hub_run, hub):
@@ -139,15 +156,61 @@ def test_an_interrupted_upload_goes_on_where_it_stopped(hub_run, hub):
     assert names(plan) == set(hub.files(REPO))
 
 
-def test_private_is_private(hub_run, hub):
-    push_run(hub_run, REPO, private=True, endpoint=hub.url, token="hf_x")
+def test_what_belongs_to_the_model_is_pushed_with_it(hub_run, hub, pictures):
+    push_run(hub_run, REPO, endpoint=hub.url, token="hf_x")
+    sent = json.loads(hub.files(REPO)["fairtune.json"])
+    assert sent["id2label"] == {"0": "benign", "1": "sick"}
+    assert sent["base"]["id"] == "google/vit-base"
+    assert set(sent["groups"]) == {"F", "M"}
+    assert sent["operating_point"]["threshold"] == 0.5
+    processor = json.loads(hub.files(REPO)["preprocessor_config.json"])
+    assert processor["crop_size"] == {"height": 32, "width": 32}
+    assert processor["image_mean"] == sent["input"]["image_mean"]
+
+
+def test_an_adapter_of_an_earlier_release_is_described_by_its_run(hub_run, hub):
+    """It has neither of the two files, and those who load it from the Hub need them."""
+    fed = {"image_size": 32, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    change(hub_run, model=dataclasses.replace(HUB_MODEL, input=fed))
+    before = {f.name: f.content for f in plan_push(hub_run, REPO).files}
+    for name in ("fairtune.json", "preprocessor_config.json"):
+        (hub_run / "adapter" / name).unlink(missing_ok=True)
+    after = {f.name: f.content for f in plan_push(hub_run, REPO).files}
+    assert after["preprocessor_config.json"] == before["preprocessor_config.json"]
+    told, right = json.loads(after["fairtune.json"]), json.loads(before["fairtune.json"])
+    for name in ("id2label", "input", "sensitive", "seed"):
+        assert told[name] == right[name], name
+    assert told["base"]["id"] == right["base"]["id"]
+
+
+def test_nobody_sees_a_push_that_was_not_said_to_be_public(hub_run, hub):
+    push_run(hub_run, REPO, endpoint=hub.url, token="hf_x")
     assert hub.repos[REPO]["private"]
+    push_run(hub_run, "org/other", private=False, endpoint=hub.url, token="hf_x")
+    assert not hub.repos["org/other"]["private"]
 
 
-def test_private_refuses_a_public_repository(hub_run, hub):
-    hub.repos[REPO] = {"private": False, "sha": "0" * 40, "files": {}}
-    with pytest.raises(ValueError, match="exists and is public"):
-        push_run(hub_run, REPO, private=True, endpoint=hub.url, token="hf_x")
+@pytest.mark.parametrize(
+    ("flags", "kind"), [([], "private"), (["--private"], "private"), (["--public"], "public")]
+)
+def test_the_command_is_private_unless_public_is_said(hub_run, capsys, flags, kind):
+    given = ["push", f"--run={hub_run}", f"--repo-id={REPO}", "--dry-run", *flags]
+    assert main(given) == 0
+    assert f"{REPO} ({kind})" in capsys.readouterr().out
+
+
+def test_private_and_public_is_bad_input(hub_run, capsys):
+    given = ["push", f"--run={hub_run}", f"--repo-id={REPO}", "--dry-run", "--private", "--public"]
+    assert main(given) == 2
+    assert "--private, --public: expected one of them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_repository_that_others_see_than_was_asked_for_is_refused(hub_run, hub, private):
+    hub.repos[REPO] = {"private": not private, "sha": "0" * 40, "files": {}}
+    found = "public" if private else "private"
+    with pytest.raises(ValueError, match=f"exists and is {found}"):
+        push_run(hub_run, REPO, private=private, endpoint=hub.url, token="hf_x")
     assert hub.files(REPO) == {}
 
 
