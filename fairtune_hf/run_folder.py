@@ -44,7 +44,7 @@ OURS = frozenset(
         *(".study.sqlite3.partial", ".best_trial.partial", ".best_trial.old"),
         *(f"comparison.{kind}" for kind in ("csv", "html", "md", "tex")),
         *(f"study.sqlite3{end}" for end in ("", "-wal", "-shm", "-journal")),
-        *("adapter", "best_trial", "figures", "seeds", "tensorboard", "wandb", "workers"),
+        *("adapter", "best_trial", "figures", "seeds", "shared", "tensorboard", "wandb", "workers"),
     ]
 )
 # What is written before config.yaml, with which the folder is a run's.

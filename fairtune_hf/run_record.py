@@ -100,7 +100,11 @@ class ChoiceRecord(Part):
 
 @dataclass(kw_only=True)
 class SearchRecord(Part):
-    """What a search did, and what it found beside its choice."""
+    """What a search did, and what it found beside its choice.
+
+    Attributes:
+        shared: The shared training that named the trials, where there was one; its epochs are not in `trained_epochs`.
+    """
 
     trials: int | None = None
     completed: int | None = None
@@ -114,6 +118,8 @@ class SearchRecord(Part):
     sampler: str | None = None
     pruner: str | None = None
     protocol: str | None = None
+    policy: str | None = None
+    shared: dict[str, Any] | None = None
     judge_after: float | None = None
     objective: str | None = None
     directions: dict[str, str] | None = None

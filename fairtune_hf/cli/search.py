@@ -23,7 +23,7 @@ from fairtune_hf.cli.inputs import (
 from fairtune_hf.cli.messages import command_line, is_first_process, say
 from fairtune_hf.data import ImageTable, stratified_fraction
 from fairtune_hf.search import SearchArguments, search_masks
-from fairtune_hf.search.arguments import apply_protocol
+from fairtune_hf.search.arguments import apply_policy, apply_protocol
 from fairtune_hf.search.best import describe_damage
 from fairtune_hf.search.objectives import ObjectiveMetrics, parse_objectives
 from fairtune_hf.search.shared import check_shared
@@ -41,7 +41,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse, load and check; return the search to run."""
     (data, options, model, search, training, output), given = PARSER.parse(arguments)
     place_data(data, given)
-    search = apply_protocol(search, search.protocol, given)
+    search = apply_policy(apply_protocol(search, search.protocol, given), given)
     training = apply_protocol(training, search.protocol, given)
     if search.storage is None and "FAIRTUNE_STORAGE" in os.environ:
         # By the environment a password stays out of command lines and of config.yaml.

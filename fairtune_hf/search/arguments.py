@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from fairtune_hf.described import described
-from fairtune_hf.metrics.registry import COMPARISON, shown_in
+from fairtune_hf.metrics.registry import COMPARISON, TRAINABLE, shown_in
 from fairtune_hf.naming import flag_of, unknown_name
 from fairtune_hf.search.samplers import FOR_METHODS, SAMPLERS
 
@@ -60,7 +60,7 @@ class SearchArguments(BudgetArguments):
     """Settings of the outer loop."""
 
     rare: ClassVar[frozenset[str]] = BudgetArguments.rare | {
-        "hours", "trained_epochs", "layout", "search_epochs", "top_k_seeds", "se_multiple", "control_trials",
+        "hours", "trained_epochs", "layout", "shared_epochs", "search_epochs", "top_k_seeds", "se_multiple", "control_trials",
         "storage", "study_name",
     }  # fmt: skip
 
@@ -89,6 +89,14 @@ class SearchArguments(BudgetArguments):
         "default",
         "paper: every setting not given is the paper's (univariate TPE without presets, halving by 4 "
         "from the first epoch, 30 epochs with 10 of warm-up, batch 512).",
+    )
+    policy: Literal["trials", "shared"] | None = described(
+        None,
+        "shared: ONE training, each step of it under a mask of its own, ranks hundreds of masks; the best few are "
+        "then the trials. trials (the default): a training for each mask.",
+    )
+    shared_epochs: int | None = described(
+        None, "Epochs of the shared training; by default three times --epochs."
     )
     presets: bool = described(
         True, "Try the presets, which are the baselines, first; they are never pruned."
@@ -121,6 +129,11 @@ class SearchArguments(BudgetArguments):
         from fairtune_hf.search.objectives import parse_objectives
 
         objectives = parse_objectives(self.objective)
+        if self.policy == "shared" and (len(objectives) > 1 or objectives[0].name == TRAINABLE):
+            raise ValueError(
+                f"--policy: expected trials for the objective {self.objective}, got shared, which ranks masks by one value of "
+                "the validation rows' scores. Name one such objective, or choose --policy trials."
+            )
         if len(objectives) > 1 and SAMPLERS[self.sampler].one_objective:
             several = [name for name, sampler in SAMPLERS.items() if not sampler.one_objective]
             raise ValueError(
@@ -167,11 +180,11 @@ def _check_counts(search: SearchArguments) -> None:
             f"--top-k-seeds: expected at least 2, since one seed has no standard error, got {search.top_k_seeds}. "
             "Use --top-k 0 to choose by the search's values alone."
         )
-    for name in ("hours", "trained_epochs"):
+    for name in ("hours", "trained_epochs", "shared_epochs"):
         value = getattr(search, name)
         if value is not None and value <= 0:
             raise ValueError(
-                f"{flag_of(name)}: expected more than 0, got {value}. Leave it out for no limit."
+                f"{flag_of(name)}: expected more than 0, got {value}. Leave it out for {'the default' if name == 'shared_epochs' else 'no limit'}."
             )
 
 
@@ -216,13 +229,24 @@ PAPER = {
 }
 
 
+# Two masks at two learning rates, which nothing is left to repeat for.
+SHARED = {"trials": 4, "top_k": 0}
+
+
 def apply_protocol(settings: _T, protocol: str, given: Collection[str]) -> _T:
     """Return search or training settings with the paper's values where none was given."""
-    if protocol != "paper":
-        return settings
+    return _where_not_given(settings, PAPER, given) if protocol == "paper" else settings
+
+
+def apply_policy(search: SearchArguments, given: Collection[str]) -> SearchArguments:
+    """Return search settings with the trials of the policy where their number was not given."""
+    return _where_not_given(search, SHARED, given) if search.policy == "shared" else search
+
+
+def _where_not_given(settings: _T, values: Mapping[str, Any], given: Collection[str]) -> _T:
     fresh: dict[str, Any] = {
         name: value
-        for name, value in PAPER.items()
+        for name, value in values.items()
         if hasattr(settings, name) and name not in given
     }
     return replace(settings, **fresh)  # type: ignore[type-var]

@@ -32,6 +32,7 @@ from fairtune_hf.metrics.registry import (
 )
 from fairtune_hf.metrics.resampled_table import ResampledTable
 from fairtune_hf.metrics.resampling import (
+    Design,
     class_patients,
     draw_counts,
     patient_design,
@@ -162,7 +163,7 @@ class Rows:
         if objective.is_bound:
             low, high = bootstrap_interval(
                 self.draws(objective.metric),
-                n_patients=rarer_class_patients(self.labels, self._design.clusters),
+                n_patients=rarer_class_patients(self.labels, self.design.clusters),
                 confidence=_BOUND_CONFIDENCE,
             )
             return low if objective.direction == MAXIMIZE else high
@@ -180,9 +181,9 @@ class Rows:
 
     def draws(self, metric: str) -> np.ndarray:
         """Resample patients: `(200,)` values of a metric, the same patients for every trial."""
-        table = ResampledTable(self.labels, self.scores, self.groups, self._design)
+        table = ResampledTable(self.labels, self.scores, self.groups, self.design)
         value = statistic(metric, self.groups)
-        counts = draw_counts(self._design, _RESAMPLES, np.random.default_rng(0))
+        counts = draw_counts(self.design, _RESAMPLES, np.random.default_rng(0))
         return np.concatenate([value(table, chunk) for chunk in counts])
 
     def require_bound(self, objective: Objective) -> None:
@@ -191,7 +192,7 @@ class Rows:
         Raises:
             ValueError: Naming what has too few patients with or without the label, and how many.
         """
-        clusters = self._design.clusters
+        clusters = self.design.clusters
         counts = {
             name: class_patients(self.labels[rows], clusters[rows])
             for name, rows in self._judged(objective.metric).items()
@@ -220,11 +221,12 @@ class Rows:
         }
 
     @property
-    def _design(self) -> Any:
+    def design(self) -> Design:
+        """Who is resampled: the patients, within groups and labels."""
         return patient_design(self.labels, self.groups, self.patients)
 
     def _resampled(self) -> list[Rows]:
-        design = self._design
+        design = self.design
         weights = np.concatenate(
             list(draw_counts(design, _RESAMPLES, np.random.default_rng(0)))
         ).astype(np.int64)

@@ -21,6 +21,7 @@ from fairtune_hf.search.confirm import Judged, describe_confirmation
 from fairtune_hf.search.controls import describe_controls
 from fairtune_hf.search.importance import describe_frequency, describe_importance
 from fairtune_hf.search.objectives import MAXIMIZE, ObjectiveMetrics
+from fairtune_hf.search.one_training import describe_ranking
 from fairtune_hf.search.study import SearchStudy
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
@@ -99,7 +100,8 @@ def write_record(
         record.own.search = _search_record(study, best, table, folder, judged)
         for name, method in record.methods.items():
             studies = (study, repeated) if name == FAIRTUNE else (own.get(name),)
-            method.cost |= _search_cost(*studies)
+            shared = describe_ranking(folder.path) if name == FAIRTUNE else None
+            method.cost |= _search_cost(*studies, more=shared and shared["cost"])
         record.versions, record.hardware = describe_versions(), describe_hardware()
         record.warnings = warnings
     return Candidate.from_record(choice)
@@ -118,10 +120,12 @@ def _refits_of(methods: Mapping[str, MethodRecord]) -> dict[str, Candidate]:
     return {name: Candidate.from_record(choice) for name, choice in found.items()}
 
 
-def _search_cost(*studies: SearchStudy | None) -> dict[str, Any]:
-    """Return what all trials of some studies cost."""
+def _search_cost(
+    *studies: SearchStudy | None, more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what all trials of some studies cost, and what came before them."""
     trials = [trial for study in studies if study is not None for trial in study.trials()]
-    total = add_costs(trial.user_attrs.get(COST) for trial in trials)
+    total = add_costs([more, *(trial.user_attrs.get(COST) for trial in trials)])
     return {} if total is None else {"search": total}
 
 
@@ -207,6 +211,8 @@ def _search_record(
         ended_by=study.spent_reason() or "trials",
         limits={"hours": search.hours, "trained_epochs": search.trained_epochs},
         protocol=search.protocol,
+        policy=search.policy or "trials",
+        shared=describe_ranking(folder.path),
         epoch_choices=list(study.space.epochs),
         best_trial=read_best(folder.path),
         pareto_front=_pareto_front(study),

@@ -15,6 +15,7 @@ from fairtune_hf.search.confirm import Judged, judge_repetitions, plan_confirmat
 from fairtune_hf.search.controls import SEARCHED
 from fairtune_hf.search.loop import run_study
 from fairtune_hf.search.methods import MethodRun
+from fairtune_hf.search.one_training import shared_points
 from fairtune_hf.search.record import write_record
 from fairtune_hf.search.shared import join_shared
 from fairtune_hf.search.study import SearchStudy
@@ -75,10 +76,12 @@ def search_masks(
         storage=search.storage or file_url(folder),
     )
     # The repetitions and the controls train on the same pictures.
-    run: Any = functools.partial(
-        run_study, training=own.training_on(table), pool=pool, show_progress=show_progress
-    )
-    study = run(own.plan)
+    trains = own.training_on(table)
+    run: Any = functools.partial(run_study, training=trains, pool=pool, show_progress=show_progress)
+    plan = own.plan
+    if search.policy == "shared":
+        plan = replace(plan, startup=tuple(shared_points(plan, trains, show=show_progress)))
+    study = run(plan)
     judged: list[Judged] = []
     repeated: SearchStudy | None = None
     # From here on every process takes the same steps.
