@@ -61,7 +61,7 @@ class SearchArguments(BudgetArguments):
 
     rare: ClassVar[frozenset[str]] = BudgetArguments.rare | {
         "hours", "trained_epochs", "layout", "shared_epochs", "search_epochs", "top_k_seeds", "se_multiple", "control_trials",
-        "storage", "study_name",
+        "storage", "study_name", "presets",
     }  # fmt: skip
 
     objective: str = described(
@@ -92,8 +92,7 @@ class SearchArguments(BudgetArguments):
     )
     policy: Literal["trials", "shared"] | None = described(
         None,
-        "shared: ONE training, each step of it under a mask of its own, ranks hundreds of masks; the best few are "
-        "then the trials. trials (the default): a training for each mask.",
+        "shared: one training ranks all masks.",
     )
     shared_epochs: int | None = described(
         None, "Epochs of the shared training; by default three times --epochs."

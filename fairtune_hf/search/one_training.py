@@ -40,6 +40,7 @@ from fairtune_hf.search.study_plan import StudyPlan
 from fairtune_hf.training.candidate import Candidate
 from fairtune_hf.training.train import Training
 from fairtune_hf.training.trainer import FairTrainer
+from fairtune_hf.tuner.switch import MaskSwitch
 from fairtune_hf.whole_files import replacing, write_text
 
 FOLDER = "shared"
@@ -130,7 +131,7 @@ def _train_and_rank(
             f"Shared training: {epochs} epochs, each step under a mask of its own; then {count} masks are scored."
         )
     trainer = _train(training.at(folder, method=SharedMasks, trainings=1), space, epochs, rate)
-    switch = trainer.method.switch
+    switch = _switch_of(trainer)
     masks = draw_masks(
         _presets(space.layout, space.blocks),
         switch.n_bits,
@@ -188,6 +189,12 @@ def _train(training: Training, space: SearchSpace, epochs: int, rate: float) -> 
     )
 
 
+def _switch_of(trainer: FairTrainer) -> MaskSwitch:
+    assert isinstance(trainer.method, SharedMasks)
+    assert trainer.method.switch is not None
+    return trainer.method.switch
+
+
 def _count_masks(training: Training, epochs: int) -> int:
     """As many as are scored in the forward passes of twice the training, within limits."""
     rows = {split: len(training.datasets[split]) for split in ("train", "validation")}
@@ -205,7 +212,8 @@ def _presets(layout: str, blocks: int) -> list[tuple[int, ...]]:
 def _score(trainer: FairTrainer, masks: np.ndarray) -> FloatArray:
     """Score the validation rows under each mask, `(masks, rows)`; several processes share the masks."""
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
-    rows, switch = trainer.eval_dataset, trainer.method.switch
+    rows: Any = trainer.eval_dataset
+    switch = _switch_of(trainer)
     size, rank, world = (
         trainer.args.eval_batch_size,
         trainer.args.process_index,
