@@ -114,7 +114,9 @@ def _made_up_pictures() -> Iterator[bytes]:
     generator = np.random.default_rng(0)
     deep = generator.integers(200, 40000, (60, 80)).astype(np.uint16)
     shapes = [(high, wide, 3) for wide, high in _SIZES]
-    pictures = [generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
+    pictures: list[np.ndarray] = [
+        generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes
+    ]
     for values in [*pictures, deep]:
         buffer = io.BytesIO()
         Image.fromarray(values).save(buffer, format="PNG")

@@ -346,8 +346,3 @@ def test_weights_of_eight_bits_are_judged_by_group_at_the_batch_that_is_served(
         rows = (table.frame["sex"] == name).to_numpy()
         right = right_scores(folder.path, list(table.frame["row_id"][rows]))
         assert group["mean_shift"] == pytest.approx((found[rows] - right).mean(), abs=1e-9)
-    tight = Bounds(auc_loss=0, shift=1e-9, calibration_loss=0, turned=0)
-    request = Request(format="onnx", int8=True, bounds=tight)
-    with pytest.raises(ExportRefused, match="scored 1 at a time"):
-        export_run(own, folder, table, tmp_path / "no", request)
-    assert not (tmp_path / "no").exists()
