@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from fairtune_hf import Mask, group_metrics
+from tests.conftest import draw_folder
 
 README = Path(__file__).parents[1] / "README.md"
 SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 
 
 @pytest.mark.parametrize("index", range(len(SNIPPETS)))
-def test_snippets_run(index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snippets_run(
+    index: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict = {}
+    if "pictures/" in SNIPPETS[index]:
+        root = draw_folder(tmp_path / "pictures")
+        rows = pd.read_csv(root / "metadata.csv").rename(columns={"person": "patient"})
+        rows.drop(columns="part").to_csv(root / "metadata.csv", index=False)
+        shutil.copy(root / "p059_0.png", "new.png")
     exec(compile(SNIPPETS[index], f"README snippet {index}", "exec"), namespace)
     if "trainer" in namespace:
         best = namespace["best"]
@@ -27,6 +40,10 @@ def test_snippets_run(index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert Mask.parse(saved["mask"], layout=saved["layout"], blocks=12) == Mask.parse(
             bits, layout="block3", blocks=12
         )
+    elif "predict" in namespace:
+        printed = capsys.readouterr().out.splitlines()[-1]
+        assert printed.startswith("[Prediction(score=0.")
+        assert namespace["predict"].groups.keys() == {"F", "M"}
     elif "metric" in namespace:
         # The metric against the table itself, which the data set was made of.
         test = namespace["table"].subset("test")
@@ -50,5 +67,9 @@ def test_the_first_sixty_lines_hold_what_a_newcomer_needs() -> None:
         assert word in head, word
 
 
-def test_there_are_three_snippets() -> None:
-    assert len(SNIPPETS) == 3
+def test_there_are_four_snippets_and_the_second_goes_to_a_prediction_in_fifteen_lines() -> None:
+    assert len(SNIPPETS) == 4
+    lines = SNIPPETS[1].strip().splitlines()
+    assert len(lines) <= 15
+    assert any("search_masks(" in line for line in lines)
+    assert lines[-1].startswith("print(predict(")
