@@ -30,8 +30,8 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
         evaluate.plan(["--run", demo.out])()
         say("4 of 4: report")
         report.plan(["--run", demo.out])()
-        say("\nNext, a picture of your own; the second command scores a folder into a table:")
+        say("\nNext, a picture of your own:")
         say(f"  {command_line('predict', demo.out, 'PICTURE.png')}")
-        say(f"  {command_line('predict', demo.out, 'FOLDER', '--out scores.csv')}")
+        say(f"  {command_line('serve', demo.out)}   # the same as a page; needs the extra `serve`")
 
     return execute
