@@ -19,6 +19,7 @@ from fairtune_hf.whole_files import write_text
 FILE, PROCESSOR = "fairtune.json", "preprocessor_config.json"
 SCHEMA_VERSION = 1
 INTERPOLATION = "bilinear"
+_LARGEST = 4096  # what pictures are stored at
 _BILINEAR = 2  # Pillow's number of it, by which transformers goes
 _NOT_SAID_HERE = (
     "What no field here can say: the reader of fairtune_hf scales more than 8 bits a channel to 8 from the picture's own "
@@ -171,10 +172,12 @@ def read_description(folder: Path) -> ModelDescription | None:
     try:
         plain = parse_json(file.read_text(encoding="utf-8"))
         found: ModelDescription = read_as(ModelDescription, plain)
+        if found.schema_version <= SCHEMA_VERSION:
+            _check(found)
     except (ValueError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"model: expected {file} to say what belongs to the adapter, and {error}. Restore it, or run "
-            "`fairtune finetune` and `fairtune evaluate` on the run again."
+            f"model: expected {file} to say what belongs to the adapter, and {error}. Restore it, or run `fairtune finetune` and "
+            "`fairtune evaluate` on the run again, which write it anew and train nothing that is there."
         ) from error
     if found.schema_version > SCHEMA_VERSION:
         raise ValueError(
@@ -182,6 +185,28 @@ def read_description(folder: Path) -> ModelDescription | None:
             "Install a newer fairtune_hf."
         )
     return found
+
+
+def _check(found: ModelDescription) -> None:
+    """Refuse what a picture cannot go through; the message is the reason, without the file's name."""
+    given = found.input
+    if set(found.id2label) != {"0", "1"}:
+        raise ValueError(f"its id2label names {sorted(found.id2label)}, not 0 and 1")
+    sides = [*given.stored_sides, given.image_size]
+    if len(sides) < 2 or not all(1 <= side <= _LARGEST for side in sides):
+        raise ValueError(f"its sides {sides} are not those of pictures of up to {_LARGEST} pixels")
+    if not len(given.image_mean) == len(given.image_std) == 3 or 0 in given.image_std:
+        raise ValueError("its image_mean and image_std are not three numbers each, none of them 0")
+    if given.interpolation != INTERPOLATION:
+        raise ValueError(f"its interpolation {given.interpolation!r} is not {INTERPOLATION}")
+
+
+def needs_description(folder: Path) -> bool:
+    """Whether an adapter's folder lacks the file, or holds one that cannot be used."""
+    try:
+        return read_description(folder) is None
+    except ValueError:
+        return True
 
 
 def forget_measured(folder: Path) -> None:

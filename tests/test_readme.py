@@ -17,7 +17,16 @@ README = Path(__file__).parents[1] / "README.md"
 SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 
 
-@pytest.mark.parametrize("index", range(len(SNIPPETS)))
+TO_A_PREDICTION = 1  # its search and refits take half a minute
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        pytest.param(i, marks=[pytest.mark.slow] if i == TO_A_PREDICTION else [])
+        for i in range(len(SNIPPETS))
+    ],
+)
 def test_snippets_run(
     index: int,
     tmp_path: Path,
@@ -69,7 +78,7 @@ def test_the_first_sixty_lines_hold_what_a_newcomer_needs() -> None:
 
 def test_there_are_four_snippets_and_the_second_goes_to_a_prediction_in_fifteen_lines() -> None:
     assert len(SNIPPETS) == 4
-    lines = SNIPPETS[1].strip().splitlines()
+    lines = SNIPPETS[TO_A_PREDICTION].strip().splitlines()
     assert len(lines) <= 15
     assert any("search_masks(" in line for line in lines)
     assert lines[-1].startswith("print(predict(")

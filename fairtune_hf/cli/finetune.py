@@ -26,6 +26,7 @@ from fairtune_hf.cli.inputs import (
     resolve_config,
 )
 from fairtune_hf.cli.messages import is_first_process, say, say_next
+from fairtune_hf.model_description import needs_description
 from fairtune_hf.run_record import FAIRTUNE, RunRecord
 from fairtune_hf.search import describe_choice
 from fairtune_hf.training import (
@@ -163,10 +164,12 @@ def _say_what_is_special(folder: RunFolder, record: RunRecord, config: dict[str,
 
 
 def _is_refitted(folder: RunFolder, record: RunRecord, seeds: range, keep_seeds: bool) -> bool:
-    """Whether the choice and every control, as they are now, have an adapter and predictions of all seeds."""
+    """Whether the choice and every control, as they are now, have a described adapter and predictions of all seeds."""
     for where, method in folder.refits(record).values():
         keep = keep_seeds and where is folder
         predictions = read_done(where, method.choice, seeds, keep_seeds=keep)
         if predictions is None or not set(seeds) <= set(predictions["seed"]):
+            return False
+        if needs_description(where.adapter):
             return False
     return True

@@ -22,6 +22,7 @@ from fairtune_hf.cli.label_names import agree_labels
 from fairtune_hf.cli.messages import is_first_process, say, say_next
 from fairtune_hf.data import ImageTable
 from fairtune_hf.metrics import evaluate_predictions
+from fairtune_hf.model_description import read_description
 from fairtune_hf.plain_data import read_as
 from fairtune_hf.reports import evaluate_run, format_table
 from fairtune_hf.run_record import FAIRTUNE, Result, RunRecord, SeedRecord
@@ -241,3 +242,4 @@ def require_predictions(folder: RunFolder) -> None:
                 f"--run: expected the predictions of the refits in {where.predictions_file}, and there are none of what "
                 f"the search chose. Run `fairtune finetune --run {folder.path}` first; it goes on where it stopped."
             )
+        read_description(where.adapter)  # what is measured is written there too

@@ -161,6 +161,8 @@ def _adapter_config(adapter: Path) -> dict[str, Any]:
 def _describe(place: _Place) -> ModelDescription:
     described = read_description(place.adapter)
     if described is not None:
+        if place.run is not None:
+            _check_record(place.run, described)
         return described
     if place.run is not None:
         return describe_run(place.run)
@@ -170,6 +172,28 @@ def _describe(place: _Place) -> ModelDescription:
         f"model: expected {FILE} beside the adapter in {place.adapter}, which says what the pictures go through and what "
         "the labels are called; it is not there, as in adapters of earlier releases. Give the folder of the whole run, with its run.json."
     )
+
+
+def _check_record(run: RunFolder, described: ModelDescription) -> None:
+    """Refuse a description that says otherwise than the record of its run, as when it was edited.
+
+    Raises:
+        ValueError: Labels, or what a picture goes through, differ.
+    """
+    record = run.read_chosen()
+    given, told = described.input, record.model.input or {}
+    pairs = {
+        "id2label": (list(described.id2label.values()), record.dataset.label_names),
+        "base.sha256": (described.base.sha256, record.model.sha256),
+    }
+    for name in ("image_size", "image_mean", "image_std"):
+        pairs[f"input.{name}"] = (getattr(given, name), told.get(name, getattr(given, name)))
+    for name, (here, there) in pairs.items():
+        if here != there:
+            raise ValueError(
+                f"model: expected {FILE} to say what run.json says, and its {name} is {here}, not {there}, as when it was edited. "
+                f"Delete it and run `fairtune finetune --run {run.path}`, which writes it anew and trains nothing that is there."
+            )
 
 
 def _load_base(

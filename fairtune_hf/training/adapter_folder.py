@@ -75,10 +75,14 @@ def save_adapter(model: Any, folder: Path, described: ModelDescription) -> None:
         if isinstance(config, FairMaskConfig):
             config.id2label = dict(described.id2label)
     model.save_pretrained(str(folder))
-    text = json.dumps(processor_config(described.input), indent=1)
-    write_text(folder / PROCESSOR, text + "\n")
-    described.write(folder)
+    write_description(folder, described)
+
+
+def write_description(folder: Path, described: ModelDescription) -> None:
+    """Write what belongs to an adapter, its processor and its card beside the weights."""
+    write_text(folder / PROCESSOR, json.dumps(processor_config(described.input), indent=1) + "\n")
     write_text(folder / _PEFTS_CARD, _card(described))
+    described.write(folder)
 
 
 def remove_blank_card(folder: Path) -> None:

@@ -22,11 +22,19 @@ from tqdm.auto import tqdm
 
 from fairtune_hf.costs import add_costs
 from fairtune_hf.data import ImageTable
-from fairtune_hf.model_description import forget_measured
+from fairtune_hf.model_description import (
+    ModelDescription,
+    forget_measured,
+    needs_description,
+)
 from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.run_record import ChoiceRecord, RunRecord
 from fairtune_hf.training.adapter import adapter_fault
-from fairtune_hf.training.adapter_folder import describe_adapter, save_adapter
+from fairtune_hf.training.adapter_folder import (
+    describe_adapter,
+    save_adapter,
+    write_description,
+)
 from fairtune_hf.training.arguments import FitArguments
 from fairtune_hf.training.backbone import Backbone
 from fairtune_hf.training.candidate import Candidate
@@ -92,7 +100,15 @@ def refit(
                 on_cost(trainer.cost.record())
         if on_seed is not None:
             on_seed(seed)
+    if PartialState().is_main_process and needs_description(folder.adapter):
+        # Of an earlier release, or damaged; the weights are as they were.
+        write_description(folder.adapter, _describe(training, seeds[0]))
     return _join(frames, seeds)
+
+
+def _describe(training: Training, seed: int) -> ModelDescription:
+    transforms = training.arguments.transforms
+    return describe_adapter(training.table, training.backbone, transforms, seed)
 
 
 def read_done(
@@ -277,11 +293,8 @@ def _score_and_save(
         for split in _SCORED_SPLITS
     ]
     if save_to is not None and trainer.is_world_process_zero():
-        described = describe_adapter(
-            training.table, training.backbone, training.arguments.transforms, seed
-        )
         with replacing_folder(save_to) as partial:
-            save_adapter(trainer.model, partial, described)
+            save_adapter(trainer.model, partial, _describe(training, seed))
     return pd.concat(frames, ignore_index=True)
 
 

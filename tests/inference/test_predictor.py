@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from fairtune_hf import load_predictor
+from fairtune_hf.cli.main import main
 from fairtune_hf.inference import Predictor
 from tests.inference.mixed import own_scores
 
@@ -135,3 +136,31 @@ def test_a_picture_unlike_the_training_pictures_is_said_to_be(
     assert any("shorter side in pixels is 20, in training 96 to 480" in w for w in tiny.warnings)
     assert any("longer by shorter side is 40, in training 1 to 3.333" in w for w in long.warnings)
     assert any(w.startswith("mean brightness (0 to 255) is 255") for w in bright.warnings)
+
+
+def test_a_damaged_or_edited_description_is_refused_and_written_anew(
+    run: Path, mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = Path(shutil.copytree(run, tmp_path / "run"))
+    file = mine / "adapter" / "fairtune.json"
+    whole, weights = file.read_text(), mine / "adapter" / "adapter_model.safetensors"
+    before = weights.stat().st_mtime_ns
+    for damage, words in (
+        (whole[:200], "it is no JSON"),
+        (whole.replace('"0": "well"', '"no": "well"'), "not 0 and 1"),
+        (whole.replace('"image_size": 32', '"image_size": 32000'), "are not those of pictures"),
+        (whole.replace('"0": "well"', '"0": "sick"'), r"run\.json says, and its id2label"),
+        (whole.replace('"image_size": 32', '"image_size": 31'), "input.image_size is 31, not 32"),
+        (whole.replace('"schema_version": 1', '"schema_version": 9'), "Install a newer"),
+    ):
+        assert damage != whole
+        file.write_text(damage)
+        with pytest.raises(ValueError, match=words):
+            load_predictor(mine)
+    file.write_text(whole[:200])
+    assert main(["evaluate", f"--run={mine}"]) == 2
+    assert "fairtune.json" in capsys.readouterr().err
+    assert main(["finetune", f"--run={mine}", "--seeds=2"]) == 0
+    assert main(["evaluate", f"--run={mine}", "--resamples=100"]) == 0
+    assert file.read_text() == whole
+    assert weights.stat().st_mtime_ns == before  # nothing was trained again
