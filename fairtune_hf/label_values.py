@@ -11,6 +11,7 @@ import re
 
 import pandas as pd
 
+from fairtune_hf.naming import value_counts
 from fairtune_hf.unknown_values import is_unknown, plain_words
 
 NEGATORS = {
@@ -59,11 +60,9 @@ def binary_label(
     text = label_text(values)
     found = sorted(text.unique())
     if len(found) != 2:
-        counts = [f"{v!r}: {n}" for v, n in text.value_counts().items()]
-        shown = "; ".join(counts[:8]) + (f"; and {len(counts) - 8} more" if counts[8:] else "")
         raise ValueError(
             f"the label column {column!r} must have two values; it has {len(found)} "
-            f"({shown}). Choose another column, or make a column that has two."
+            f"({value_counts(text)}). Choose another column, or make a column that has two."
         )
     names = order_values(found[0], found[1])
     if positive != "":

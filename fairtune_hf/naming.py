@@ -47,6 +47,12 @@ def shortened(items: Sequence[str], shown: int = SHOWN) -> str:
     return "; ".join(items[:shown]) + (f"; and {rest} more" if rest > 0 else "")
 
 
+def some(names: Sequence[str], most: int = 4) -> str:
+    """Name the first few of `names` and count the rest, within a sentence."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def require_columns(frame: pd.DataFrame, names: Iterable[str], origin: str) -> None:
     """Raise ValueError when a column of `names` is not in the table read from `origin`."""
     # The line of the file is a column of ours, not one of the user's.

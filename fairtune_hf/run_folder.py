@@ -24,6 +24,7 @@ from fairtune_hf.record_reader import parse_record
 from fairtune_hf.run_record import SCHEMA_VERSION, ChoiceRecord, MethodRecord, RunRecord
 from fairtune_hf.whole_files import (
     is_left_over,
+    remove,
     remove_left_overs,
     replacing,
     replacing_folder,
@@ -330,7 +331,7 @@ class RunFolder:
             if entry.name == "confirm":
                 RunFolder(entry).clear()
             elif entry.name in OURS:
-                _remove(entry)
+                remove(entry)
         _remove_if_empty(self.path)
 
     def write_predictions(self, frame: pd.DataFrame) -> None:
@@ -347,14 +348,6 @@ def _mark(choice: ChoiceRecord) -> dict[str, Any]:
 
 def _known(mark: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in mark.items() if value is not None}
-
-
-def _remove(entry: Path) -> None:
-    """Delete a file, a folder or a link, of which what it points to stays."""
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry)
-    else:
-        entry.unlink()
 
 
 def _remove_if_empty(folder: Path) -> None:

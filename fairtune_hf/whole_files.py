@@ -83,19 +83,24 @@ def remove_left_overs(folder: Path, names: Collection[str]) -> None:
         match = _PARTIAL.fullmatch(left.name)
         if match is None or match["name"] not in names:
             continue
-        if match["pid"] is None or _is_running(int(match["pid"])):
-            continue
-        if left.is_dir():
-            shutil.rmtree(left)
-        else:
-            left.unlink()
+        if match["pid"] is not None and not is_running(int(match["pid"])):
+            remove(left)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a folder or a link, of which what it points to stays; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether a process of this host has this number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -16,11 +16,11 @@ from fairtune_hf.cli.arguments import (
 )
 from fairtune_hf.cli.commands import PARSERS
 from fairtune_hf.cli.inputs import (
-    begin_run,
     check_run,
     claim_run,
     load_model,
     load_table,
+    note_identity,
     open_run,
     place_data,
     resolve_config,
@@ -84,7 +84,7 @@ def _plan_refits(
 
     def run() -> None:
         if is_first_process():
-            begin_run(folder, folder.read_config(), table, backbone, new=False)
+            note_identity(folder, folder.read_config(), table, backbone)
         finetune(folder, table, backbone, training, seeds=seeds, keep_seeds=keep)
         if record.own.result("test") and not folder.read().own.result("test"):
             say(

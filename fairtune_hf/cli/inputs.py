@@ -183,7 +183,7 @@ def claim_run(
                 f"--overwrite: expected a run that nobody works on, and another process works in {folder.path}. "
                 "Wait for its end, or end it first."
             )
-        clear_if_asked(folder, output)
+        folder.clear()
         turn.release()  # its file may be gone with the run
         anew = dataclasses.replace(output, overwrite=False)
         return claim_run(folder, anew, config, table, backbone)
@@ -191,7 +191,7 @@ def claim_run(
         if folder.is_a_run():
             _require_same(folder, config)
             check_run(folder, None, table, backbone)
-            begin_run(folder, config, table, backbone, new=False)
+            note_identity(folder, config, table, backbone)
         else:  # the configuration last: with it the folder is claimed
             record_identity(folder, identify(table, backbone, config), table)
         folder.write_config(dict(config))
@@ -259,36 +259,16 @@ def check_run(
         check_same_inputs(record, table, backbone)
 
 
-def begin_run(
-    folder: RunFolder,
-    config: Mapping[str, Any],
-    table: ImageTable,
-    backbone: Backbone,
-    *,
-    new: bool,
+def note_identity(
+    folder: RunFolder, config: Mapping[str, Any], table: ImageTable, backbone: Backbone
 ) -> None:
-    """Write what a run is of, unless it is known; of a run of an earlier release say that it was not.
+    """Write what an earlier run is of, unless it is known, and say that it was not.
 
     The first process does this, once the run's folder is its own.
-
-    Args:
-        folder: The run.
-        config: Its configuration.
-        table: Its data.
-        backbone: Its model.
-        new: Whether it begins now.
     """
-    if has_identity(folder):
-        return
-    if not new:
+    if not has_identity(folder):
         say(
             f"{folder.path} is a run of an earlier release, which did not keep what it is of: changes of data or model "
             "since then could not be noticed. It is kept from now on."
         )
-    record_identity(folder, identify(table, backbone, config), table)
-
-
-def clear_if_asked(folder: RunFolder, output: OutputArguments) -> None:
-    """Delete the earlier run where `--overwrite` was given; what no step wrote there stays."""
-    if output.overwrite and is_first_process() and folder.is_a_run():
-        folder.clear()
+        record_identity(folder, identify(table, backbone, config), table)

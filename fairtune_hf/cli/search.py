@@ -21,7 +21,7 @@ from fairtune_hf.cli.inputs import (
     resolve_config,
 )
 from fairtune_hf.cli.messages import command_line, is_first_process, say
-from fairtune_hf.data import ImageTable, stratified_fraction
+from fairtune_hf.data import stratified_fraction
 from fairtune_hf.search import SearchArguments, search_masks
 from fairtune_hf.search.arguments import apply_policy, apply_protocol
 from fairtune_hf.search.best import describe_damage
@@ -69,7 +69,8 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     check_layout_of(backbone.model, search.layout)
     table = load_table(data, options, training, backbone, splits=("train", "validation"))
     check_run(folder, output, table, backbone)
-    _check_shared(search, table, backbone)
+    if search.storage is not None:
+        check_shared(search, identify(table, backbone, {}))
     if not output.overwrite and tables_are_whole and is_searched(folder, search):
         damage = describe_damage(folder.path)
         return lambda: say(
@@ -133,12 +134,6 @@ def _require_no_trials(storage: str, study_name: str) -> None:
             "deleted. Give another --study-name; or delete that study with `optuna delete-study --storage URL --study-name "
             f"{study_name}`; or leave --overwrite out to go on with it."
         )
-
-
-def _check_shared(search: SearchArguments, table: ImageTable, backbone: Backbone) -> None:
-    """Refuse to add to the trials of another data set or model in a storage that searches share."""
-    if search.storage is not None:
-        check_shared(search, identify(table, backbone, {}))
 
 
 def _describe_model(backbone: Backbone) -> str:

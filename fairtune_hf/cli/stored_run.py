@@ -23,6 +23,7 @@ from fairtune_hf.cli.messages import is_first_process, say, say_next
 from fairtune_hf.data import ImageTable
 from fairtune_hf.metrics import evaluate_predictions
 from fairtune_hf.model_description import read_description
+from fairtune_hf.naming import flag_of
 from fairtune_hf.plain_data import read_as
 from fairtune_hf.reports import evaluate_run, format_table
 from fairtune_hf.run_record import FAIRTUNE, Result, RunRecord, SeedRecord
@@ -56,7 +57,7 @@ def place_external(external: ExternalArguments, given: Collection[str]) -> None:
         ValueError: Flags that say what of another data set is read, and none is named.
     """
     place_data(external, given)
-    idle = [f"--{name.replace('_', '-')}" for name in _OF_OTHER_DATA if name in given]
+    idle = [flag_of(name) for name in _OF_OTHER_DATA if name in given]
     if external.dataset is None and idle:
         raise ValueError(
             f"{', '.join(idle)}: expected --dataset beside it, the name of another data set to score, or --predictions; "

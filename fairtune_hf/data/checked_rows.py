@@ -245,9 +245,7 @@ def _check_root(spec: DatasetSpec, data_root: str | Path | None) -> Path:
 def _assign_splits(checked: CheckedRows, seed: int) -> None:
     raw = checked.raw
     prepared = "split_rule" in raw.recorded
-    split, rule = (
-        _external_split(checked) if checked.external else _split_rows(checked, seed, prepared)
-    )
+    split, rule = _split_rows(checked, seed, prepared)
     raw.frame = checked.frame.assign(split=split)
     used = seed if rule in ("stratified", "folds") or rule.endswith(DEALT) else None
     raw.recorded |= {"split_rule": rule, "split_seed": raw.recorded.get("split_seed", used)}
@@ -258,13 +256,10 @@ def _assign_splits(checked: CheckedRows, seed: int) -> None:
         )
 
 
-def _external_split(checked: CheckedRows) -> tuple[pd.Series, str]:
-    """Put every row into the test split: nothing is trained or chosen on an external set."""
-    return pd.Series("test", index=checked.frame.index, dtype=object), "external"
-
-
 def _split_rows(checked: CheckedRows, seed: int, prepared: bool) -> tuple[pd.Series, str]:
     frame, spec, raw = checked.frame, checked.spec, checked.raw
+    if checked.external:  # nothing is trained or chosen on it
+        return pd.Series("test", index=frame.index, dtype=object), "external"
     rule = checked.request.options["split_rule"]
     given, folds = (checked.request.options[name] for name in ("splits_file", "folds"))
     if given:

@@ -128,7 +128,6 @@ def check_groups(frame: pd.DataFrame, sensitive: str, groups: Sequence[str]) -> 
     A group without both classes in the test split is a warning: its AUC there is null.
     """
     counts = cells(frame, sensitive, groups)
-    patients = cells(frame.drop_duplicates(["patient_id", sensitive, "label"]), sensitive, groups)
     lacking = [
         f"{group!r} has {row[0]} negatives and {row[1]} positives"
         for group, row in counts.xs("validation").iterrows()
@@ -149,25 +148,24 @@ def check_groups(frame: pd.DataFrame, sensitive: str, groups: Sequence[str]) -> 
             "positives. Correct the split column or choose another seed."
         )
     return [
-        w
-        for split in ("validation", "test")
-        for w in _small(patients.loc[[split]].droplevel("split"), split)
+        *_small(frame, sensitive, groups, "validation"),
+        *check_test_groups(frame, sensitive, groups),
     ]
 
 
 def check_test_groups(frame: pd.DataFrame, sensitive: str, groups: Sequence[str]) -> list[str]:
-    """Warn of small groups among rows that are all for a test."""
-    patients = cells(frame.drop_duplicates(["patient_id", sensitive, "label"]), sensitive, groups)
-    return _small(patients.loc[["test"]].droplevel("split"), "test")
+    """Warn of small groups among the rows for a test."""
+    return _small(frame, sensitive, groups, "test")
 
 
-def _small(patients: pd.DataFrame, split: str) -> list[str]:
+def _small(frame: pd.DataFrame, sensitive: str, groups: Sequence[str], split: str) -> list[str]:
     """Warn of groups with few patients of a class; several pictures of one patient count once.
 
     The counts themselves stay out, since the warnings are published with a run.
     """
     found = []
-    for group, row in patients.iterrows():
+    patients = cells(frame.drop_duplicates(["patient_id", sensitive, "label"]), sensitive, groups)
+    for group, row in patients.xs(split).iterrows():
         negatives, positives = int(row[0]), int(row[1])
         if min(negatives, positives) == 0:
             found.append(

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-SIGNS = ("asymmetry", "border", "colour")
 SIGN_STRENGTH = 1.9
 """Distance between the class means of each sign, in its own standard deviations."""
 

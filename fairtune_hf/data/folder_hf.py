@@ -111,6 +111,8 @@ def read_hf(root: Path, depth16: str) -> tuple[pd.DataFrame, dict[str, HfSource]
         FileNotFoundError: if the hub has no such data set, or cannot be reached.
         ValueError: if there is no picture column, or more than one.
     """
+    import datasets
+
     parts = _load(root)
     tables, sources = [], {}
     for split, data in parts.items():
@@ -120,7 +122,7 @@ def read_hf(root: Path, depth16: str) -> tuple[pd.DataFrame, dict[str, HfSource]
         if len(parts) > 1 or split_of(split) == "test":
             told[SPLIT_COLUMN] = split
         tables.append(told)
-        raw = _undecoded(data, column)
+        raw = data.select_columns([column]).cast_column(column, datasets.Image(decode=False))
         mark = f"{split} {data._fingerprint}"
         stored = " ".join(file_stamp(held["filename"]) for held in data.cache_files)
         for i, (name, path) in enumerate(zip(names, _own_files(raw, column), strict=True)):
@@ -174,12 +176,6 @@ def _cast_hint(features: Any) -> str:
                 "the data set again."
             )
     return closest("image", list(features))
-
-
-def _undecoded(data: Any, column: str) -> Any:
-    import datasets
-
-    return data.select_columns([column]).cast_column(column, datasets.Image(decode=False))
 
 
 def _own_files(raw: Any, column: str) -> list[str | None]:

@@ -32,8 +32,6 @@ from fairtune_hf.data.store import build_store, default_cache, store_key
 from fairtune_hf.data.table import SPLITS, ImageTable
 from fairtune_hf.naming import shortened, unknown_name
 
-PRIVATE_COLUMNS = ("source_row", "position")
-
 
 def load_dataset_table(
     dataset: str,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from fairtune_hf.data.declaration import DatasetSpec, Pictures, RawTable, ReadRequest
+from fairtune_hf.data.declaration import DatasetSpec, RawTable, ReadRequest
 from fairtune_hf.data.picture_store import DamagedStoreError, PictureStore, open_store
 from fairtune_hf.data.pixels import digest_bytes
 from fairtune_hf.data.prepared_checks import check_table, describe_table, sign, was_signed
@@ -169,7 +169,7 @@ def read_prepared(
     warnings = _check_contents(root, manifest, store, frame)
     attributes = [c for c in frame.columns if c not in FIXED_COLUMNS]
     frame[attributes] = frame[attributes].fillna("")
-    positions = manifest.get("positions", range(len(frame)))
+    positions, side = manifest.get("positions", range(len(frame))), request.image_size
     return RawTable(
         frame=frame.assign(
             label=frame["label"].astype("int64"),
@@ -178,7 +178,7 @@ def read_prepared(
         ),
         groups={k: tuple(v) for k, v in manifest["groups"].items()},
         label_names=(manifest["label_names"][0], manifest["label_names"][1]),
-        pictures=_at_side(store, request.image_size),
+        pictures=store if store.shape[1] == side else _Smaller(store, side),
         origin=TABLE,
         dropped=dict(manifest["dropped"]),
         # Groups are checked again, as the run chooses them.
@@ -283,10 +283,6 @@ class _Smaller:
             resized = Image.fromarray(stored).resize(size, Image.Resampling.BILINEAR)
             images[i] = np.asarray(resized)
         return images
-
-
-def _at_side(store: PictureStore, side: int) -> Pictures:
-    return store if store.shape[1] == side else _Smaller(store, side)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -39,16 +39,12 @@ def tiff_values(raw: bytes, image: Any) -> Values | None:
     if separate and (photometric == LAB or (depth > 8 and len(tags[BITS]) > 1)):
         raise ImageError(f"is a TIFF with separate planes of {depth} bits; {AS_USUAL}")
     if depth <= 8:
-        return _signed_bytes(image) if tags.get(FORMAT, (1,))[0] == SIGNED else None
+        return np.asarray(image).view(np.int8) if tags.get(FORMAT, (1,))[0] == SIGNED else None
     if photometric == CMYK:
         raise ImageError(f"is a TIFF in CMYK of {depth} bits, of which 8 would be kept; {AS_USUAL}")
     if photometric == RGB:
         return _colour(raw, image)
     return _grey(image, photometric == WHITE_IS_ZERO)
-
-
-def _signed_bytes(image: Any) -> Values:
-    return np.asarray(image).view(np.int8)
 
 
 def _grey(image: Any, white_is_zero: bool) -> Values:

@@ -35,7 +35,7 @@ from fairtune_hf.metrics.evaluation import evaluate_predictions, known_rows
 from fairtune_hf.metrics.flags import collapse_flag
 from fairtune_hf.metrics.groups import measure
 from fairtune_hf.metrics.multiplicity import holm_p_values
-from fairtune_hf.metrics.registry import TEST, GroupMetrics, shown_in
+from fairtune_hf.metrics.registry import TEST, shown_in
 from fairtune_hf.naming import closest_name
 
 
@@ -248,10 +248,6 @@ def _every_metric(table: pd.DataFrame, name: str, threshold: float | None) -> di
         group_codes(table[name], len(table), name=name),
         check_threshold(threshold),
     )
-    return _without_nan(found)
-
-
-def _without_nan(found: GroupMetrics) -> dict[str, Any]:
     values: dict[str, Any] = json_able(asdict(found))
     values.pop("warnings")
     values.pop("threshold_warnings")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import norm, rankdata
 
-from fairtune_hf.metrics.bootstrap import FEWEST_PATIENTS
+from fairtune_hf.metrics.bootstrap import FEWEST_PATIENTS, critical_value
 from fairtune_hf.metrics.checks import FloatArray, IntArray, check_labels, check_scores
 
 
@@ -51,7 +51,7 @@ def delong_auc(y_true: ArrayLike, y_score: ArrayLike, *, confidence: float = 0.9
         (0.889, 0.157)
     """
     values, covariance = _estimate(y_true, [y_score])
-    quantile = _quantile(confidence)
+    quantile = critical_value(confidence)
     auc, error = float(values[0]), math.sqrt(covariance[0, 0])
     if not 0.0 < auc < 1.0 or math.isnan(error):
         return AucEstimate(auc, math.nan, (math.nan, math.nan), math.nan)
@@ -80,7 +80,7 @@ def delong_difference(
         0.25
     """
     values, covariance = _estimate(y_true, [y_score, reference_score])
-    quantile = _quantile(confidence)
+    quantile = critical_value(confidence)
     difference = float(values[0] - values[1])
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     if math.isnan(variance):
@@ -99,12 +99,6 @@ def _too_few(y_true: ArrayLike) -> bool:
     """Tell whether a class has too few rows for an interval."""
     positives = int(np.sum(y_true))
     return min(positives, np.size(y_true) - positives) < FEWEST_PATIENTS
-
-
-def _quantile(confidence: float) -> float:
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence: expected a fraction in (0, 1), got {confidence}. Use 0.95.")
-    return float(norm.ppf((1 + confidence) / 2))
 
 
 def _estimate(y_true: ArrayLike, scores: list[ArrayLike]) -> tuple[FloatArray, FloatArray]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fairtune_hf.json_values import json_able
 from fairtune_hf.metrics.bootstrap import (
     FEWEST_PATIENTS,
     METHODS,
@@ -264,19 +265,15 @@ def _as_block(point: GroupMetrics, resampled: _Resampled, messages: list[str]) -
         name: {
             "n": row.n,
             "positives": row.positives,
-            "auc": _or_none(row.auc),
+            "auc": json_able(row.auc),
             "auc_ci": resampled.interval(code, row.auc),
         }
         for code, (name, row) in enumerate(point.by_group.items())
     }
     block: dict[str, Any] = {}
     for name in shown_in(TABLE):
-        block[name] = _or_none(point.value(name))
+        block[name] = json_able(point.value(name))
         if name in _WITH_INTERVAL:
             block[f"{name}_ci"] = resampled.interval(name, point.value(name))
-    threshold = _or_none(point.threshold)
+    threshold = json_able(point.threshold)
     return {**block, "threshold": threshold, "groups": by_group, "warnings": messages}
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

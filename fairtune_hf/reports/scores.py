@@ -72,7 +72,8 @@ def roc_points(frame: pd.DataFrame) -> pd.DataFrame:
         if rows["label"].nunique() < 2:
             continue
         false_positive, true_positive, _ = roc_curve(rows["label"], rows["score"])
-        keep = _thinned(len(false_positive))
+        held = len(false_positive)
+        keep = np.unique(np.linspace(0, held - 1, min(held, ROC_POINTS)).round().astype(int))
         curves.append(
             pd.DataFrame(
                 {
@@ -84,10 +85,6 @@ def roc_points(frame: pd.DataFrame) -> pd.DataFrame:
         )
     columns = ["group", "false_positive_rate", "true_positive_rate"]
     return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns)
-
-
-def _thinned(length: int) -> Any:
-    return np.unique(np.linspace(0, length - 1, min(length, ROC_POINTS)).round().astype(int))
 
 
 def reliability_points(frame: pd.DataFrame) -> pd.DataFrame:

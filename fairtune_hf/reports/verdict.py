@@ -164,7 +164,7 @@ def verdict_sentence(
             f"{split} set."
         )
     order = [*references, *sorted(name for name in found if name not in references)]
-    clauses = _clauses(found, order, same)
+    clauses = [_clause(method_name(name), found.get(name), name in same) for name in order]
     opening = _opening(worst_group, worst_auc, split)
     seeds = "1 seed" if n_seeds == 1 else f"means of {n_seeds} seeds"
     known = any(is_number(i.difference) and signed_interval(i.ci) for i in found.values())
@@ -196,14 +196,8 @@ def same_trainings(run: RunRecord) -> tuple[str, ...]:
     )
 
 
-def _clauses(
-    found: Mapping[str, ComparisonRecord], order: Sequence[str], same: Sequence[str]
-) -> list[str]:
-    """Say each comparison; an interval whose end prints as 0.000 covers 0."""
-    return [_clause(method_name(name), found.get(name), name in same) for name in order]
-
-
 def _clause(label: str, item: ComparisonRecord | None, is_same: bool) -> str:
+    """Say a comparison; an interval whose end prints as 0.000 covers 0."""
     if item is None or not is_number(item.difference):
         return f"not compared with {label}"
     bounds, shown, written = item.ci, difference(item.difference), signed_interval(item.ci)

@@ -9,7 +9,6 @@ import io
 import json
 import math
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from fairtune_hf.search.objectives import Objective, ObjectiveMetrics
 from fairtune_hf.training.adapter_folder import remove_blank_card
 from fairtune_hf.training.trainer import FairTrainer
 from fairtune_hf.turn import FileTurn
-from fairtune_hf.whole_files import flush
+from fairtune_hf.whole_files import flush, remove
 
 FOLDER = "best_trial"
 _RECORD, _SCORES, _WEIGHTS = "trial.json", "scores.npy", "adapter_model.safetensors"
@@ -111,7 +110,7 @@ def _put_in_place(folder: Path) -> None:
         target.rename(old)
     (folder / _PARTIAL).rename(target)
     flush(folder)
-    _remove(old)
+    remove(old)
 
 
 def finish_interrupted(folder: Path) -> None:
@@ -122,15 +121,8 @@ def finish_interrupted(folder: Path) -> None:
             partial.rename(target)
         elif os.path.lexists(old):
             old.rename(target)
-    _remove(partial)
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    remove(partial)
+    remove(old)
 
 
 def why_unreadable(folder: Path) -> str | None:

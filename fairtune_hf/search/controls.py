@@ -49,8 +49,9 @@ def describe_controls(
         if name in own:
             found[name] = _entry(own[name], own[name].best(), chosen, mask, layout)
         elif layout == study.space.layout:
-            found[name] = _entry(study, study.best_with_mask(mask), chosen, mask, layout)
-            found[name].trials = _count(study, mask)
+            same = study.with_mask(mask)
+            found[name] = _entry(study, same[0] if same else None, chosen, mask, layout)
+            found[name].trials = len(same)
         else:
             found[name] = _entry(study, None, chosen, mask, layout)
         if found[name].trial is None:
@@ -106,7 +107,3 @@ def _entry(
         study=study.name,
         trials=0 if trial is None else study.finished(),
     )
-
-
-def _count(study: SearchStudy, mask: str) -> int:
-    return sum(study.mask_of(t) == mask for t in study.top(len(study.trials())))

@@ -13,13 +13,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fairtune_hf.baselines import Method, MethodSpec
 from fairtune_hf.baselines.method import trainable_parameters
-from fairtune_hf.costs import add_costs
 from fairtune_hf.data import ImageTable
 from fairtune_hf.run_folder import RunFolder
 from fairtune_hf.run_record import MethodRecord, RunRecord, SearchRecord
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.loop import run_study
-from fairtune_hf.search.record import describe_choice, describe_search, selected_by
+from fairtune_hf.search.record import describe_choice, describe_search, search_cost, selected_by
 from fairtune_hf.search.samplers import SAMPLERS
 from fairtune_hf.search.sampling import startup_points
 from fairtune_hf.search.soundness import set_aside_if_damaged
@@ -35,7 +34,6 @@ from fairtune_hf.training.description import (
 )
 from fairtune_hf.training.refit import refit
 from fairtune_hf.training.train import Training
-from fairtune_hf.training.trial_trainer import COST
 from fairtune_hf.tuner import PRESETS, FairMaskConfig
 
 
@@ -90,10 +88,7 @@ class MethodRun:
             ValueError: The table holds test rows.
             RuntimeError: No trial completed.
         """
-        if "test" in table.splits:
-            raise ValueError(
-                'table: expected training and validation rows only, got test rows too. Load it with splits=("train", "validation").'
-            )
+        refuse_test_rows(table)
         set_aside_if_damaged(self.folder)  # one method's damage is not the comparison's end
         study = self._run_study(table, show_progress)
         best = study.best()
@@ -169,7 +164,6 @@ class MethodRun:
         choice.preset = candidate.mask if candidate.mask in PRESETS else None
         choice.train_also = list(config.train_also)
         choice.hyperparameters = candidate.hyperparameters
-        cost = add_costs(t.user_attrs.get(COST) for t in study.trials())
         # A record of its own: of what is chosen now, nothing is measured yet.
         record = new_record(self.spec, table)
         record.model = self.backbone.describe()
@@ -178,7 +172,7 @@ class MethodRun:
             choice=choice,
             trainable_parameters=self._count_trainable(method, config),
             search=self._describe_search(study, method),
-            cost={} if cost is None else {"search": cost},
+            cost=search_cost(study),
         )
         self.folder.write(record)
 
@@ -196,6 +190,14 @@ class MethodRun:
         begun = sum(1 for trial in study.trials() if trial.user_attrs.get("curve"))
         epochs = (found.trained_epochs or 0) + earlier * begun
         return dataclasses.replace(found, trained_epochs=epochs, best_value=best_value(study))
+
+
+def refuse_test_rows(table: ImageTable) -> None:
+    """Raise a ValueError where a search would see test rows."""
+    if "test" in table.splits:
+        raise ValueError(
+            'table: expected training and validation rows only, got test rows too. Load it with splits=("train", "validation").'
+        )
 
 
 def best_value(study: SearchStudy) -> float | None:

@@ -73,9 +73,8 @@ def write_record(
         warnings.append(
             "The best trials could not be confirmed with new seeds: too few repetitions completed."
         )
-    controls = describe_controls(
-        study, chosen, control_studies or {}, seed=training.seed, warnings=warnings
-    )
+    own = control_studies or {}
+    controls = describe_controls(study, chosen, own, seed=training.seed, warnings=warnings)
     choice = describe_choice(
         mask=study.mask_of(chosen),
         layout=study.space.layout,
@@ -85,7 +84,6 @@ def write_record(
         selected_by=selected_by(study, judged),
         trial=chosen.number,
     )
-    own = control_studies or {}
     with folder.editing() as record:
         earlier = record.methods
         # Refits of an earlier, shorter search stay counted, and measured where all are what they were.
@@ -101,7 +99,7 @@ def write_record(
         for name, method in record.methods.items():
             studies = (study, repeated) if name == FAIRTUNE else (own.get(name),)
             shared = describe_ranking(folder.path) if name == FAIRTUNE else None
-            method.cost |= _search_cost(*studies, more=shared and shared["cost"])
+            method.cost |= search_cost(*studies, more=shared and shared["cost"])
         record.versions, record.hardware = describe_versions(), describe_hardware()
         record.warnings = warnings
     return Candidate.from_record(choice)
@@ -120,7 +118,7 @@ def _refits_of(methods: Mapping[str, MethodRecord]) -> dict[str, Candidate]:
     return {name: Candidate.from_record(choice) for name, choice in found.items()}
 
 
-def _search_cost(
+def search_cost(
     *studies: SearchStudy | None, more: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return what all trials of some studies cost, and what came before them."""

@@ -14,7 +14,7 @@ from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.confirm import Judged, judge_repetitions, plan_confirmation
 from fairtune_hf.search.controls import SEARCHED
 from fairtune_hf.search.loop import run_study
-from fairtune_hf.search.methods import MethodRun
+from fairtune_hf.search.methods import MethodRun, refuse_test_rows
 from fairtune_hf.search.one_training import shared_points
 from fairtune_hf.search.record import write_record
 from fairtune_hf.search.shared import join_shared
@@ -57,10 +57,7 @@ def search_masks(
             folder's run is of other data, weights or settings.
         RuntimeError: No trial completed, ten in a row failed, or all workers ended.
     """
-    if "test" in table.splits:
-        raise ValueError(
-            'table: expected training and validation rows only, got test rows too. Load it with splits=("train", "validation").'
-        )
+    refuse_test_rows(table)
     check_layout_of(backbone.model, search.layout)
     training.join_processes()
     keep_identity(folder, table, backbone, search, training)

@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fairtune_hf.search.study_file import connect, is_whole, make_whole, path_of
 from fairtune_hf.turn import FileTurn
+from fairtune_hf.whole_files import is_running
 
 WORKER, BEAT = "worker", "beat"
 BEAT_SECONDS = 10.0
@@ -278,20 +279,10 @@ def _runs(pid: int, start: float | None) -> bool | None:
     try:
         found, is_zombie = _look_up(pid)
     except (psutil.Error, OSError):
-        return False if _is_gone(pid) else None  # others' processes may be hidden
+        return None if is_running(pid) else False  # others' processes may be hidden
     if start is None:  # signed by a release that noted the time of day
         return None
     return found == start and not is_zombie
-
-
-def _is_gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass  # somebody else's
-    return False
 
 
 def _look_up(pid: int) -> tuple[float, bool]:

@@ -209,10 +209,9 @@ class SearchStudy:
 
         return sorted(complete, key=key)[:count]
 
-    def best_with_mask(self, mask: str) -> FrozenTrial | None:
-        """The best complete trial of one mask, or None."""
-        same = [t for t in self.top(len(self.trials())) if self.mask_of(t) == mask]
-        return same[0] if same else None
+    def with_mask(self, mask: str) -> list[FrozenTrial]:
+        """The complete trials of one mask, best first."""
+        return [t for t in self.top(len(self.trials())) if self.mask_of(t) == mask]
 
     def mask_of(self, trial: FrozenTrial) -> str:
         """Bits of a trial as a string; empty if it died before they were drawn."""

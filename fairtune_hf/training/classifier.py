@@ -27,6 +27,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from fairtune_hf.naming import some
 from fairtune_hf.tuner import PATTERN_ATTRIBUTE, BlockPattern, describe
 
 CLASSES = 2
@@ -247,7 +248,7 @@ def _check_body(
     known = model.state_dict().keys() - heads
     missing = sorted(known & set(loading["missing_keys"]))
     shapes = {key: (tuple(there), tuple(here)) for key, there, here in loading["mismatched_keys"]}
-    faults = [f"{_some(missing)} not in the file"] if missing else []
+    faults = [f"{some(missing)} not in the file"] if missing else []
     faults += [
         f"{key} has shape {there} in the file and {here} by the config"
         for key, (there, here) in sorted(shapes.items())
@@ -257,7 +258,7 @@ def _check_body(
     if faults:
         spare = sorted(loading["unexpected_keys"])
         hint = (
-            f" The file also holds {_some(spare)}, which the model has no place for."
+            f" The file also holds {some(spare)}, which the model has no place for."
             if spare
             else ""
         )
@@ -283,15 +284,10 @@ def _check_nothing_spare(unexpected: Iterable[str], blocks: Iterable[str], path:
     )
     if spare:
         raise ValueError(
-            f"--model: expected blocks in {path!r} as its config.json builds them, and the file holds {_some(spare)}, which "
+            f"--model: expected blocks in {path!r} as its config.json builds them, and the file holds {some(spare)}, which "
             "would be left out, so that the model computes something else than it was trained for. Restore the config "
             "that came with the weights, or save model and config together with save_pretrained."
         )
-
-
-def _some(keys: list[str], most: int = 4) -> str:
-    more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(keys[:most]) + more
 
 
 @contextmanager

@@ -135,19 +135,13 @@ def has_identity(folder: RunFolder) -> bool:
     return (folder.path / FILE).is_file()
 
 
-def check_identity(
-    folder: RunFolder,
-    table: ImageTable,
-    backbone: Backbone,
-    settings: Mapping[str, Any] | None = None,
-) -> None:
-    """Refuse other data, weights or settings than a run is of; nothing is said of runs that do not know it.
+def check_identity(folder: RunFolder, table: ImageTable, backbone: Backbone) -> None:
+    """Refuse other data or weights than a run is of; nothing is said of runs that do not know it.
 
     Args:
         folder: The run.
         table: The data as they are now; one made by hand is not compared.
         backbone: The model as it is now.
-        settings: The configuration as it is now.
 
     Raises:
         ValueError: Something changed; the message says what.
@@ -157,8 +151,6 @@ def check_identity(
         return
     changes = _changed_data(folder, held, table)
     changes += _differences("model", held["model"], describe_model(backbone))
-    if settings is not None:
-        changes += _differences("", held["settings"], fixed_settings(settings), only_common=False)
     _refuse(folder, changes)
 
 

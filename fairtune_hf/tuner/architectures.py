@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from fairtune_hf.mask import UNITS
+
 from .names import plain_modules
 
 BlockPattern = str | Mapping[str, str | list[str]]
@@ -47,12 +49,7 @@ class ArchitectureSpec:
 
     def units(self) -> dict[str, tuple[str, ...]]:
         """The names of a block's children by unit."""
-        return {
-            "norm1": self.norm1,
-            "attention": self.attention,
-            "norm2": self.norm2,
-            "mlp": self.mlp,
-        }
+        return {name: getattr(self, name) for name in UNITS["block"]}
 
 
 _BEFORE_AFTER = {"norm1": ("layernorm_before",), "norm2": ("layernorm_after",)}

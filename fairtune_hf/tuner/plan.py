@@ -12,6 +12,7 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 
 from fairtune_hf.mask import LAYOUTS, PRESETS, TRAIN_ALSO, UNITS, Mask
+from fairtune_hf.naming import some
 
 from .anatomy import Anatomy, Leaf, describe
 from .architectures import own_pattern
@@ -129,10 +130,9 @@ def _idle_bits(mask: Mask, anatomy: Anatomy) -> list[str]:
 
 def _refuse_idle(idle: list[str], anatomy: Anatomy, model: nn.Module) -> None:
     if idle:
-        more = f" and {len(idle) - 4} more" if len(idle) > 4 else ""
         raise ValueError(
             f"mask: expected bits of parts that this model has, and {type(model).__name__} (read as "
-            f"{anatomy.architecture}) has no parameter for {', '.join(idle[:4])}{more}. Set these bits to 0, choose a "
+            f"{anatomy.architecture}) has no parameter for {some(idle)}. Set these bits to 0, choose a "
             "layout without them, or name the part in block_pattern."
         )
 

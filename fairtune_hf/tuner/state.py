@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from fairtune_hf.naming import some
+
 from .config import FairMaskConfig
 from .layer import FairMaskLayer
 
@@ -51,7 +53,7 @@ def adapter_values(
     if missing:
         raise ValueError(
             f"state_dict: expected all {len(keys)} parameters of adapter {adapter_name!r}, but "
-            f"{_some(missing)} are not in it. Pass the state dict of the whole model, and don't name "
+            f"{some(missing)} are not in it. Pass the state dict of the whole model, and don't name "
             "an adapter like one of the model's modules."
         )
     return {file_key: state_dict[key] for key, file_key in keys.items()}
@@ -78,8 +80,8 @@ def values_for_model(
             unexpected.append(bare)
         found[target or key] = value
     missing = [key for key, target in own.items() if target not in found]
-    faults = [f"missing keys: {_some(missing)}"] if missing else []
-    faults += [f"unexpected keys: {_some(unexpected)}"] if unexpected else []
+    faults = [f"missing keys: {some(missing)}"] if missing else []
+    faults += [f"unexpected keys: {some(unexpected)}"] if unexpected else []
     faults += _wrong_shapes(own, found, in_model)
     if faults:
         raise ValueError(
@@ -100,11 +102,6 @@ def _wrong_shapes(
         for key, target in own.items()
         if target in found and found[target].shape != in_model[target].shape
     ]
-
-
-def _some(keys: list[str], most: int = 4) -> str:
-    more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(keys[:most]) + more
 
 
 def load_pretrained_model(
