@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fairtune_hf.data.attributes import JOINT, attribute_parts, intersect
 from fairtune_hf.data.checks import (
     check_confounding,
     check_groups,
@@ -20,7 +21,6 @@ from fairtune_hf.data.checks import (
 )
 from fairtune_hf.data.declaration import DatasetSpec, RawTable, ReadRequest
 from fairtune_hf.data.folder_hf import is_hub_id
-from fairtune_hf.data.groups import JOINT, attribute_parts, intersect
 from fairtune_hf.data.prepared import is_prepared, prepared_options, read_prepared
 from fairtune_hf.data.registry import DATASETS, dataset_spec
 from fairtune_hf.data.splits import (

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from fairtune_hf.ages import MANY, is_age_name, needs_cut, without_impossible
+from fairtune_hf.data.attributes import JOINT, parse_thresholds, read_ages, threshold_groups
 from fairtune_hf.data.declaration import DatasetSpec, OptionSpec, RawTable, ReadRequest
 from fairtune_hf.data.folder_hf import SPLIT_COLUMN, is_hf_folder, is_hub_id, read_hf
 from fairtune_hf.data.folder_layouts import (
@@ -22,7 +23,6 @@ from fairtune_hf.data.folder_layouts import (
     read_folder_table,
     say_picture_folders,
 )
-from fairtune_hf.data.groups import JOINT, parse_thresholds, read_ages, threshold_groups
 from fairtune_hf.data.image_source import ImageSource
 from fairtune_hf.data.images import FileSource
 from fairtune_hf.data.links import say_links

@@ -8,8 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from fairtune_hf.data.declaration import RawTable, ReadRequest
-from fairtune_hf.data.groups import (
+from fairtune_hf.data.attributes import (
     SEX_GROUPS,
     bin_values,
     parse_thresholds,
@@ -17,6 +16,7 @@ from fairtune_hf.data.groups import (
     sex_groups,
     threshold_groups,
 )
+from fairtune_hf.data.declaration import RawTable, ReadRequest
 from fairtune_hf.data.image_source import ImageSource
 from fairtune_hf.data.images import FileSource
 from fairtune_hf.data.tabular import find_table, read_table

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .registry import METRICS as METRICS
     from .registry import GroupMetrics as GroupMetrics
     from .registry import GroupRow as GroupRow
-    from .trainer import ComputeMetrics as ComputeMetrics
-    from .trainer import compute_metrics as compute_metrics
+    from .trainer_metrics import ComputeMetrics as ComputeMetrics
+    from .trainer_metrics import compute_metrics as compute_metrics
 
 __getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -38,7 +38,7 @@ from fairtune_hf.metrics.resampling import (
     patient_design,
     rarer_class_patients,
 )
-from fairtune_hf.metrics.trainer import ComputeMetrics, positive_probability
+from fairtune_hf.metrics.trainer_metrics import ComputeMetrics, positive_probability
 from fairtune_hf.naming import closest_name
 
 MAXIMIZE, MINIMIZE = "maximize", "minimize"

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from fairtune_hf.search.budget import busy_seconds, count_epochs
 from fairtune_hf.search.study import SearchStudy
-from fairtune_hf.search.tables import trial_row
+from fairtune_hf.search.trial_tables import trial_row
 
 _WIDTHS = {
     "done": 8,

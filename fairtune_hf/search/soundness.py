@@ -12,7 +12,7 @@ from fairtune_hf.search.controls import SEARCHED
 from fairtune_hf.search.storage import read_trials, without_password
 from fairtune_hf.search.study_file import set_aside
 from fairtune_hf.search.study_plan import STUDY_NAME, file_url
-from fairtune_hf.search.tables import are_whole, noted_study, read_listed, require_trials
+from fairtune_hf.search.trial_tables import are_whole, noted_study, read_listed, require_trials
 
 
 def check_study(folder: RunFolder, search: SearchArguments) -> bool:

@@ -28,7 +28,7 @@ from fairtune_hf.search.storage import (
     without_password,
 )
 from fairtune_hf.search.study_plan import StudyPlan
-from fairtune_hf.search.tables import noted_study, read_listed, require_trials, write_tables
+from fairtune_hf.search.trial_tables import noted_study, read_listed, require_trials, write_tables
 from fairtune_hf.training.trial_trainer import PRUNED
 
 # Set in the environment of a worker that takes a lost one's place.

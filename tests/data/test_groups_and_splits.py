@@ -16,8 +16,7 @@ from fairtune_hf.data import (
     splits,
     stratified_split,
 )
-from fairtune_hf.data.checks import auc_half_width
-from fairtune_hf.data.groups import (
+from fairtune_hf.data.attributes import (
     attribute_parts,
     bin_values,
     parse_thresholds,
@@ -25,6 +24,7 @@ from fairtune_hf.data.groups import (
     sex_groups,
     threshold_groups,
 )
+from fairtune_hf.data.checks import auc_half_width
 
 
 @pytest.mark.parametrize("module", [groups, splits])

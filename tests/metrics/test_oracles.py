@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from fairtune_hf.metrics import ComputeMetrics, evaluate_predictions, group_metrics
 from fairtune_hf.metrics.checks import GroupCodes
 from fairtune_hf.metrics.groups import flat_metrics, measure
-from fairtune_hf.metrics.trainer import positive_probability
+from fairtune_hf.metrics.trainer_metrics import positive_probability
 
 
 def random_table(seed):

@@ -13,7 +13,7 @@ from transformers.trainer_utils import BestRun
 
 from fairtune_hf import collate_batch, use_best_trial
 from fairtune_hf.data import ImageTable
-from fairtune_hf.metrics.trainer import ComputeMetrics
+from fairtune_hf.metrics.trainer_metrics import ComputeMetrics
 from fairtune_hf.search import HpSpace, ModelInit, SearchSpace, model_init
 from fairtune_hf.training import Backbone, FitArguments, build_datasets, load_backbone
 

@@ -23,7 +23,7 @@ from fairtune_hf.search.space import SearchSpace
 from fairtune_hf.search.storage import open_storage
 from fairtune_hf.search.study import SearchStudy
 from fairtune_hf.search.study_plan import StudyPlan
-from fairtune_hf.search.tables import are_whole
+from fairtune_hf.search.trial_tables import are_whole
 from fairtune_hf.training import FitArguments
 
 SPACE = SearchSpace(blocks=2)
