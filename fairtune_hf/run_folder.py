@@ -50,12 +50,8 @@ OURS = frozenset(
 )
 # What is written before config.yaml, with which the folder is a run's.
 _BEFORE = frozenset(["config.yaml.lock", "identity.json", "identity.parquet"])
-_OF_RUNS = (
-    "controls",
-    "control_searches",
-    "external",
-    "methods",
-)  # folders of folders like a run's
+# Folders of folders like a run's.
+_OF_RUNS = ("controls", "control_searches", "external", "methods")
 _TRAINED = ("mask", "layout", "learning_rate", "epochs", "train_also", "hyperparameters")
 
 

@@ -108,9 +108,8 @@ def _says_full(error: BaseException) -> bool:
 
 def _folders(arguments: Sequence[str]) -> list[str]:
     """Name the folders that a command writes to: those its flags name, the cache, the temporary one."""
-    from fairtune_hf.data.store import (
-        default_cache,
-    )  # a second of imports that `--version` can do without
+    # A second of imports that `--version` can do without.
+    from fairtune_hf.data.store import default_cache
 
     found = []
     for place, word in enumerate(arguments):

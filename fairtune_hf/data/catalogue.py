@@ -6,6 +6,7 @@ import textwrap
 
 from fairtune_hf.data.declaration import COMMON_OPTIONS, DatasetSpec, OptionSpec
 from fairtune_hf.data.registry import dataset_specs
+from fairtune_hf.naming import flag_of
 
 WIDTH = 100
 
@@ -21,10 +22,7 @@ def describe_dataset(spec: DatasetSpec) -> str:
     """Describe one data set."""
     counts = ", ".join(f"{name} {count}" for name, count in spec.expected_counts.items())
     told = {
-        "source": spec.source,
-        "licence": spec.licence,
-        "label": spec.label_rule,
-        **{f"attribute {name}": rule for name, rule in spec.attributes.items()},
+        **spec.rules,
         "left out": spec.filters,
         "split": f"{spec.split_rules[0]}; by {spec.split_unit}",
         "expected": counts,
@@ -48,10 +46,9 @@ def count_differences(spec: DatasetSpec, found: dict[str, int]) -> list[str]:
 
 
 def _option(option: OptionSpec) -> str:
-    flag = "--" + option.name.replace("_", "-")
     choices = f" ({'|'.join(option.choices)})" if option.choices else ""
     default = "" if option.default in ("", False) else f", default {option.default}"
-    return _wrapped(f"{flag}{choices}{default}", option.help)
+    return _wrapped(f"{flag_of(option.name)}{choices}{default}", option.help)
 
 
 def _wrapped(name: str, text: str) -> str:

@@ -72,10 +72,7 @@ def render_data_report(checked: Any, pictures: Pictures) -> str:
     template = Environment(autoescape=True).from_string(TEMPLATE)
     chosen = {**checked.request.options, **raw.recorded}
     rules = {
-        "source": spec.source,
-        "licence": spec.licence,
-        "label": spec.label_rule,
-        **{f"attribute {name}": rule for name, rule in spec.attributes.items()},
+        **spec.rules,
         "filters": spec.filters,
         "split unit": spec.split_unit,
         "options": ", ".join(f"{k}={v}" for k, v in chosen.items() if v not in ("", None)),
@@ -126,14 +123,9 @@ def _samples(checked: Any, frame: pd.DataFrame, pictures: Pictures) -> list[dict
                 if rows["patient_id"].nunique() < FEW:
                     continue
                 chosen = np.sort(rng.permutation(rows["position"].to_numpy())[:SAMPLES])
-                samples.append(
-                    {
-                        "attribute": attribute,
-                        "group": group,
-                        "label": checked.raw.label_names[label],
-                        "pictures": [_thumbnail(image) for image in pictures.rows(chosen)],
-                    }
-                )
+                shown = [_thumbnail(image) for image in pictures.rows(chosen)]
+                told = {"attribute": attribute, "group": group, "pictures": shown}
+                samples.append({**told, "label": checked.raw.label_names[label]})
     return samples
 
 

@@ -209,6 +209,16 @@ class DatasetSpec:
         merged = {o.name: o for o in (*COMMON_OPTIONS, split)}
         return merged | {o.name: o for o in self.options}
 
+    @property
+    def rules(self) -> dict[str, str]:
+        """Where it comes from and what its labels and groups mean, by what each is called."""
+        attributes = {f"attribute {name}": rule for name, rule in self.attributes.items()}
+        return {
+            "source": self.source,
+            "licence": self.licence,
+            "label": self.label_rule,
+        } | attributes
+
     def resolve_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Fill in defaults and check what was given.
 

@@ -185,9 +185,8 @@ def compare_metrics(
     for metric in metrics:
         difference = float(ours.points(metric).mean()) - float(theirs.points(metric).mean())
         combined = np.full(n_resamples, np.nan)
-        if not np.isnan(
-            difference
-        ):  # what is undefined has no interval, whatever its resamples say
+        # What is undefined has no interval, whatever its resamples say.
+        if not np.isnan(difference):
             n_patients = _smallest_count(behind, table.groups, metric)
             rng = np.random.default_rng([seed, 1])
             combined = _combine(ours, theirs, metric, draws[metric], n_patients, rng)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeGuard
 
 from fairtune_hf.data.checks import FEW
@@ -22,32 +22,28 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def fraction(value: object, digits: int = 3) -> str:
+def fraction(value: object, digits: int = 3, sign: str = "-") -> str:
     """Write a fraction of [0, 1] with three decimals; an undefined one as a dash."""
     if not is_number(value):
         return MISSING
-    return f"{float(value):.{digits}f}".replace("-", "\u2212")
+    return f"{float(value):{sign}.{digits}f}".replace("-", "\u2212")
 
 
 def difference(value: object, digits: int = 3) -> str:
     """Write a difference with its sign."""
-    if not is_number(value):
-        return MISSING
-    return f"{float(value):+.{digits}f}".replace("-", "\u2212")
+    return fraction(value, digits, sign="+")
 
 
-def interval(bounds: Sequence[object] | None, digits: int = 3) -> str:
+def interval(bounds: Sequence[object] | None, write: Callable[[object], str] = fraction) -> str:
     """Write an interval as `0.71 to 0.83`; an undefined one as an empty string."""
     if not bounds or len(bounds) != 2 or not all(is_number(bound) for bound in bounds):
         return ""
-    return f"{fraction(bounds[0], digits)} to {fraction(bounds[1], digits)}"
+    return " to ".join(map(write, bounds))
 
 
-def signed_interval(bounds: Sequence[object] | None, digits: int = 3) -> str:
+def signed_interval(bounds: Sequence[object] | None) -> str:
     """Write the interval of a difference, with signs."""
-    if not bounds or len(bounds) != 2 or not all(is_number(bound) for bound in bounds):
-        return ""
-    return f"{difference(bounds[0], digits)} to {difference(bounds[1], digits)}"
+    return interval(bounds, difference)
 
 
 def count(value: object) -> str:

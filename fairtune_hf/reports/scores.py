@@ -67,6 +67,7 @@ def refit_predictions(folder: LoadedRun, split: str) -> pd.DataFrame:
 
 def roc_points(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the ROC curve of each group that has both classes, at most 101 points each."""
+    columns = ["group", "false_positive_rate", "true_positive_rate"]
     curves = []
     for name, rows in frame.groupby("group", sort=False):
         if rows["label"].nunique() < 2:
@@ -74,16 +75,8 @@ def roc_points(frame: pd.DataFrame) -> pd.DataFrame:
         false_positive, true_positive, _ = roc_curve(rows["label"], rows["score"])
         held = len(false_positive)
         keep = np.unique(np.linspace(0, held - 1, min(held, ROC_POINTS)).round().astype(int))
-        curves.append(
-            pd.DataFrame(
-                {
-                    "group": name,
-                    "false_positive_rate": false_positive[keep],
-                    "true_positive_rate": true_positive[keep],
-                }
-            )
-        )
-    columns = ["group", "false_positive_rate", "true_positive_rate"]
+        rates = {columns[1]: false_positive[keep], columns[2]: true_positive[keep]}
+        curves.append(pd.DataFrame({columns[0]: name, **rates}))
     return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns)
 
 
@@ -97,16 +90,8 @@ def reliability_points(frame: pd.DataFrame) -> pd.DataFrame:
     for name, rows in frame.groupby("group", sort=False):
         for held in _equal_bins(rows):
             low, high = wilson_interval(int(held["label"].sum()), len(held))
-            bins.append(
-                (
-                    name,
-                    float(held["score"].mean()),
-                    float(held["label"].mean()),
-                    low,
-                    high,
-                    len(held),
-                )
-            )
+            means = float(held["score"].mean()), float(held["label"].mean())
+            bins.append((name, *means, low, high, len(held)))
     columns = ["group", "mean_score", "share_positive", "low", "high", "n"]
     return pd.DataFrame(bins, columns=columns)
 

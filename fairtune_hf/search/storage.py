@@ -173,9 +173,8 @@ def make_durable(storage: BaseStorage) -> None:
     """
     engine = _backend(storage).engine
     if engine.dialect.name == "sqlite":
-        with (
-            engine.connect() as connection
-        ):  # what others read is left in the log until the next time
+        # What others read is left in the log until the next time.
+        with engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
 
 

@@ -57,13 +57,13 @@ def _honoured(why: str, **limits: Any) -> Rule:
     return Rule(verdict="honoured", why=why, **limits)
 
 
-def _decided(names: str, why: str) -> dict[str, Rule]:
-    return dict.fromkeys(names.split(), Rule(verdict="decided", why=why))
-
-
-def _refused(names: str, why: str, *, ignored_by_trainer: bool = False) -> dict[str, Rule]:
-    rule = Rule(verdict="refused", why=why, ignored_by_trainer=ignored_by_trainer)
-    return dict.fromkeys(names.split(), rule)
+def _rules(verdict: Verdict, reasons: Mapping[str, str], **effects: bool) -> dict[str, Rule]:
+    """Return the rule of each field; those of one reason stand together, apart by blanks."""
+    return {
+        name: Rule(verdict=verdict, why=why, **effects)
+        for names, why in reasons.items()
+        for name in names.split()
+    }
 
 
 _SEVERAL = "of several processes that train together (`accelerate launch`)"
@@ -123,116 +123,63 @@ _HONOURED = {
 }
 
 _DECIDED = {
-    **_decided("output_dir", "`--out` says where."),
-    **_decided("num_train_epochs max_steps", "`--epochs` says how long."),
-    **_decided("per_device_train_batch_size", "`--batch-size` says how many."),
-    **_decided(
-        "learning_rate",
-        "The search chooses within `--learning-rate-min` and `--learning-rate-max`.",
-    ),
-    **_decided("lr_scheduler_type lr_scheduler_kwargs", "`--schedule` says which course."),
-    **_decided("warmup_steps", "`--warmup-fraction` says how long."),
-    **_decided("weight_decay", "`--weight-decay` says how much."),
-    **_decided("bf16 fp16", "`--precision` says which."),
-    **_decided(
-        "torch_compile torch_compile_backend torch_compile_mode", "`--compile` says whether."
-    ),
-    **_decided("seed data_seed", "`--seed` and the seeds of the refits say which."),
-    **_decided("run_name", "Each training has the name of its trial or of its seed."),
-    **_decided("eval_strategy eval_steps eval_delay", "Every epoch of a trial is scored once."),
-    **_decided(
-        "save_strategy save_steps save_total_limit save_only_model save_on_each_node "
-        "enable_jit_checkpoint",
-        "The run saves its adapters and tables itself, and no checkpoints.",
-    ),
-    **_decided("label_names remove_unused_columns", "The pictures' labels and groups are known."),
-    **_decided("dataloader_drop_last", "Every training row is used."),
-    **_decided(
-        "dataloader_num_workers dataloader_prefetch_factor dataloader_persistent_workers "
-        "dataloader_multiprocessing_context dataloader_in_order dataloader_pin_memory",
-        "The pictures lie decoded in memory (`--images-on`) and are augmented there; "
-        "there is nothing that other processes could do.",
-    ),
-    **_decided(
-        "train_sampling_strategy length_column_name", "The method draws the rows (see `compare`)."
-    ),
-    **_decided("logging_nan_inf_filter", "A loss that is no number has to show."),
-    **_decided("local_rank", "`accelerate launch` numbers the processes."),
-    **_decided(
-        "resume_from_checkpoint ignore_data_skip restore_callback_states_from_checkpoint",
-        "The same command on its own folder goes on where it stopped.",
-    ),
-    **_decided(
-        "push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision",
-        "`fairtune push` publishes a run, after its checks; the token comes from `hf auth login`.",
-    ),
-    **_decided("do_train do_eval do_predict", "The command says what is done."),
-    **_decided(
-        "skip_memory_metrics", "run.json holds the memory of each training (`cost`) anyway."
-    ),
+    "output_dir": "`--out` says where.",
+    "num_train_epochs max_steps": "`--epochs` says how long.",
+    "per_device_train_batch_size": "`--batch-size` says how many.",
+    "learning_rate": "The search chooses within `--learning-rate-min` and `--learning-rate-max`.",
+    "lr_scheduler_type lr_scheduler_kwargs": "`--schedule` says which course.",
+    "warmup_steps": "`--warmup-fraction` says how long.",
+    "weight_decay": "`--weight-decay` says how much.",
+    "bf16 fp16": "`--precision` says which.",
+    "torch_compile torch_compile_backend torch_compile_mode": "`--compile` says whether.",
+    "seed data_seed": "`--seed` and the seeds of the refits say which.",
+    "run_name": "Each training has the name of its trial or of its seed.",
+    "eval_strategy eval_steps eval_delay": "Every epoch of a trial is scored once.",
+    "save_strategy save_steps save_total_limit save_only_model save_on_each_node "
+    "enable_jit_checkpoint": "The run saves its adapters and tables itself, and no checkpoints.",
+    "label_names remove_unused_columns": "The pictures' labels and groups are known.",
+    "dataloader_drop_last": "Every training row is used.",
+    "dataloader_num_workers dataloader_prefetch_factor dataloader_persistent_workers "
+    "dataloader_multiprocessing_context dataloader_in_order dataloader_pin_memory": "The pictures lie decoded in memory (`--images-on`) and are augmented there; "
+    "there is nothing that other processes could do.",
+    "train_sampling_strategy length_column_name": "The method draws the rows (see `compare`).",
+    "logging_nan_inf_filter": "A loss that is no number has to show.",
+    "local_rank": "`accelerate launch` numbers the processes.",
+    "resume_from_checkpoint ignore_data_skip restore_callback_states_from_checkpoint": "The same command on its own folder goes on where it stopped.",
+    "push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision": "`fairtune push` publishes a run, after its checks; the token comes from `hf auth login`.",
+    "do_train do_eval do_predict": "The command says what is done.",
+    "skip_memory_metrics": "run.json holds the memory of each training (`cost`) anyway.",
 }
 
 _REFUSED = {
-    **_refused(
-        "label_smoothing_factor",
-        "Each method has a loss of its own, in which it would have no effect.",
-        ignored_by_trainer=True,
-    ),
-    **_refused(
-        "load_best_model_at_end metric_for_best_model greater_is_better",
-        "Trainings end with their last epoch, which the search judges; it would have no effect.",
-    ),
-    **_refused("prediction_loss_only", "The metrics need the scores.", ignored_by_trainer=True),
-    **_refused(
-        "batch_eval_metrics eval_do_concat_batches",
-        "A metric is computed over the whole split in one pass.",
-        ignored_by_trainer=True,
-    ),
-    **_refused("include_for_metrics", "The metrics read scores, labels and groups alone."),
-    **_refused(
-        "eval_on_start", "The epochs of a trial would be miscounted.", ignored_by_trainer=True
-    ),
-    **_refused("eval_use_gather_object", "Scores are gathered as tensors."),
-    **_refused(
-        "bf16_full_eval fp16_full_eval",
-        "The model would be rounded before its scores and its adapter are saved.",
-        ignored_by_trainer=True,
-    ),
-    **_refused(
-        "auto_find_batch_size",
-        "The batch size on record would not be that of the training. A smaller `--batch-size` fits.",
-    ),
-    **_refused(
-        "use_liger_kernel liger_kernel_config",
-        "The kernels are for language models.",
-        ignored_by_trainer=True,
-    ),
-    **_refused(
-        "use_cache neftune_noise_alpha include_num_input_tokens_seen average_tokens_across_devices",
-        "It is for text.",
-    ),
-    **_refused(
-        "optim_target_modules", "It is for optimizers that are not offered here (see `optim`)."
-    ),
-    **_refused(
-        "accelerator_config parallelism_config",
-        "Batches and their order would differ from those on record.",
-    ),
-    **_refused(
-        "fsdp fsdp_config deepspeed",
-        "Processes that train together share the rows, never the model.",
-    ),
-    **_refused(
-        "debug", "Its hooks would not see the blocks, which run as one where the GPU allows it."
-    ),
-    **_refused(
-        "project trackio_space_id trackio_bucket_id trackio_static_space_id",
-        "It is read by the tracker trackio alone, and publishes. Weights & Biases reads the environment variable "
-        "WANDB_PROJECT.",
-    ),
+    "load_best_model_at_end metric_for_best_model greater_is_better": "Trainings end with their last epoch, which the search judges; it would have no effect.",
+    "include_for_metrics": "The metrics read scores, labels and groups alone.",
+    "eval_use_gather_object": "Scores are gathered as tensors.",
+    "auto_find_batch_size": "The batch size on record would not be that of the training. A smaller `--batch-size` fits.",
+    "use_cache neftune_noise_alpha include_num_input_tokens_seen average_tokens_across_devices": "It is for text.",
+    "optim_target_modules": "It is for optimizers that are not offered here (see `optim`).",
+    "accelerator_config parallelism_config": "Batches and their order would differ from those on record.",
+    "fsdp fsdp_config deepspeed": "Processes that train together share the rows, never the model.",
+    "debug": "Its hooks would not see the blocks, which run as one where the GPU allows it.",
+    "project trackio_space_id trackio_bucket_id trackio_static_space_id": "It is read by the tracker trackio alone, and publishes. Weights & Biases reads the environment variable "
+    "WANDB_PROJECT.",
+}
+# These `FairTrainer` itself, called from Python, would not do either.
+_IGNORED = {
+    "label_smoothing_factor": "Each method has a loss of its own, in which it would have no effect.",
+    "prediction_loss_only": "The metrics need the scores.",
+    "batch_eval_metrics eval_do_concat_batches": "A metric is computed over the whole split in one pass.",
+    "eval_on_start": "The epochs of a trial would be miscounted.",
+    "bf16_full_eval fp16_full_eval": "The model would be rounded before its scores and its adapter are saved.",
+    "use_liger_kernel liger_kernel_config": "The kernels are for language models.",
 }
 
-RULES: Mapping[str, Rule] = {**_HONOURED, **_DECIDED, **_REFUSED}
+RULES: Mapping[str, Rule] = {
+    **_HONOURED,
+    **_rules("decided", _DECIDED),
+    **_rules("refused", _REFUSED),
+    **_rules("refused", _IGNORED, ignored_by_trainer=True),
+}
 
 
 def honoured() -> list[str]:

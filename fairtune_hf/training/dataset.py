@@ -49,9 +49,8 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         self.group = torch.tensor(table.group_codes)
         self.groups = table.groups
         self.image_size = image_size
-        self.views = (
-            1  # how often each row of a batch is served, augmented anew; a method may want 2
-        )
+        # How often each row of a batch is served, augmented anew; a method may want 2.
+        self.views = 1
         self._scale, self._shift = fold_normalisation(image_mean, image_std)
         self._preset = TRANSFORM_PRESETS[transforms] if isinstance(transforms, str) else transforms
         self._seed = seed

@@ -29,15 +29,16 @@ that whoever loads the model says once where its blocks are. Copies of the model
 class ArchitectureSpec:
     """One row of the table. Block children are relative to the block, the rest to the trunk.
 
-    The trunk is the module that holds the blocks: everything before `blocks` in their path.
+    The trunk is the module that holds the blocks: everything before `blocks` in their path. What a row
+    leaves out is as in the ViT of transformers.
     """
 
     name: str
     blocks: str
-    norm1: tuple[str, ...]
-    norm2: tuple[str, ...]
-    attention: tuple[str, ...]
-    mlp: tuple[str, ...]
+    norm1: tuple[str, ...] = ("layernorm_before",)
+    norm2: tuple[str, ...] = ("layernorm_after",)
+    attention: tuple[str, ...] = ("attention",)
+    mlp: tuple[str, ...] = ("mlp",)
     attention_extra: tuple[str, ...] = ()
     """Children that belong to the attention in some models and are absent from others."""
     embeddings: tuple[str, ...] = ("embeddings",)
@@ -52,12 +53,10 @@ class ArchitectureSpec:
         return {name: getattr(self, name) for name in UNITS["block"]}
 
 
-_BEFORE_AFTER = {"norm1": ("layernorm_before",), "norm2": ("layernorm_after",)}
 _CLIP_NAMES = {
     "norm1": ("layer_norm1",),
     "norm2": ("layer_norm2",),
     "attention": ("self_attn",),
-    "mlp": ("mlp",),
     "position_embeddings": ("embeddings.position_embedding",),
     "cls_token": ("embeddings.class_embedding",),
     "patch_embeddings": ("embeddings.patch_embedding",),
@@ -66,43 +65,15 @@ _CLIP_NAMES = {
 
 ARCHITECTURES: tuple[ArchitectureSpec, ...] = (
     # ViT, DeiT, BEiT and ViTMAE's encoder; transformers >= 5.9
-    ArchitectureSpec(
-        "vit",
-        "layers.*",
-        attention=("attention",),
-        mlp=("mlp",),
-        attention_extra=("relative_position_bias",),
-        **_BEFORE_AFTER,
-    ),
+    ArchitectureSpec("vit", "layers.*", attention_extra=("relative_position_bias",)),
     # the same before 5.9
-    ArchitectureSpec(
-        "vit_encoder",
-        "encoder.layer.*",
-        attention=("attention",),
-        mlp=("intermediate", "output"),
-        **_BEFORE_AFTER,
-    ),
+    ArchitectureSpec("vit_encoder", "encoder.layer.*", mlp=("intermediate", "output")),
     # DINOv2, with or without registers
-    ArchitectureSpec(
-        "dinov2",
-        "encoder.layer.*",
-        norm1=("norm1",),
-        norm2=("norm2",),
-        attention=("attention",),
-        mlp=("mlp",),
-    ),
+    ArchitectureSpec("dinov2", "encoder.layer.*", norm1=("norm1",), norm2=("norm2",)),
     # CLIP and SigLIP vision towers
     ArchitectureSpec("clip_vision", "encoder.layers.*", **_CLIP_NAMES),
-    ArchitectureSpec(
-        "swin", "encoder.layers.*.blocks.*", attention=("attention",), mlp=("mlp",), **_BEFORE_AFTER
-    ),
-    ArchitectureSpec(
-        "swin_before",
-        "encoder.layers.*.blocks.*",
-        attention=("attention",),
-        mlp=("intermediate", "output"),
-        **_BEFORE_AFTER,
-    ),
+    ArchitectureSpec("swin", "encoder.layers.*.blocks.*"),
+    ArchitectureSpec("swin_before", "encoder.layers.*.blocks.*", mlp=("intermediate", "output")),
     # timm's ViT, DeiT and EVA, and TimmWrapper around them
     ArchitectureSpec(
         "timm",
@@ -110,7 +81,6 @@ ARCHITECTURES: tuple[ArchitectureSpec, ...] = (
         norm1=("norm1",),
         norm2=("norm2",),
         attention=("attn",),
-        mlp=("mlp",),
         embeddings=(),
         position_embeddings=("pos_embed",),
         cls_token=("cls_token", "dist_token"),
