@@ -83,7 +83,7 @@ def load_table(
     table = load_dataset_table(
         settings.pop("dataset"),
         settings.pop("data_root"),
-        image_size=round(backbone.image_size * preset.stored_over_model),
+        image_size=preset.stored_side(backbone.image_size),
         seed=training.seed,
         splits=splits,
         external=external,

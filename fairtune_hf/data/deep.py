@@ -18,7 +18,7 @@ from PIL import Image
 from fairtune_hf.data.image_source import ImageError
 
 Values = npt.NDArray[Any]
-PNG_MAGIC, PNG_HEADER = b"\x89PNG\r\n\x1a\n", slice(12, 29)
+PNG_HEADER = slice(12, 29)
 SIZ_MARKER = b"\xff\x4f\xff\x51"
 """Start of a JPEG 2000 codestream: SOC, then SIZ, which holds the bits of each component."""
 AS_PNG = "save it as PNG or TIFF"

@@ -41,37 +41,26 @@ class Sampler:
         return made
 
 
+_STARTUP = {"n_startup_trials": STARTUP_TRIALS}
+_QUIET = {**_STARTUP, "warn_independent_sampling": False}
 SAMPLERS = {
-    "tpe": Sampler(
-        name="TPESampler",
-        settings={"n_startup_trials": STARTUP_TRIALS},
-    ),
+    "tpe": Sampler(name="TPESampler", settings=_STARTUP),
     "tpe_univariate": Sampler(
-        name="TPESampler",
-        settings={
-            "n_startup_trials": STARTUP_TRIALS,
-            "multivariate": False,
-            "constant_liar": False,
-        },
+        name="TPESampler", settings={**_STARTUP, "multivariate": False, "constant_liar": False}
     ),
     "random": Sampler(name="RandomSampler"),
     # Learns from completed trials alone, not from pruned ones; takes a second or two for a trial of 36 bits;
     # may ask for the best point again where it lies at the end of the range.
-    "gp": Sampler(
-        name="GPSampler",
-        settings={"n_startup_trials": STARTUP_TRIALS, "warn_independent_sampling": False},
-    ),
+    "gp": Sampler(name="GPSampler", settings=_QUIET),
     "cmaes": Sampler(
         name="CmaEsSampler",
-        settings={"n_startup_trials": STARTUP_TRIALS, "warn_independent_sampling": False},
+        settings=_QUIET,
         one_objective=True,
         integer_bits=True,
         masks_only=True,
     ),
     "nsga2": Sampler(
-        name="NSGAIISampler",
-        settings={"population_size": max(STARTUP_TRIALS, 20)},
-        masks_only=True,
+        name="NSGAIISampler", settings={"population_size": max(STARTUP_TRIALS, 20)}, masks_only=True
     ),
 }
 FOR_METHODS = tuple(name for name, sampler in SAMPLERS.items() if not sampler.masks_only)

@@ -57,10 +57,12 @@ def _honoured(why: str, **limits: Any) -> Rule:
     return Rule(verdict="honoured", why=why, **limits)
 
 
-def _rules(verdict: Verdict, reasons: Mapping[str, str], **effects: bool) -> dict[str, Rule]:
+def _rules(
+    verdict: Verdict, reasons: Mapping[str, str], *, ignored_by_trainer: bool = False
+) -> dict[str, Rule]:
     """Return the rule of each field; those of one reason stand together, apart by blanks."""
     return {
-        name: Rule(verdict=verdict, why=why, **effects)
+        name: Rule(verdict=verdict, why=why, ignored_by_trainer=ignored_by_trainer)
         for names, why in reasons.items()
         for name in names.split()
     }

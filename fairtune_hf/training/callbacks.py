@@ -13,33 +13,23 @@ from fairtune_hf.training.cost import CostMeter
 from fairtune_hf.training.dataset import ImageDataset
 
 
-class RestartAugmentation(TrainerCallback):
-    """Tie the augmentation's random stream to the run's seed, the process and the epoch."""
+class BetweenSteps(TrainerCallback):
+    """Restarts the augmentation with each epoch, stops the optimizer's clock, and has each epoch's loss recorded."""
 
-    def __init__(self, dataset: ImageDataset) -> None:
-        self._dataset = dataset
+    def __init__(self, cost: CostMeter, dataset: ImageDataset | None) -> None:
+        self._cost, self._dataset = cost, dataset
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Restart the stream."""
-        self._dataset.set_epoch(round(state.epoch), seed=1009 * args.seed + args.process_index)
-
-
-class StopOptimizerTime(TrainerCallback):
-    """Ends the optimizer's part of the clock at the end of a step."""
-
-    def __init__(self, cost: CostMeter) -> None:
-        self._cost = cost
+        """Tie the augmentation's random stream to the run's seed, the process and the epoch."""
+        if self._dataset is not None:
+            self._dataset.set_epoch(round(state.epoch), seed=1009 * args.seed + args.process_index)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """End it."""
+        """End the optimizer's part of the clock."""
         self._cost.clock.mark("other")
 
-
-class LogEpochs(TrainerCallback):
-    """Record the loss at each epoch's end, also where it is recorded every few steps: `epoch_loss` needs it."""
-
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask for a record."""
+        """Ask for a record, also where the loss is recorded every few steps: `epoch_loss` needs it."""
         control.should_log = True
 
 

@@ -19,12 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from fairtune_hf.baselines.method import Method, ParameterGroup, Stage
 from fairtune_hf.training.argument_rules import refuse_ignored
-from fairtune_hf.training.callbacks import (
-    LogEpochs,
-    RefuseDiverged,
-    RestartAugmentation,
-    StopOptimizerTime,
-)
+from fairtune_hf.training.callbacks import BetweenSteps, RefuseDiverged
 from fairtune_hf.training.cost import CostMeter, Operations, count_operations
 from fairtune_hf.training.dataset import ImageDataset, collate_batch
 from fairtune_hf.training.fast_forward import FastForward
@@ -95,11 +90,10 @@ class FairTrainer(TrialTrainer):
         for dataset in (self.train_dataset, self.eval_dataset):
             if isinstance(dataset, ImageDataset):
                 dataset.to(self.args.device)
-        if isinstance(self.train_dataset, ImageDataset):
-            self.add_callback(RestartAugmentation(self.train_dataset))
-            self.fitted = FittedScores(self.train_dataset.groups)
-        self.add_callback(StopOptimizerTime(self.cost))
-        self.add_callback(LogEpochs)
+        augmented = self.train_dataset if isinstance(self.train_dataset, ImageDataset) else None
+        if augmented is not None:
+            self.fitted = FittedScores(augmented.groups)
+        self.add_callback(BetweenSteps(self.cost, augmented))
 
     def compute_loss(
         self,
