@@ -1,15 +1,16 @@
 """Scores of pictures by a trained model, through the very steps that its training and its measurement took.
 
-Pictures are decoded by threads while the model computes: Pillow releases the interpreter's lock where
-the time goes.
+Threads share the work, since Pillow and PyTorch release the interpreter's lock where the time goes: on a
+CPU each decodes and scores batches of its own, beside a GPU all decode while it computes.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -152,12 +153,38 @@ class Predictor:
 
         Args:
             pictures: Paths, bytes, PIL images or arrays; taken a few batches ahead.
-            workers: Threads that decode; by default one for each core that this process may use.
+            workers: Threads; by default one for each core that this process may use.
         """
-        for batch in _batches(
-            _decoded(self._look, pictures, self.batch_size, workers), self.batch_size
-        ):
-            yield from self._score(batch)
+        count = workers or len(os.sched_getaffinity(0))
+        if self.device.type == "cpu":
+            yield from self._each_by_batches(pictures, count)
+            return
+        with _pool(count) as pool:
+            decoded = _in_order(pool, self._look, pictures, _AHEAD * self.batch_size)
+            for batch in _batches(decoded, self.batch_size):
+                yield from self._score(batch)
+
+    def _each_by_batches(
+        self, pictures: Iterable[Picture], workers: int
+    ) -> Iterator[Prediction | ImageError]:
+        """Let each thread decode and score batches of its own; of a single batch only the decoding is shared out.
+
+        A model that spread itself over the cores would wait, spinning, for those that decode.
+        """
+        batches = _batches(pictures, self.batch_size)
+        begun = list(itertools.islice(batches, 2))
+        with _pool(workers) as pool:
+            if len(begun) < 2:
+                for batch in begun:
+                    yield from self._score(list(pool.map(self._look, batch)))
+                return
+            with _one_thread_each():
+                every = itertools.chain(begun, batches)
+                for found in _in_order(pool, self._look_and_score, every, 2 * workers):
+                    yield from found
+
+    def _look_and_score(self, batch: Sequence[Picture]) -> list[Prediction | ImageError]:
+        return list(self._score([self._look(picture) for picture in batch]))
 
     def _look(self, picture: Picture) -> _Seen | ImageError:
         given = self.described.input
@@ -222,31 +249,40 @@ def _name_of(picture: object) -> str:
     return str(picture) if isinstance(picture, str | PathLike) else f"the {type(picture).__name__}"
 
 
-def _decoded(
-    look: Any, pictures: Iterable[Picture], batch_size: int, workers: int | None
-) -> Iterator[_Seen | ImageError]:
-    """Decode pictures in threads, a few batches ahead, and give them in their order."""
-    waiting: deque[Future[_Seen | ImageError]] = deque()
-    most = _AHEAD * batch_size
-    with _pool(workers) as pool:
-        for picture in pictures:
-            waiting.append(pool.submit(look, picture))
-            if len(waiting) >= most:
-                yield waiting.popleft().result()
-        while waiting:
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any], most: int
+) -> Iterator[Any]:
+    """Give what `work` makes of each item, in their order; at most so many are in work or wait."""
+    waiting: deque[Future[Any]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) >= most:
             yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 @contextmanager
-def _pool(workers: int | None) -> Iterator[ThreadPoolExecutor]:
-    pool = ThreadPoolExecutor(max_workers=workers or len(os.sched_getaffinity(0)))
+def _one_thread_each() -> Iterator[None]:
+    """Let PyTorch use one core for each thread that calls it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    pool = ThreadPoolExecutor(max_workers=workers)
     try:
         yield pool
     finally:  # who asks for no more, or is interrupted, does not wait for what was decoded ahead
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     batch: list[Any] = []
     for item in items:
         batch.append(item)
