@@ -18,9 +18,13 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     (serve,), _ = PARSER.parse(arguments)
     require_gradio()
     bound = bind(serve.host, serve.port)
-    predictor = load_predictor(
-        serve.run or serve.model, device=serve.device, base_model=serve.base_model
-    )
+    try:
+        predictor = load_predictor(
+            serve.run or serve.model, device=serve.device, base_model=serve.base_model
+        )
+    except BaseException:
+        bound.close()
+        raise
 
     def execute() -> None:
         with bound:

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from importlib import util
 from pathlib import Path
@@ -97,7 +97,8 @@ def run_page(
 
     address, port = bound.getsockname()[:2]
     with _private_folder():
-        app = build_app(predictor, max_upload_mb=max_upload_mb, local=_is_loopback(address))
+        hosts = (*_OF_THIS_MACHINE, address) if _is_loopback(address) else None
+        app = build_app(predictor, max_upload_mb=max_upload_mb, hosts=hosts)
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -129,14 +130,17 @@ def _private_folder() -> Iterator[None]:
 
 
 def build_app(
-    predictor: Predictor, *, max_upload_mb: float = MAX_UPLOAD_MB, local: bool = True
+    predictor: Predictor,
+    *,
+    max_upload_mb: float = MAX_UPLOAD_MB,
+    hosts: Collection[str] | None = _OF_THIS_MACHINE,
 ) -> Gate:
     """Build the ASGI application of a model's page.
 
     Args:
         predictor: The model.
         max_upload_mb: Size in MB (10^6 bytes) of the largest file that is taken.
-        local: Answer only browsers that call this machine by a name of its own.
+        hosts: Names that a browser may call this machine by; any where it is None.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read as it is imported
     import gradio
@@ -157,7 +161,7 @@ def build_app(
         mcp_server=False,
         css=STYLE,
     )
-    return Gate(app, uploads, _OF_THIS_MACHINE if local else None)
+    return Gate(app, uploads, hosts)
 
 
 def _is_loopback(address: str) -> bool:

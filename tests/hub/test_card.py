@@ -6,11 +6,12 @@ import re
 import pandas as pd
 import pytest
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from fairtune_hf.hub import render_card, template_folder
 from fairtune_hf.hub.templates import escape_markdown, python_string
+from fairtune_hf.metrics.registry import METRICS
 
 
 def front_matter(text):
@@ -32,6 +33,22 @@ def test_metadata_is_what_the_hub_reads(evaluated):
     assert name == "skin"
     assert values["AUC of the worst-off group"] == pytest.approx(run["test"]["min_auc"], abs=1e-6)
     assert {result.dataset_split for result in results} == {"test"}
+
+
+def test_every_result_of_the_metadata_stands_in_the_text_with_its_interval(evaluated):
+    card = ModelCard.load(render_card(evaluated, repo_id="org/skin"))
+    again = ModelCardData(**card.data.to_dict())
+    assert again.eval_results == card.data.eval_results
+    test = json.loads((evaluated / "run.json").read_text())["test"]
+    told = {
+        f"{value:.3f}": test.get(f"{name}_ci") for name, value in test.items() if name in METRICS
+    }
+    assert len(card.data.eval_results) >= 4
+    for result in card.data.eval_results:
+        value = f"{result.metric_value:.3f}"
+        bounds = told[value]
+        words = f" [{bounds[0]:.3f} to {bounds[1]:.3f}]" if bounds else ""
+        assert f"| {value}{words} |" in card.text
 
 
 def test_no_results_are_claimed_before_the_test_rows_were_read(searched):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 pytest.importorskip("gradio")
@@ -55,6 +57,14 @@ class Served:
         self.process.send_signal(signal.SIGINT)
         said, _ = self.process.communicate(timeout=60)
         return said
+
+
+def ask_for(url: str, path: str) -> str:
+    """Ask for the score of a path as a program could, in the form in which the page names an upload."""
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    asked = {"data": [file], "fn_index": 0, "session_hash": "program"}
+    httpx.post(f"{url}/gradio_api/queue/join", json=asked).raise_for_status()
+    return httpx.get(f"{url}/gradio_api/queue/data?session_hash=program", timeout=60).text
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +116,11 @@ def test_a_page_is_visited(served, browser, mixed, own_scores, tmp_path):
         assert [e for e in failed if e["errorText"] != "net::ERR_ABORTED"] == []  # the page's own
         assert visitor.events("Page.javascriptDialogOpening") == []
         assert [e["entry"]["text"] for e in visitor.events("Log.entryAdded")] == []
+
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        there = f"http://127.0.0.1:{elsewhere.getsockname()[1]}/x.png"
+        for path in (there, "/etc/hostname", str(mixed / "p06.png"), "0" * 32):
+            assert "That picture is not here any more" in ask_for(served.url, path)
 
     assert served.files() == []
     modes = {stat.S_IMODE(p.stat().st_mode) for p in served.folder.glob("fairtune-serve-*")}
