@@ -28,7 +28,8 @@ def build_page(predictor: Predictor, uploads: Uploads) -> Any:
     with gradio.Blocks(analytics_enabled=False, title=title) as page:
         gradio.HTML(words.heading(predictor))
         file = gradio.File(
-            label=f"One picture: JPEG, PNG, TIFF, DICOM and others, of at most {most}"
+            label=f"One picture: JPEG, PNG, TIFF, DICOM and others, of at most {most}",
+            height=160,
         )
         _give_from_memory(file, uploads)
         found = gradio.HTML(elem_id="answer")

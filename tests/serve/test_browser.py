@@ -105,7 +105,8 @@ def test_a_page_is_visited(served, browser, mixed, own_scores, tmp_path):
 
     second = Visitor(browser, served.url)
     assert second.answer() == ""
-    assert not any(name in second.text() for name in [*own_scores, hostile.name])
+    told = second.text() + httpx.get(f"{served.url}/config").text + httpx.get(served.url).text
+    assert not any(name in told for name in [*own_scores, "notes.txt", hostile.name])
 
     for visitor in (first, second):
         addresses = [e["request"]["url"] for e in visitor.events("Network.requestWillBeSent")]
