@@ -75,12 +75,20 @@ class Gate:
         if method == "GET" and path == _PROGRESS:  # all of it is there when the upload is answered
             return await _answer(send, 200, b'data: {"msg": "done"}\n\n', b"text/event-stream")
         if method == "POST" and path == _JOIN:
-            if not 0 < _length(headers) <= _LONGEST_QUESTION:
-                return await _say(send, 413, "A question to this page is shorter than that.")
-            return await self.app(scope, receive, send)
+            return await self._ask(scope, receive, send)
         if method in ("GET", "HEAD") and (path in _READ or path.startswith(_READ_BELOW)):
             return await self.app(scope, receive, send)
         return await _say(send, 404, "There is nothing here.")
+
+    async def _ask(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a question to Gradio, which would take one of any length."""
+        try:
+            body = await _read_body(receive, _LONGEST_QUESTION)
+        except _GoneError:
+            return None
+        if body is None:
+            return await _say(send, 413, "A question to this page is shorter than that.")
+        return await self.app(scope, _receiving(body, receive), send)
 
     async def _take(
         self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send
@@ -168,9 +176,14 @@ def _host(headers: dict[str, str]) -> str:
     return urlsplit(f"//{headers.get('host', '')}").hostname or ""
 
 
-def _length(headers: dict[str, str]) -> int:
-    told = headers.get("content-length", "")
-    return int(told) if told.isdecimal() else 0
+def _receiving(body: bytes, receive: Receive) -> Receive:
+    """Give a body that was read already, and then what comes after it."""
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receiving() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return receiving
 
 
 def _with_headers(send: Send) -> Send:
