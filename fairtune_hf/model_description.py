@@ -52,6 +52,7 @@ class InputRecord(Part):
             first, that to the next; of the last the centre of `image_size` is cut out.
         interpolation: How it is resized.
         depth16: How more than 8 bits become 8: see the data's option of that name.
+        made_from: How the pictures were made where they were no files of pictures, which predicting does not repeat.
     """
 
     image_size: int = field(default=0, metadata=REQUIRED)
@@ -60,6 +61,7 @@ class InputRecord(Part):
     stored_sides: list[int] = field(default_factory=list, metadata=REQUIRED)
     interpolation: str = INTERPOLATION
     depth16: str = "minmax"
+    made_from: str | None = None
     more: dict[str, Any] = field(default_factory=dict, metadata=REST)
 
 

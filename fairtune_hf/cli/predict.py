@@ -117,6 +117,11 @@ def _say_what_it_is(predictor: Predictor, found: Sequence[Prediction | ImageErro
     ]
     if groups:
         say(f"Measured on {told.measured_on}, AUC by {told.sensitive}: {', '.join(groups)}.")
+    if told.input.made_from:
+        say(
+            f"Warning: the training pictures of {told.dataset} were made from arrays ({told.input.made_from}), which is not "
+            "repeated here: give pictures that were made so."
+        )
     scored = [each for each in found if isinstance(each, Prediction)]
     kinds = Counter(words.split(" is ")[0] for each in scored for words in each.warnings)
     for kind, count in kinds.most_common():

@@ -7,16 +7,18 @@ stored squares, which the model sees. A warning says what was measured, not that
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from fairtune_hf.data.dicom import MAGIC, PREAMBLE, is_dicom
+from fairtune_hf.data.folder_hf import HfSource
 from fairtune_hf.data.image_source import ImageError
-from fairtune_hf.data.images import ORIENTATION
+from fairtune_hf.data.images import ORIENTATION, FileSource
 from fairtune_hf.data.table import ImageTable
 
 FILES_LOOKED_AT = 256
@@ -25,6 +27,7 @@ _SIZE_SLACK, _ASPECT_SLACK, _RANGE_SLACK = 1.25, 1.1, 0.1
 _TURNED = 5  # from this EXIF orientation on, width and height change places
 _FEW = 0.001
 _AT_ONCE = 64
+_HEAD = 1 << 16  # of DICOM without a preamble, more than its first elements is looked at
 
 Range = list[float]
 
@@ -33,7 +36,7 @@ def measure_originals(sources: Sequence[Any]) -> dict[str, Any] | None:
     """Return the ranges of size among some of the files that rows were read from; None where there are no files.
 
     Args:
-        sources: `ImageSource`s; what gives no bytes of a picture file is passed over.
+        sources: `ImageSource`s; what is no file of a picture is passed over.
     """
     step = max(1, len(sources) // FILES_LOOKED_AT)
     sizes = [size for source in sources[::step] if (size := _size_of(source)) is not None]
@@ -48,27 +51,34 @@ def measure_originals(sources: Sequence[Any]) -> dict[str, Any] | None:
 
 
 def _size_of(source: Any) -> tuple[int, int] | None:
-    raw: Callable[[], bytes] | None = getattr(source, "raw", None)
+    """Return the size of a source's picture, of a file from its header alone."""
     try:
-        return None if raw is None else picture_size(raw())
-    except ImageError:  # it has been refused or counted already
+        if isinstance(source, FileSource):
+            with Path(source.path).open("rb") as file:
+                return picture_size(file)
+        if isinstance(source, HfSource):
+            return picture_size(io.BytesIO(source.raw()))
+    except (ImageError, OSError):  # it has been refused or counted already
         return None
+    return None
 
 
-def picture_size(raw: bytes) -> tuple[int, int] | None:
+def picture_size(file: IO[bytes]) -> tuple[int, int] | None:
     """Return width and height of a picture as it is seen upright, from its header; None of a volume.
 
     Args:
-        raw: Bytes of a file that decodes.
+        file: A file that decodes.
     """
-    if is_dicom(raw):
+    start = file.read(_HEAD)
+    file.seek(0)
+    if is_dicom(start):
         import pydicom
 
-        force = raw[PREAMBLE : PREAMBLE + 4] != MAGIC
-        told = pydicom.dcmread(io.BytesIO(raw), stop_before_pixels=True, force=force)
+        force = start[PREAMBLE : PREAMBLE + 4] != MAGIC
+        told = pydicom.dcmread(file, stop_before_pixels=True, force=force)
         return int(told.Columns), int(told.Rows)
     try:
-        with Image.open(io.BytesIO(raw)) as image:
+        with Image.open(file) as image:
             width, height = image.size
             turned = image.getexif().get(ORIENTATION, 1) >= _TURNED
     except (OSError, ValueError, TypeError, SyntaxError):

@@ -18,7 +18,7 @@ from fairtune_hf.naming import require_columns, shortened
 DICOM = (".dcm", ".dicom", ".ima")
 OTHER_PICTURES = (".jp2", ".j2k", ".pgm", ".ppm", ".pnm", ".gif", ".jfif", ".mpo", ".sgi", ".tga")
 _DEPTH = 64
-_HEAD = 1024
+_HEAD = 1 << 16  # of DICOM without a preamble, more than its first elements is looked at
 
 
 @dataclass(frozen=True)

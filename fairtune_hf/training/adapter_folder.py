@@ -9,8 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fairtune_hf.data import TRANSFORM_PRESETS, ImageTable
+from fairtune_hf.data import DATASETS, TRANSFORM_PRESETS, ImageTable, dataset_spec
 from fairtune_hf.data.appearance import describe_pictures
+from fairtune_hf.data.declaration import DatasetSpec
 from fairtune_hf.model_description import (
     FILE,
     PROCESSOR,
@@ -54,12 +55,21 @@ def describe_adapter(
             image_std=list(backbone.image_std),
             stored_sides=list(table.stored_sides or stored),
             depth16=str(table.options.get("depth16", "minmax")),
+            made_from=_made_from(table),
         ),
         dataset=table.name,
         sensitive=table.sensitive,
         seed=seed,
         pictures=describe_pictures(table.subset("train")),
     )
+
+
+def _made_from(table: ImageTable) -> str | None:
+    """Say how a known data set's arrays or volumes became pictures; None where there were files of pictures."""
+    if table.name not in DATASETS:
+        return None
+    told = dataset_spec(table.name).preprocessing
+    return None if told == DatasetSpec.preprocessing else told
 
 
 def save_adapter(model: Any, folder: Path, described: ModelDescription) -> None:
