@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -79,14 +80,7 @@ def search_masks(
     if search.policy == "shared":
         plan = replace(plan, startup=tuple(shared_points(plan, trains, show=show_progress)))
     study = run(plan)
-    judged: list[Judged] = []
-    repeated: SearchStudy | None = None
-    # From here on every process takes the same steps.
-    repetitions = _share(None if study is None else plan_confirmation(study))
-    if repetitions is not None:
-        repeated = run(repetitions, keep_best=False)
-        if study is not None and repeated is not None:
-            judged = judge_repetitions(study, repeated)
+    judged, repeated = _repeat_best(study, run)
     controls = {name: run(it.plan, keep_best=False) for name, it in _control_runs(own).items()}
     if study is None or is_worker():
         return None
@@ -100,6 +94,20 @@ def search_masks(
         control_studies=controls,
         repeated=repeated,
     )
+
+
+def _repeat_best(
+    study: SearchStudy | None, run: Callable[..., SearchStudy | None]
+) -> tuple[list[Judged], SearchStudy | None]:
+    """Train the best trials again with new seeds, if that is wanted; judge them, and return what they are judged by."""
+    # From here on every process takes the same steps.
+    repetitions = _share(None if study is None else plan_confirmation(study))
+    if repetitions is None:
+        return [], None
+    repeated = run(repetitions, keep_best=False)
+    if study is None or repeated is None:
+        return [], repeated
+    return judge_repetitions(study, repeated), repeated
 
 
 def _control_runs(own: MethodRun) -> dict[str, MethodRun]:
