@@ -226,7 +226,7 @@ def test_what_does_not_go_together_is_bad_input(
 
 KINDS = {
     "vit": ["--layout=block4", "--mask=" + "0110" * 3],
-    "dinov2": ["--mask=layernorm"],
+    "dinov2": ["--mask=layernorm", "--transforms=paper"],
     "swin": ["--mask=mlp"],
     "clip": ["--layout=block", "--mask=101"],
     "timm_vit": ["--mask=full_blocks"],
