@@ -47,6 +47,9 @@ COMMANDS = {
     "recipes": "List the recipes that come with the package.",
 }
 
+_AT_ONCE = frozenset({"predict"})  # what writes all or nothing, at its end
+_KEPT = "What was finished is saved; go on"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return the exit code: 0 done, 1 failed, 2 bad input, 130 interrupted.
@@ -102,10 +105,8 @@ def _main(arguments: Sequence[str] | None) -> int:
     try:
         return _plan_and_run(command, rest)
     except KeyboardInterrupt:
-        print(
-            f"\nInterrupted. What was finished is saved; go on with\n  fairtune {' '.join(words)}",
-            file=sys.stderr,
-        )
+        kept = "Nothing was written; begin again" if command in _AT_ONCE else _KEPT
+        print(f"\nInterrupted. {kept} with\n  fairtune {' '.join(words)}", file=sys.stderr)
         return INTERRUPTED
     finally:
         signal.signal(signal.SIGTERM, previous)

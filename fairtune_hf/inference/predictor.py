@@ -155,7 +155,7 @@ class Predictor:
             pictures: Paths, bytes, PIL images or arrays; taken a few batches ahead.
             workers: Threads; by default one for each core that this process may use.
         """
-        count = workers or len(os.sched_getaffinity(0))
+        count = workers or usable_cores()
         if self.device.type == "cpu":
             yield from self._each_by_batches(pictures, count)
             return
@@ -237,6 +237,13 @@ def _probability(logits: Tensor) -> np.ndarray:
     # In double precision on the host, as the run's own scores were made.
     values = logits.float().cpu().numpy().astype(np.float64)
     return np.asarray(softmax(values, axis=1)[:, 1])
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use, as far as the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _is_one(pictures: object) -> bool:

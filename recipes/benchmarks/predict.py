@@ -18,7 +18,6 @@ import argparse
 import importlib.util
 import json
 import multiprocessing
-import os
 import statistics
 import tempfile
 import time
@@ -33,6 +32,7 @@ from fairtune_hf import FairMaskConfig, load_backbone, load_predictor
 from fairtune_hf.data.images import FileSource
 from fairtune_hf.inference import Predictor
 from fairtune_hf.inference.listing import list_pictures
+from fairtune_hf.inference.predictor import usable_cores
 from fairtune_hf.inference.results import tabulate
 from fairtune_hf.model_description import BaseRecord, InputRecord, ModelDescription
 from fairtune_hf.training.adapter_folder import save_adapter
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--device")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=usable_cores())
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         files = write_pictures(Path(place) / "pictures", asked.pictures)
