@@ -152,6 +152,18 @@ def test_a_summary_that_was_edited_is_noticed(
         parse_record(json.dumps(plain))
 
 
+def test_a_record_from_before_an_entry_was_added_is_read() -> None:
+    record = parse_record((SCHEMA_1 / "search.json").read_text())
+    plain = json.loads(json.dumps(record.to_json()))
+    for search in (plain["search"], plain["methods"]["fairtune"]["search"]):
+        assert search.pop("policy") is None
+        assert search.pop("shared") is None
+    assert parse_record(json.dumps(plain)) == record
+    del plain["search"]["trials"]  # which has a value
+    with pytest.raises(ValueError, match="its search is not that of its methods"):
+        parse_record(json.dumps(plain))
+
+
 def test_what_a_newer_release_adds_is_kept() -> None:
     plain = parse_record((SCHEMA_1 / "search.json").read_text()).to_json()
     plain["methods"]["fairtune"]["search"]["patience"] = 3

@@ -17,7 +17,7 @@ from fairtune_hf.cli.messages import RefusedError, say
 from fairtune_hf.data.image_source import ImageError
 from fairtune_hf.inference import Prediction, Predictor, load_predictor
 from fairtune_hf.inference.listing import Listing, list_pictures, read_listing
-from fairtune_hf.inference.results import as_text, check_suffix, tabulate, write_results
+from fairtune_hf.inference.results import as_text, check_out, tabulate, write_results
 from fairtune_hf.naming import shortened
 
 PARSER = PARSERS["predict"]
@@ -28,7 +28,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     """Parse, list the pictures and load the model; return the scoring to run."""
     (run, asked), _ = PARSER.parse(arguments)
     if asked.out is not None:
-        check_suffix(asked.out)
+        check_out(asked.out)
     listing = _list(asked)
     # Deprecations that the Hugging Face libraries raise in each other are not the user's to mend.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

@@ -58,6 +58,7 @@ def load_predictor(
         FileNotFoundError: There is no run or adapter, or its base model is not where it was.
         ValueError: The adapter is damaged, or the base model is another one.
     """
+    where = _device(device)
     place = _find(path)
     described = _describe(place)
     if threshold is not None:
@@ -71,7 +72,6 @@ def load_predictor(
         seed: _with_adapter(backbone, folder, described)
         for seed, folder in _further_refits(place, described).items()
     }
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Predictor(model, described, device=where, batch_size=batch_size, others=others)
 
 
@@ -104,6 +104,23 @@ def _with_adapter(backbone: Backbone, folder: Path, described: ModelDescription)
         ) from error
     _name_labels(model, described)
     return model
+
+
+def _device(name: str | None) -> torch.device:
+    """Return the device of this name, a GPU or else the CPU by default.
+
+    Raises:
+        ValueError: There is none such here.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device: expected cpu, or the name of a device that is here, got {name!r} "
+            f"({(str(error).strip() or type(error).__name__).splitlines()[0]}). Leave it out to take what there is."
+        ) from error
+    return device
 
 
 def _find(path: str | Path) -> _Place:

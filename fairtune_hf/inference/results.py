@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,15 +57,24 @@ def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [*first, *between, "warnings", *(["error"] if "error" in named else [])]
 
 
-def check_suffix(out: str | Path) -> None:
-    """Refuse a file for the results whose ending says no kind that is written.
+def check_out(out: str | Path) -> None:
+    """Refuse a file for the results that could not be written, before anything is scored.
 
     Raises:
-        ValueError: It ends otherwise.
+        ValueError: It ends as no kind that is written, or is a folder.
+        PermissionError: Its folder may not be written to.
     """
-    if Path(out).suffix.lower() not in SUFFIXES:
+    path = Path(out)
+    if path.suffix.lower() not in SUFFIXES:
         raise ValueError(
             f"--out: expected a file that ends in {', '.join(SUFFIXES)}, got {str(out)!r}. Change its ending."
+        )
+    if path.is_dir():
+        raise ValueError(f"--out: expected a file, and {out} is a folder. Name a file in it.")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise PermissionError(
+            f"--out: expected a file in a folder that may be written to, and {above} may not. Choose another place."
         )
 
 

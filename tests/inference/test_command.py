@@ -110,6 +110,7 @@ def test_bad_input_is_refused_before_the_model_is_loaded(
 ) -> None:
     picture = str(mixed / "p00.png")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "a.csv").touch()
     nowhere = ["--run", str(tmp_path / "no" / "run")]
     for words, told in (
         ([picture], "--run: expected the folder of a run, or --model"),
@@ -122,6 +123,8 @@ def test_bad_input_is_refused_before_the_model_is_loaded(
         ([picture, *nowhere], "there is no folder"),
         ([picture, *nowhere, "--batch-size=0"], "--batch-size: expected 1 or more"),
         ([picture, *nowhere, "--thresold=1"], "--threshold"),
+        ([picture, *nowhere, "--device=abacus"], "device: expected cpu"),
+        ([picture, *nowhere, f"--out={tmp_path}/a.csv/b.csv"], "may be written to"),
         ([picture, f"--run={mixed}"], "expected the folder of an earlier step"),
     ):
         assert main(["predict", *words]) == 2, words
