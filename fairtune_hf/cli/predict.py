@@ -32,6 +32,7 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
     listing = _list(asked)
     # Deprecations that the Hugging Face libraries raise in each other are not the user's to mend.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    warnings.filterwarnings("ignore", module="PIL")  # odd EXIF data is no news
     transformers_logging.set_verbosity_error()
     predictor = load_predictor(
         run.run or asked.model,

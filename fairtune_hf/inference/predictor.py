@@ -206,6 +206,10 @@ class Predictor:
         pixels = np.stack([item.pixels for item in read])
         scores = self.score_pixels(pixels)
         noticed = unlike(self.described.pictures, [item.size for item in read], pixels)
+        if not all(np.isfinite(values).all() for values in scores.values()):
+            raise FloatingPointError(
+                "Scores are not numbers: the weights of the model or its base are damaged, or overflow on this device."
+            )
         own = next(iter(scores.values()))
         for row, item in enumerate(read):
             by_seed = {seed: float(values[row]) for seed, values in scores.items()}

@@ -164,3 +164,11 @@ def test_a_damaged_or_edited_description_is_refused_and_written_anew(
     assert main(["evaluate", f"--run={mine}", "--resamples=100"]) == 0
     assert file.read_text() == whole
     assert weights.stat().st_mtime_ns == before  # nothing was trained again
+
+
+def test_scores_that_are_not_numbers_are_no_answer(run: Path, mixed: Path) -> None:
+    found = load_predictor(run, device="cpu")
+    with torch.no_grad():
+        next(iter(found.model.get_base_model().parameters())).fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="not numbers"):
+        found([mixed / "p00.png"])
