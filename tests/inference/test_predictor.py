@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -172,3 +173,17 @@ def test_scores_that_are_not_numbers_are_no_answer(run: Path, mixed: Path) -> No
         next(iter(found.model.get_base_model().parameters())).fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="not numbers"):
         found([mixed / "p00.png"])
+
+
+def test_adapters_of_further_seeds_can_be_asked_for_later_and_scores_stay(
+    run: Path, tmp_path: Path
+) -> None:
+    mine = Path(shutil.copytree(run, tmp_path / "run"))
+    shutil.rmtree(mine / "seeds")
+    assert not load_predictor(mine, device="cpu").others
+    before = pd.read_parquet(mine / "predictions.parquet")
+    first = (mine / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns
+    assert main(["finetune", f"--run={mine}", "--seeds=2", "--keep-seeds"]) == 0
+    assert load_predictor(mine, device="cpu").others.keys() == {1}
+    assert (mine / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns == first
+    pd.testing.assert_frame_equal(pd.read_parquet(mine / "predictions.parquet"), before)
