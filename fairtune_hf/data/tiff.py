@@ -17,7 +17,7 @@ from fairtune_hf.data.deep import Values, raw_mode, two_bytes, with_raw_mode
 from fairtune_hf.data.image_source import ImageError
 
 BITS, COMPRESSION, PHOTOMETRIC, PLANAR, EXTRA, FORMAT = 258, 259, 262, 284, 338, 339
-WHITE_IS_ZERO, RGB, LAB, CMYK = 0, 2, 8, 5
+WHITE_IS_ZERO, RGB, LAB, CMYK, YCBCR = 0, 2, 8, 5, 6
 UNSIGNED, SIGNED = 1, 2
 SEPARATE, PREMULTIPLIED = 2, 1
 NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
@@ -35,6 +35,9 @@ def tiff_values(raw: bytes, image: Any) -> Values | None:
     tags = image.tag_v2
     photometric = tags.get(PHOTOMETRIC, WHITE_IS_ZERO)
     depth = max(tags.get(BITS, (1,)))
+    if photometric == YCBCR and raw_mode(image) == "RGBX" and tags.get(COMPRESSION, 1) == 1:
+        # Before version 13 Pillow takes it for what libjpeg hands on: four bytes a pixel, where there are three.
+        image._mode, image.tile = "YCbCr", [with_raw_mode(t, "YCbCr") for t in image.tile]
     separate = tags.get(PLANAR, 1) == SEPARATE
     if separate and (photometric == LAB or (depth > 8 and len(tags[BITS]) > 1)):
         raise ImageError(f"is a TIFF with separate planes of {depth} bits; {AS_USUAL}")

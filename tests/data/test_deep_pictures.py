@@ -254,3 +254,14 @@ def test_a_table_says_which_pictures_hold_values_that_are_no_numbers(
             "pictures of metadata.csv that are used, with a note: 1 (line 5: 2 of 64 values are "
             "not finite and drawn black)"
         ]
+
+
+@pytest.mark.parametrize("rows_a_strip", [40, 8])
+@pytest.mark.parametrize("behind", [0, 4096])
+def test_plain_ycbcr_has_three_bytes_a_pixel(rows_a_strip, behind):
+    """Whatever follows the pixels in the file."""
+    rgb = np.random.default_rng(0).integers(0, 255, (40, 52, 3), dtype=np.uint8)
+    stored, file = Image.fromarray(rgb).convert("YCbCr"), io.BytesIO()
+    stored.save(file, "TIFF", tiffinfo={278: rows_a_strip})
+    found = np.asarray(decode_bytes(file.getvalue() + bytes(behind)))
+    np.testing.assert_array_equal(found, np.asarray(stored.convert("RGB")))
