@@ -35,7 +35,7 @@ from fairtune_hf.export.sameness import (
 from fairtune_hf.inference import Predictor
 from fairtune_hf.json_values import json_able
 from fairtune_hf.run_folder import RunFolder
-from fairtune_hf.whole_files import replacing_folder
+from fairtune_hf.whole_files import remove_left_overs, replacing_folder
 
 RECORD, README = "export.json", "README.md"
 _THROUGH_PIPELINE = 32
@@ -68,7 +68,9 @@ def export_run(
     request.check()
     check_input(predictor, folder)
     rows = read_rows(predictor, folder, table)
-    with replacing_folder(Path(out)) as partial:
+    out = Path(out)
+    remove_left_overs(out.parent, {out.name})  # of an export that was killed
+    with replacing_folder(out) as partial:
         score, file = _write(predictor, partial, request)
         record = describe(predictor, request)
         record["checks"] = [check_preparation(partial, predictor)]

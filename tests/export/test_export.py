@@ -160,6 +160,7 @@ def test_a_refused_export_leaves_the_earlier_one(
     own, folder, table = parts
     export_run(own, folder, table, tmp_path / "out")
     before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    (tmp_path / ".out.999999999.partial").mkdir()  # of a process that was killed
     other = _Other(own.model, own.described, device=own.device)
     with pytest.raises(ExportRefused):
         export_run(other, folder, table, tmp_path / "out")
