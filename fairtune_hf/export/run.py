@@ -22,6 +22,7 @@ from fairtune_hf.export.readme import readme_text
 from fairtune_hf.export.record import describe, hide_counts
 from fairtune_hf.export.request import Request
 from fairtune_hf.export.sameness import (
+    BATCH,
     ExportRefused,
     Rows,
     check_input,
@@ -117,7 +118,8 @@ def _judge(score: Scorer, rows: Rows, predictor: Predictor, request: Request) ->
     Raises:
         ExportRefused: A group loses more than it may.
     """
-    size = request.batch_size
+    # Weights of half precision are computed with in 32 bits, where a score does not depend on its neighbours.
+    size = request.batch_size if request.int8 else BATCH
     frame = rows.frame.rename(columns={"score": "own"})
     frame = frame.assign(score=score_rows(score, rows, predictor, size))
     found = measure_groups(frame, rows.sensitive, predictor.threshold)

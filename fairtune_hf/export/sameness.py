@@ -21,7 +21,7 @@ from fairtune_hf.inference import Predictor
 from fairtune_hf.run_folder import RunFolder
 
 MOST_ROWS = 256  # that the scores of an equal export are compared on
-_BATCH, _ALONE = 16, 8
+BATCH, _ALONE = 16, 8
 _OF_A_GPU, _OF_HALF = 1e-3, 0.05  # where the run itself computed otherwise than this machine does
 _SIZES = ((96, 96), (64, 48), (47, 64), (120, 33))
 
@@ -134,7 +134,7 @@ def check_scores(
     rows = rows.few()
     here = score_here(predictor, rows)
     recorded = rows.frame["score"].to_numpy()
-    found = score_rows(score, rows, predictor, _BATCH)
+    found = score_rows(score, rows, predictor, BATCH)
     alone = score_rows(score, rows.first(_ALONE), predictor, 1)
     slack, why = _slack(folder, tolerance)
     return [
@@ -157,7 +157,7 @@ def _slack(folder: RunFolder, tolerance: float) -> tuple[float, str]:
 def score_here(predictor: Predictor, rows: Rows) -> np.ndarray:
     """Score the rows' stored pictures with the run's model."""
     seed = predictor.described.seed or 0
-    parts = [predictor.score_pixels(batch)[seed] for batch in rows.batches(_BATCH)]
+    parts = [predictor.score_pixels(batch)[seed] for batch in rows.batches(BATCH)]
     return np.concatenate(parts)
 
 
