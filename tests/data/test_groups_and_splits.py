@@ -9,7 +9,7 @@ from sklearn.model_selection import train_test_split
 
 from fairtune_hf import metrics
 from fairtune_hf.data import (
-    groups,
+    attributes,
     hash_split,
     load_dataset_table,
     published_split,
@@ -27,7 +27,7 @@ from fairtune_hf.data.attributes import (
 from fairtune_hf.data.checks import auc_half_width
 
 
-@pytest.mark.parametrize("module", [groups, splits])
+@pytest.mark.parametrize("module", [attributes, splits])
 def test_examples_run(module):
     assert doctest.testmod(module).failed == 0
 
