@@ -146,6 +146,7 @@ def test_the_same_commands_again_do_nothing(
     assert [(finished_run / name).stat().st_mtime_ns for name in trained] == before
 
 
+@pytest.mark.slow
 def test_a_search_cut_short_equals_one_in_one_go(
     finished_run: Path, folder_flags: list[str], tiny_vit: Path, tmp_path: Path
 ) -> None:

@@ -171,6 +171,7 @@ def test_a_second_data_set_of_the_same_name_does_not_take_the_first_ones_place(
     )
 
 
+@pytest.mark.slow
 def test_an_audit_and_a_page_of_help_need_no_torch(predictions: Path, tmp_path: Path) -> None:
     words = [
         "evaluate", f"--predictions={predictions}", *COLUMNS, "--resamples=100",

@@ -206,6 +206,7 @@ DAMAGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "damage"), DAMAGES)
 def test_a_damaged_method_is_made_again_and_the_others_are_left(
     name: str,

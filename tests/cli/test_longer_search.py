@@ -95,6 +95,7 @@ def test_overwrite_deletes_runs_alone(
     assert sorted(p.name for p in project.iterdir()) == ["config.yaml", "precious.py"]
 
 
+@pytest.mark.slow
 def test_trials_in_a_shared_storage_are_not_forgotten(
     folder_flags: list[str], tiny_vit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,6 +111,7 @@ def test_trials_in_a_shared_storage_are_not_forgotten(
     )
 
 
+@pytest.mark.slow
 def test_overwrite_does_not_go_on_with_trials_in_a_shared_storage(
     folder_flags: list[str], tiny_vit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,6 +100,7 @@ def test_resample_without_a_class_is_nan():
     assert np.isnan(got[1:]).all()
 
 
+@pytest.mark.slow
 def test_interval_of_a_difference_between_groups_by_fairlearn_on_repeated_rows():
     """Each resample's rows are repeated and given to fairlearn; the patients are drawn by the same seed."""
     rng = np.random.default_rng(3)

@@ -38,12 +38,14 @@ def ask(address: str) -> Any:
         return json.loads(answer.read())
 
 
+@pytest.mark.slow
 def test_the_page_opens(dashboard: str) -> None:
     with urllib.request.urlopen(f"{dashboard}/dashboard", timeout=30) as answer:
         assert answer.status == 200
         assert b"<html" in answer.read()
 
 
+@pytest.mark.slow
 def test_the_study_has_readable_names_and_every_trial(dashboard: str, finished_run: Path) -> None:
     studies = ask(f"{dashboard}/api/studies")["study_summaries"]
     study_id = next(s["study_id"] for s in studies if s["study_name"] == "fairtune")

@@ -70,6 +70,7 @@ def test_the_scores_that_are_kept_give_the_values_that_were_ranked(
     assert np.corrcoef(values.sum(axis=1), kept["estimates"])[0, 1] > 0.3
 
 
+@pytest.mark.slow
 def test_a_ranking_that_was_cut_short_is_made_again_the_same(
     shared_run: Path, search_table: ImageTable, backbone: Backbone, tmp_path: Path
 ) -> None:

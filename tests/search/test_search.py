@@ -75,6 +75,7 @@ def breaking(numbers: set[int], error: BaseException | None = None) -> Any:
     return make
 
 
+@pytest.mark.slow
 def test_failing_trials_are_noted_with_their_reasons_and_the_search_goes_on(
     table: ImageTable, backbone: Backbone, tmp_path: Path
 ) -> None:
@@ -146,6 +147,7 @@ def test_several_objectives_leave_a_front_and_the_first_one_decides(
     assert readout["trainable_parameters"].iloc[0] == 2 * 16 + 2  # the head alone
 
 
+@pytest.mark.slow
 def test_the_best_trial_is_kept_whole_and_controls_have_their_own_budget(
     table: ImageTable, backbone: Backbone, tmp_path: Path
 ) -> None:

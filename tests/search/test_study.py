@@ -92,6 +92,7 @@ def test_layouts_without_a_preset_leave_it_out() -> None:
     assert "attention" in presets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
 def test_reopened_after_every_trial_equals_one_go(tmp_path: Path, sampler: str) -> None:
     whole = open_study(tmp_path / "whole", sampler=sampler)
@@ -312,6 +313,7 @@ def test_a_claim_that_leads_nowhere_is_given_back(tmp_path: Path) -> None:
     two.end_turn()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_goes_on_without_repeats(tmp_path: Path, sampler: str) -> None:
     arguments = SearchArguments(sampler=sampler, trials=40)

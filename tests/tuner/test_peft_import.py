@@ -25,6 +25,7 @@ def test_our_import_alone_loads_neither_torch_nor_peft() -> None:
     run("import fairtune_hf, sys; assert not {'torch', 'peft', 'numpy'} & set(sys.modules)")
 
 
+@pytest.mark.slow
 def test_peft_imported_later_knows_fairmask() -> None:
     # Asked for, but not imported yet, by who wants to know whether it is there.
     first = "import fairtune_hf, importlib.util, sys; assert importlib.util.find_spec('peft')"
