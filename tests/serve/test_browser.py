@@ -63,7 +63,7 @@ def ask_for(url: str, path: str) -> str:
     """Ask for the score of a path as a program could, in the form in which the page names an upload."""
     file = {"path": path, "meta": {"_type": "gradio.FileData"}}
     asked = {"data": [file], "fn_index": 0, "session_hash": "program"}
-    httpx.post(f"{url}/gradio_api/queue/join", json=asked).raise_for_status()
+    httpx.post(f"{url}/gradio_api/queue/join", json=asked, timeout=60).raise_for_status()
     return httpx.get(f"{url}/gradio_api/queue/data?session_hash=program", timeout=60).text
 
 
@@ -105,7 +105,8 @@ def test_a_page_is_visited(served, browser, mixed, own_scores, tmp_path):
 
     second = Visitor(browser, served.url)
     assert second.answer() == ""
-    told = second.text() + httpx.get(f"{served.url}/config").text + httpx.get(served.url).text
+    pages = [httpx.get(f"{served.url}{path}", timeout=60).text for path in ("/config", "")]
+    told = second.text() + "".join(pages)
     assert not any(name in told for name in [*own_scores, "notes.txt", hostile.name])
 
     for visitor in (first, second):

@@ -46,7 +46,14 @@ class Visitor:
     def wait_for(self, condition: str) -> None:
         """Wait, in the page, until a condition holds."""
         look = f"const look = () => ({condition}) ? done(true) : setTimeout(look, 50); look()"
-        self.evaluate(f"new Promise(done => {{ {look} }})")
+        while True:
+            try:
+                self.evaluate(f"new Promise(done => {{ {look} }})")
+            except RuntimeError as error:  # asked of the page that was there before
+                if "navigat" not in str(error) and "context" not in str(error):
+                    raise
+            else:
+                return
 
     def choose(self, file: Path) -> str:
         """Choose a file and return the answer's words."""
