@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from fairtune_hf.cli.commands import PARSERS
@@ -28,9 +29,9 @@ def plan(arguments: Sequence[str]) -> Callable[[], None]:
 
     def execute() -> None:
         with bound:
-            try:
+            # Ctrl-C is how a page ends; where it is ignored, as in a script's background, the server just returns.
+            with suppress(KeyboardInterrupt):
                 run_page(predictor, bound, max_upload_mb=serve.max_upload_mb, say=_say)
-            except KeyboardInterrupt:  # that is how a page ends
-                _say("The page is closed. No picture was kept.")
+            _say("The page is closed. No picture was kept.")
 
     return execute
