@@ -24,6 +24,9 @@ def test_what_a_training_leaves_is_collected_and_the_rest_set_aside() -> None:
         gc.collect()
         assert knot() is None
         later = gc.get_freeze_count()
+        kept = [Knot() for _ in range(1000)]  # which another freeze would set aside
         settle()
-        assert gc.get_freeze_count() == later
+        # Of what is set aside some may be let go meanwhile, as by another thread.
+        assert gc.get_freeze_count() <= later
+        assert len(kept) == 1000
     assert gc.get_freeze_count() == 0
