@@ -24,6 +24,7 @@ from fairtune_hf.data import ImageTable
 from fairtune_hf.mask import LAYOUTS, PRESETS, Mask
 from fairtune_hf.metrics.registry import METRICS, statistic
 from fairtune_hf.metrics.resampled_table import ResampledTable
+from fairtune_hf.search.agreement import of_first_process
 from fairtune_hf.search.objectives import Objective, ObjectiveMetrics, Rows, parse_objectives
 from fairtune_hf.search.ranking import (
     FloatArray,
@@ -72,12 +73,12 @@ def shared_points(plan: StudyPlan, training: Training, *, show: bool = True) -> 
             "Choose --policy trials, or plain distributed training."
         )
     file = plan.folder.path / FOLDER / "ranking.json"
-    found = _agree(_read(file))
+    found = of_first_process(_read(file))
     if found is None:
         file.parent.mkdir(parents=True, exist_ok=True)
         first = int(os.environ.get("RANK", "0")) == 0
         with FileLock(file.with_suffix(".lock")) if first else contextlib.nullcontext():
-            found = _agree(_read(file))
+            found = of_first_process(_read(file))
             if found is None:
                 found = _train_and_rank(plan, training, file.parent, show and first)
     space = plan.space
@@ -105,17 +106,6 @@ def _read(file: Path) -> dict[str, Any] | None:
         return found if found.get("picks") else None
     except (FileNotFoundError, ValueError):
         return None  # cut short by a full disk or a kill: made again, with the same result
-
-
-def _agree(value: Any) -> Any:
-    """Let the first process of a trial decide."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return value
-    from accelerate.utils import broadcast_object_list
-
-    shared = [value]
-    broadcast_object_list(shared, from_process=0)
-    return shared[0]
 
 
 def _train_and_rank(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from fairtune_hf.baselines import CONTROLS, METHODS
 from fairtune_hf.data import ImageTable
 from fairtune_hf.run_folder import RunFolder
+from fairtune_hf.search.agreement import of_first_process
 from fairtune_hf.search.arguments import SearchArguments
 from fairtune_hf.search.confirm import Judged, judge_repetitions, plan_confirmation
 from fairtune_hf.search.controls import SEARCHED
@@ -101,7 +101,7 @@ def _repeat_best(
 ) -> tuple[list[Judged], SearchStudy | None]:
     """Train the best trials again with new seeds, if that is wanted; judge them, and return what they are judged by."""
     # From here on every process takes the same steps.
-    repetitions = _share(None if study is None else plan_confirmation(study))
+    repetitions = of_first_process(None if study is None else plan_confirmation(study))
     if repetitions is None:
         return [], None
     repeated = run(repetitions, keep_best=False)
@@ -127,14 +127,3 @@ def _control_runs(own: MethodRun) -> dict[str, MethodRun]:
         )
         for name in SEARCHED
     }
-
-
-def _share(plan: Any) -> Any:
-    """Give the first process's plan to the others of the same trial."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from accelerate.utils import broadcast_object_list
-
-        shared = [plan]
-        broadcast_object_list(shared, from_process=0)
-        return shared[0]
-    return plan
